@@ -1,0 +1,28 @@
+//! The vocabulary of Lockstone and its ports to the kernel.
+//!
+//! What two crates both need lives here, and nothing else: the words ([`Lsn`], [`TxnId`], [`Priority`],
+//! [`LockMode`], [`RowKey`]), the [`limits`], and the ports through which everything above reaches the
+//! machine ([`disk`], [`clock`], [`entropy`]). Every port has a real and a simulated side, so the whole
+//! engine runs on both unchanged.
+//!
+//! Modules, lowest first: a module uses only what stands above it in this list.
+
+pub mod clock;
+pub mod disk;
+pub mod entropy;
+pub mod limits;
+mod lock_mode;
+mod lsn;
+mod priority;
+mod row_key;
+mod txn_id;
+
+pub use lock_mode::{LockMode, UnknownLockMode};
+pub use lsn::{FencingToken, Lsn};
+pub use priority::{Priority, Rank};
+pub use row_key::{RowKey, TableId};
+pub use txn_id::{InvalidTxnId, TxnId};
+
+/// File offsets and lengths travel as `u64`, memory sizes as `usize`: on this engine's one platform
+/// they are the same width, which is what allows the plain casts between them.
+const _: () = assert!(usize::BITS == 64);

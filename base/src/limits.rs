@@ -1,0 +1,25 @@
+//! Every bound of the engine that two crates share, each with its reason.
+
+/// The unit of log writes, alignment and torn-write reasoning, in bytes. Devices and filesystems
+/// that take `O_DIRECT` accept it everywhere.
+pub const BLOCK_BYTES: usize = 4096;
+
+/// The longest key, in bytes. A block index entry and a lock table entry each hold a whole key, so a
+/// key must stay small beside a block.
+pub const KEY_BYTES_MAX: usize = 4096;
+
+/// The longest value, in bytes. It must fit the memory budget a few times over.
+pub const VALUE_BYTES_MAX: usize = 64 << 20;
+
+/// The longest table name, in bytes.
+pub const TABLE_NAME_BYTES_MAX: usize = 255;
+
+/// The longest label of a transaction, in bytes: it is written to the log.
+pub const LABEL_BYTES_MAX: usize = 255;
+
+/// How long a `Buffered` commit may stay off the device, in milliseconds.
+pub const BUFFERED_MS_MAX: u64 = 100;
+
+/// The log writes an empty frame when it has been idle this long, in milliseconds, so that the last
+/// acknowledged frame is covered by a later header (G7).
+pub const LOG_IDLE_MS: u64 = 50;
