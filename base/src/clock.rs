@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 pub trait Clock: Debug + Send + Sync {
     /// Time since some fixed moment before the first call.
     fn now(&self) -> Duration;
+
+    /// Lets `time` pass.
+    fn sleep(&self, time: Duration);
 }
 
 /// The machine's monotonic clock.
@@ -31,5 +34,10 @@ impl Default for MonotonicClock {
 impl Clock for MonotonicClock {
     fn now(&self) -> Duration {
         self.0.elapsed()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the clock port")]
+    fn sleep(&self, time: Duration) {
+        std::thread::sleep(time);
     }
 }
