@@ -1,5 +1,223 @@
-//! Real files through blocking system calls.
+//! A directory of real files, reached by blocking system calls.
+//!
+//! Made by whoever opens a database; used through [`Disk`] by everything above.
+//!
+//! 1. Every name is resolved below one held directory descriptor: renaming the directory, or a parent,
+//!    does no harm, and a path cannot lead out of it.
+//! 2. Directories are made 0700, files 0600; descriptors close on exec; a link, a pipe or a device in
+//!    the place of a file is refused.
+//! 3. Whether log files go past the page cache, and whether one call writes and syncs, is tried once
+//!    and remembered for the directory.
+//!
+//! Crash: nothing of its own is on disk. A directory that was asked for is durable with its name when
+//! `open` has returned.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::blocking_file::{BlockingFile, Caching, Refused};
+use super::error::{DiskError, DiskOp, DiskResult};
+use super::transfer::retry;
+use super::{Disk, DiskFile, OpenMode, WritePath};
+
+const DIRECTORY_MODE: Mode = Mode::RWXU;
+const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// A directory of real files.
 #[derive(Debug)]
-pub struct BlockingDisk;
+pub struct BlockingDisk {
+    directory: OwnedFd,
+    path: PathBuf,
+    refused: Arc<Refused>,
+}
+
+impl BlockingDisk {
+    /// Opens the directory `path`; with `create` it is made if it is missing (its parent is not), and
+    /// its name made durable. Links in `path` are followed once, here.
+    ///
+    /// # Errors
+    /// The kernel's, with the path: of kind `NotFound` if there is nothing, `NotADirectory` if it is
+    /// something else.
+    pub fn open(path: impl AsRef<Path>, create: bool) -> DiskResult<Self> {
+        let asked = path.as_ref();
+        let made = create && make_directory(asked)?;
+        let path =
+            std::fs::canonicalize(asked).map_err(|e| DiskError::new(DiskOp::OpenDir, asked, e))?;
+        let directory =
+            open_directory(&path).map_err(|e| DiskError::new(DiskOp::OpenDir, &path, e))?;
+        if create {
+            sync_name_of(&path, made)?;
+        }
+        Ok(Self {
+            directory,
+            path,
+            refused: Arc::default(),
+        })
+    }
+
+    fn error(&self, op: DiskOp, name: &str, source: impl Into<io::Error>) -> DiskError {
+        DiskError::new(op, &self.path.join(name), source)
+    }
+
+    fn open_descriptor(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        // NONBLOCK: opening a pipe that someone put there must not wait for its writer.
+        let always = OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        retry(|| rustix::fs::openat(&self.directory, name, flags | always, FILE_MODE))
+    }
+
+    /// Opens a log file past the page cache, or through it where the filesystem has no other way.
+    fn open_log(&self, name: &str, access: OFlags) -> Result<(OwnedFd, Caching), Errno> {
+        if !self.refused.direct.load(Ordering::Relaxed) {
+            match self.open_descriptor(name, access | OFlags::DIRECT) {
+                Ok(file) => return Ok((file, Caching::Direct)),
+                Err(Errno::INVAL) => {}
+                Err(e) => return Err(e),
+            }
+            let file = self.open_descriptor(name, access)?;
+            self.refused.direct.store(true, Ordering::Relaxed);
+            return Ok((file, Caching::AlignedCached));
+        }
+        let file = self.open_descriptor(name, access)?;
+        Ok((file, Caching::AlignedCached))
+    }
+
+    fn open_mode(&self, name: &str, mode: OpenMode) -> Result<(OwnedFd, Caching), Errno> {
+        let flags = match mode {
+            OpenMode::Read => OFlags::RDONLY,
+            OpenMode::ReadWrite => OFlags::RDWR,
+            OpenMode::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+            OpenMode::Log => return self.open_log(name, OFlags::RDWR),
+            OpenMode::LogRead => return self.open_log(name, OFlags::RDONLY),
+        };
+        Ok((self.open_descriptor(name, flags)?, Caching::Cached))
+    }
+
+    /// The entry's name if it is a plain file's. A name that is no UTF-8 is none of the engine's.
+    fn plain_name(&self, name: &CStr, kind: FileType) -> Result<Option<String>, Errno> {
+        let kind = match kind {
+            FileType::Unknown => self.kind_of(name)?,
+            known => known,
+        };
+        let text = name.to_str().ok().filter(|_| kind == FileType::RegularFile);
+        Ok(text.map(str::to_owned))
+    }
+
+    fn kind_of(&self, name: &CStr) -> Result<FileType, Errno> {
+        match rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode)),
+            // Removed since the directory was read.
+            Err(Errno::NOENT) => Ok(FileType::Unknown),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+impl Disk for BlockingDisk {
+    fn open(&self, name: &str, mode: OpenMode) -> DiskResult<Arc<dyn DiskFile>> {
+        check_name(name);
+        let op = match mode {
+            OpenMode::CreateNew => DiskOp::Create,
+            _ => DiskOp::Open,
+        };
+        let (descriptor, caching) = self
+            .open_mode(name, mode)
+            .map_err(|e| self.error(op, name, e))?;
+        let stat = rustix::fs::fstat(&descriptor).map_err(|e| self.error(op, name, e))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {}
+            FileType::Directory => return Err(self.error(op, name, Errno::ISDIR)),
+            _ => return Err(self.error(op, name, Errno::INVAL)),
+        }
+        Ok(Arc::new(BlockingFile::new(
+            File::from(descriptor),
+            self.path.join(name),
+            caching,
+            self.refused.clone(),
+        )))
+    }
+
+    fn list(&self) -> DiskResult<Vec<String>> {
+        let failed = |e: Errno| DiskError::new(DiskOp::List, &self.path, e);
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = self.plain_name(entry.file_name(), entry.file_type());
+            names.extend(name.map_err(failed)?);
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> DiskResult<()> {
+        check_name(from);
+        check_name(to);
+        retry(|| rustix::fs::renameat(&self.directory, from, &self.directory, to))
+            .map_err(|e| self.error(DiskOp::Rename, from, e))
+    }
+
+    fn remove(&self, name: &str) -> DiskResult<()> {
+        check_name(name);
+        retry(|| rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()))
+            .map_err(|e| self.error(DiskOp::Remove, name, e))
+    }
+
+    fn sync_dir(&self) -> DiskResult<()> {
+        // Once: see rule 3 of `blocking_file`.
+        rustix::fs::fsync(&self.directory)
+            .map_err(|e| DiskError::new(DiskOp::SyncDir, &self.path, e))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn write_path(&self) -> WritePath {
+        WritePath {
+            direct: !self.refused.direct.load(Ordering::Relaxed),
+            dsync: !self.refused.dsync.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Makes the directory if nothing has its name; whether it did.
+fn make_directory(path: &Path) -> DiskResult<bool> {
+    match retry(|| rustix::fs::mkdirat(CWD, path, DIRECTORY_MODE)) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(e) => Err(DiskError::new(DiskOp::CreateDir, path, e)),
+    }
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    retry(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))
+}
+
+/// Makes the directory's own name durable (F15), also when it was there: whoever made it may have
+/// died before its sync. A parent that may not be read can only be left alone, unless the name is new.
+fn sync_name_of(path: &Path, made: bool) -> DiskResult<()> {
+    let Some(parent) = path.parent() else {
+        return Ok(());
+    };
+    match open_directory(parent) {
+        Ok(parent_directory) => rustix::fs::fsync(&parent_directory),
+        Err(Errno::ACCESS | Errno::PERM) if !made => Ok(()),
+        Err(e) => Err(e),
+    }
+    .map_err(|e| DiskError::new(DiskOp::SyncDir, parent, e))
+}
+
+fn check_name(name: &str) {
+    assert!(
+        !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']),
+        "disk 1: {name:?} is no plain file name"
+    );
+}

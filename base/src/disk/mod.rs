@@ -10,10 +10,12 @@
 //!    sync that succeeds proves nothing (F8). The caller must stop writing.
 //! 4. Short transfers are resumed here (F5): a call returns when all bytes have moved, or an error.
 
-mod aligned;
-mod blocking;
 mod error;
 mod map;
+mod aligned;
+mod transfer;
+mod blocking_file;
+mod blocking;
 
 use std::fmt::Debug;
 use std::path::PathBuf;

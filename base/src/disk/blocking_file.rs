@@ -1,0 +1,216 @@
+//! One real file, moved by blocking system calls.
+//!
+//! Made by [`BlockingDisk`](super::BlockingDisk) only.
+//!
+//! 1. A log file's offsets, lengths and addresses are whole blocks, with or without `O_DIRECT`: a
+//!    caller that would fail on one filesystem fails on all.
+//! 2. A durable write is one call where the kernel has one (`RWF_DSYNC`), else a write and `fdatasync`.
+//! 3. A sync is never repeated, not even after `EINTR`: a failure may be reported once only (F8).
+//! 4. The descriptor is closed, and its `flock` gone, when the last owner drops it.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{Advice, FlockOperation};
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::error::{DiskError, DiskOp, DiskResult};
+use super::map::Map;
+use super::transfer::{read_all, retry, write_all};
+use super::{DiskFile, FileLock};
+use crate::limits::BLOCK_BYTES;
+
+/// What the filesystem was found to refuse; shared by all files of a directory.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    /// It does not open files past the page cache.
+    pub(super) direct: AtomicBool,
+    /// It does not write and sync in one call.
+    pub(super) dsync: AtomicBool,
+}
+
+/// How transfers go past, or through, the page cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caching {
+    /// Through it, any offset and length: everything but the log.
+    Cached,
+    /// Whole blocks, past it.
+    Direct,
+    /// Whole blocks, through it, as the filesystem has no other way.
+    AlignedCached,
+}
+
+#[derive(Debug)]
+pub(super) struct BlockingFile {
+    file: File,
+    path: PathBuf,
+    caching: Caching,
+    refused: Arc<Refused>,
+}
+
+impl BlockingFile {
+    pub(super) fn new(file: File, path: PathBuf, caching: Caching, refused: Arc<Refused>) -> Self {
+        Self {
+            file,
+            path,
+            caching,
+            refused,
+        }
+    }
+
+    fn error(&self, op: DiskOp, source: impl Into<io::Error>) -> DiskError {
+        DiskError::new(op, &self.path, source)
+    }
+
+    /// The multiple at which transfers resume.
+    fn step(&self) -> usize {
+        match self.caching {
+            Caching::Cached => 1,
+            Caching::Direct | Caching::AlignedCached => BLOCK_BYTES,
+        }
+    }
+
+    fn check_alignment(&self, offset: u64, bytes: &[u8]) {
+        if self.caching != Caching::Cached {
+            let block = BLOCK_BYTES as u64;
+            assert!(
+                offset.is_multiple_of(block)
+                    && bytes.len().is_multiple_of(BLOCK_BYTES)
+                    && bytes.as_ptr().addr().is_multiple_of(BLOCK_BYTES),
+                "disk 5: log files move whole aligned blocks (offset {offset}, {} bytes)",
+                bytes.len()
+            );
+        }
+    }
+
+    fn write_cached_then_sync(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write(offset, bytes)?;
+        Ok(rustix::fs::fdatasync(&self.file)?)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        write_all(bytes.len(), self.step(), |start| {
+            let rest = bytes.get(start..).unwrap_or_default();
+            rustix::io::pwrite(&self.file, rest, offset + start as u64)
+        })
+    }
+
+    fn write_dsync(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        write_all(bytes.len(), self.step(), |start| {
+            let rest = [IoSlice::new(bytes.get(start..).unwrap_or_default())];
+            let at = offset + start as u64;
+            rustix::io::pwritev2(&self.file, &rest, at, ReadWriteFlags::DSYNC)
+        })
+    }
+
+    /// Drops clean pages of the range from the cache, so that a read sees the device: a page may
+    /// hold what a dead process wrote and a failed sync left behind. Best effort: dirty, mapped and
+    /// huge pages stay, and the kernel need not obey; hence the result is of no use.
+    fn forget_cached(&self, offset: u64, len: usize) {
+        if let Some(len) = NonZeroU64::new(len as u64) {
+            let _ = rustix::fs::fadvise(&self.file, offset, Some(len), Advice::DontNeed);
+        }
+    }
+}
+
+impl DiskFile for BlockingFile {
+    fn len(&self) -> DiskResult<u64> {
+        let stat = rustix::fs::fstat(&self.file).map_err(|e| self.error(DiskOp::Len, e))?;
+        u64::try_from(stat.st_size).map_err(|_| self.error(DiskOp::Len, io::ErrorKind::InvalidData))
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> DiskResult<usize> {
+        self.check_alignment(offset, buffer);
+        if self.caching == Caching::AlignedCached {
+            self.forget_cached(offset, buffer.len());
+        }
+        let len = buffer.len();
+        read_all(len, self.step(), |start| {
+            let rest = buffer.get_mut(start..).unwrap_or_default();
+            rustix::io::pread(&self.file, rest, offset + start as u64)
+        })
+        .map_err(|e| self.error(DiskOp::Read, e).at(offset))
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> DiskResult<()> {
+        self.check_alignment(offset, bytes);
+        self.write(offset, bytes)
+            .map_err(|e| self.error(DiskOp::Write, e).at(offset))
+    }
+
+    fn write_durable(&self, offset: u64, bytes: &[u8]) -> DiskResult<()> {
+        assert_ne!(
+            self.caching,
+            Caching::Cached,
+            "disk 5: durable writes are for log files"
+        );
+        self.check_alignment(offset, bytes);
+        let written = if self.refused.dsync.load(Ordering::Relaxed) {
+            self.write_cached_then_sync(offset, bytes)
+        } else {
+            match self.write_dsync(offset, bytes) {
+                // A refusal of the flag writes nothing, so the whole range is written again.
+                Err(refusal) if refuses_the_flag(&refusal) => {
+                    let written = self.write_cached_then_sync(offset, bytes);
+                    // EINVAL has other causes too: only a success without the flag proves which.
+                    if written.is_ok() {
+                        self.refused.dsync.store(true, Ordering::Relaxed);
+                    }
+                    written
+                }
+                written => written,
+            }
+        };
+        written.map_err(|e| self.error(DiskOp::WriteDurable, e).at(offset))
+    }
+
+    fn sync(&self) -> DiskResult<()> {
+        rustix::fs::fdatasync(&self.file).map_err(|e| self.error(DiskOp::Sync, e))
+    }
+
+    fn set_len(&self, bytes: u64) -> DiskResult<()> {
+        retry(|| rustix::fs::ftruncate(&self.file, bytes))
+            .map_err(|e| self.error(DiskOp::SetLen, e))
+    }
+
+    fn map(&self) -> DiskResult<Map> {
+        // A map of no bytes is an error of the system call; there is nothing to map.
+        if self.is_empty()? {
+            return Ok(Map::from_owner([]));
+        }
+        // SAFETY: The slice that the map gives out is sound for as long as nobody changes or
+        // truncates the file. The port's contract allows maps of immutable files only: runs, which are written and
+        // synced under a temporary name before they are mapped, never opened for writing after,
+        // and only ever unlinked, which leaves the pages in place. Another process is kept away by
+        // the directory's lock file. The map is private to this process and read-only.
+        let map = unsafe { memmap2::Mmap::map(&self.file) };
+        map.map(Map::from_owner)
+            .map_err(|e| self.error(DiskOp::Map, e))
+    }
+
+    fn try_lock(&self, lock: FileLock) -> DiskResult<bool> {
+        let operation = match lock {
+            FileLock::Shared => FlockOperation::NonBlockingLockShared,
+            FileLock::Exclusive => FlockOperation::NonBlockingLockExclusive,
+        };
+        match retry(|| rustix::fs::flock(&self.file, operation)) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(e) => Err(self.error(DiskOp::Lock, e)),
+        }
+    }
+}
+
+/// Whether the kernel, or the filesystem, may have refused `RWF_DSYNC` itself.
+fn refuses_the_flag(error: &io::Error) -> bool {
+    [Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Tests of the paths that this machine's filesystem may not take by itself.
