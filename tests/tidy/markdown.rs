@@ -152,7 +152,10 @@ fn anchors(text: &str) -> Vec<String> {
 /// Every golden file stands in the format page with its checksum, so neither changes alone.
 pub(crate) fn golden_files(tree: &Tree) -> Vec<Finding> {
     let page = tree.file(FORMAT_PAGE).map_or("", |page| page.text.as_str());
-    let is_golden = |file: &&File| file.path.contains("/testdata/golden");
+    let is_golden = |file: &&File| {
+        let inner = file.path.split_once("/testdata/");
+        inner.is_some_and(|(_, name)| name.contains("golden"))
+    };
     tree.files
         .iter()
         .filter(is_golden)
@@ -223,16 +226,13 @@ mod tests {
             ("docs/format.md", page),
             ("wal/testdata/golden/frame.bin", "123456789"),
             ("wal/testdata/golden-v1.bin", "changed"),
-            ("storage/testdata/golden/run.bin", "new"),
+            ("storage/testdata/run.golden", "new"),
             ("storage/testdata/other.bin", "free"),
         ]);
         let found: Vec<_> = golden_files(&tree).into_iter().map(|it| it.path).collect();
         assert_eq!(
             found,
-            [
-                "wal/testdata/golden-v1.bin",
-                "storage/testdata/golden/run.bin"
-            ]
+            ["wal/testdata/golden-v1.bin", "storage/testdata/run.golden"]
         );
     }
 }
