@@ -1,1 +1,26 @@
-//! placeholder
+//! The committed store of Lockstone: memtable, immutable runs, manifest.
+//!
+//! Modules, lowest first: a module uses only what stands above it in this list.
+#![forbid(unsafe_code)]
+
+mod error;
+mod version;
+mod batch;
+mod checksum;
+mod file_name;
+mod cursor;
+mod merge;
+mod memtable;
+mod run;
+mod manifest;
+mod sources;
+mod store;
+
+pub use batch::WriteBatch;
+pub use error::{Damage, Section, StorageError};
+pub use manifest::{Manifest, TableEntry};
+pub use memtable::Memtable;
+pub use run::RunEntry;
+pub use sources::{Scan, Sources};
+pub use store::{Store, StoreCheck, StoreConfig, StorePart, StoreStats};
+pub use version::{Replayed, Version};

@@ -1,0 +1,88 @@
+//! The write set of one transaction, ready to be applied.
+//!
+//! Built by the write path before the commit LSN is known, handed to `Store::apply` in the hold that gives
+//! the LSN (W2).
+//! 1. Sorted by row, one version per row.
+//! 2. What applying it costs is known beforehand: [`WriteBatch::bytes`].
+
+use bytes::Bytes;
+use lockstone_base::RowKey;
+
+/// Up to this many rows are inserted one by one; a larger batch becomes a chunk, in constant time (W2).
+pub(crate) const SINGLE_ROWS_MAX: usize = 64;
+
+/// What an entry of a memtable costs beside its row and value, in bytes: the key's and the value's
+/// handles, the skip list's tower, the allocator's share.
+pub(crate) const ENTRY_OVERHEAD_BYTES: usize = 128;
+
+/// A transaction's writes: sorted by row, one version per row.
+#[derive(Debug, Default)]
+pub struct WriteBatch {
+    rows: Vec<(RowKey, Option<Bytes>)>,
+    bytes: usize,
+}
+
+impl WriteBatch {
+    /// The batch of `rows`, which ascend strictly; `None` deletes a row.
+    pub fn from_sorted(rows: Vec<(RowKey, Option<Bytes>)>) -> Self {
+        assert!(
+            rows.is_sorted_by(|a, b| a.0 < b.0),
+            "W2: a write set is sorted and has one version per row"
+        );
+        let bytes = rows
+            .iter()
+            .map(|(row, value)| entry_bytes(row, value.as_ref()))
+            .sum();
+        Self { rows, bytes }
+    }
+
+    /// How many rows it writes.
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// How much memory it will take in the memtable, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether it writes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub(crate) fn into_rows(self) -> Vec<(RowKey, Option<Bytes>)> {
+        self.rows
+    }
+}
+
+/// What one entry costs in memory, in bytes.
+pub(crate) fn entry_bytes(row: &RowKey, value: Option<&Bytes>) -> usize {
+    row.as_bytes().len() + value.map_or(0, Bytes::len) + ENTRY_OVERHEAD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockstone_base::TableId;
+
+    fn row(key: &[u8]) -> RowKey {
+        RowKey::new(TableId(1), key)
+    }
+
+    #[test]
+    fn a_batch_knows_what_it_costs() {
+        let batch = WriteBatch::from_sorted(vec![
+            (row(b"a"), Some(Bytes::from_static(b"12345"))),
+            (row(b"b"), None),
+        ]);
+        assert_eq!(batch.rows(), 2);
+        assert_eq!(batch.bytes(), 5 + 5 + 5 + 2 * ENTRY_OVERHEAD_BYTES);
+    }
+
+    #[test]
+    #[should_panic(expected = "W2")]
+    fn two_versions_of_a_row_are_refused() {
+        WriteBatch::from_sorted(vec![(row(b"a"), None), (row(b"a"), None)]);
+    }
+}

@@ -1,0 +1,287 @@
+//! A manifest's bytes.
+//!
+//! Called by `manifest`. Little-endian, no padding:
+//!
+//! ```text
+//! Prefix   magic "LKSMANIF"  version  checksum  salt  generation       the same in every version
+//! Fixed    uuid, epoch, LSNs, counters, number of tables and of runs
+//! tables   Table { id, created, length of the name }, name             ids ascend
+//! runs     Run { number, bytes, checksum, versions, oldest, newest }   newest first
+//! ```
+//!
+//! 1. The checksum covers every byte but its own, bound to the salt and the generation; it is checked
+//!    before anything else is believed, the version before anything behind the prefix.
+//! 2. Nothing is left over behind the last run.
+//! 3. A hostile manifest costs no more memory than its length (F23).
+
+use std::collections::HashSet;
+
+use lockstone_base::limits::TABLE_NAME_BYTES_MAX;
+use lockstone_base::{Lsn, TableId};
+use zerocopy::little_endian::{U16, U32, U64, U128};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{Manifest, TableEntry};
+use crate::checksum::Place;
+use crate::error::{Damage, Section};
+use crate::run::RunEntry;
+
+const MAGIC: [u8; 8] = *b"LKSMANIF";
+/// The version that is written, and the latest that is read.
+pub(super) const VERSION: u32 = 1;
+const CLEAN_SHUTDOWN: u32 = 1;
+
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Prefix {
+    magic: [u8; 8],
+    version: U32,
+    checksum: U32,
+    salt: U64,
+    generation: U64,
+}
+
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Fixed {
+    uuid: U128,
+    durable: U64,
+    flushed_through: U64,
+    scan_end: U64,
+    scan_crc: U32,
+    boot_epoch: U32,
+    flags: U32,
+    next_table: U32,
+    next_run: U64,
+    tables: U32,
+    runs: U32,
+}
+
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Table {
+    id: U32,
+    created: U64,
+    name_bytes: U16,
+}
+
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Run {
+    number: U64,
+    bytes: U64,
+    versions: U64,
+    oldest: U64,
+    newest: U64,
+    checksum: U32,
+}
+
+const _: () = {
+    assert!(size_of::<Prefix>() == 32);
+    assert!(size_of::<Fixed>() == 72);
+    assert!(size_of::<Table>() == 14);
+    assert!(size_of::<Run>() == 44);
+};
+
+/// Why a manifest was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Damaged(Damage),
+    NewerVersion(u32),
+}
+
+impl From<Damage> for Refusal {
+    fn from(damage: Damage) -> Self {
+        Self::Damaged(damage)
+    }
+}
+
+pub(super) fn encode(manifest: &Manifest) -> Vec<u8> {
+    let mut body = Vec::new();
+    let fixed = Fixed {
+        uuid: manifest.uuid.into(),
+        durable: manifest.durable.get().into(),
+        flushed_through: manifest.flushed_through.get().into(),
+        scan_end: manifest.scan_end.get().into(),
+        scan_crc: manifest.scan_crc.into(),
+        boot_epoch: manifest.boot_epoch.into(),
+        flags: (u32::from(manifest.clean_shutdown) * CLEAN_SHUTDOWN).into(),
+        next_table: manifest.next_table.into(),
+        next_run: manifest.next_run.into(),
+        tables: (manifest.tables.len() as u32).into(),
+        runs: (manifest.runs.len() as u32).into(),
+    };
+    body.extend_from_slice(fixed.as_bytes());
+    for table in &manifest.tables {
+        let head = Table {
+            id: table.id.0.into(),
+            created: table.created.get().into(),
+            name_bytes: (table.name.len() as u16).into(),
+        };
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(table.name.as_bytes());
+    }
+    for run in &manifest.runs {
+        let run = Run {
+            number: run.number.into(),
+            bytes: run.bytes.into(),
+            versions: run.versions.into(),
+            oldest: run.oldest.get().into(),
+            newest: run.newest.get().into(),
+            checksum: run.checksum.into(),
+        };
+        body.extend_from_slice(run.as_bytes());
+    }
+    let mut prefix = Prefix {
+        magic: MAGIC,
+        version: VERSION.into(),
+        checksum: 0.into(),
+        salt: manifest.salt.into(),
+        generation: manifest.generation.into(),
+    };
+    prefix.checksum = checksum(&prefix, &body).into();
+    let mut bytes = prefix.as_bytes().to_vec();
+    bytes.append(&mut body);
+    bytes
+}
+
+fn checksum(prefix: &Prefix, body: &[u8]) -> u32 {
+    let place = Place {
+        salt: prefix.salt.get(),
+        file: prefix.generation.get(),
+        section: Section::Manifest,
+        number: 0,
+    };
+    place.checksum(&[&prefix.magic, prefix.version.as_bytes(), body])
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Refusal> {
+    let short = Damage::Length { found: bytes.len() as u64, expected: size_of::<Prefix>() as u64 };
+    let (prefix, body) = Prefix::ref_from_prefix(bytes).map_err(|_| short)?;
+    if prefix.magic != MAGIC {
+        return Err(Damage::Magic.into());
+    }
+    if prefix.checksum.get() != checksum(prefix, body) {
+        return Err(Damage::Checksum(Section::Manifest).into());
+    }
+    if prefix.version.get() != VERSION {
+        return Err(match prefix.version.get() {
+            0 => malformed("version 0").into(),
+            newer => Refusal::NewerVersion(newer),
+        });
+    }
+    let (fixed, mut rest) = Fixed::ref_from_prefix(body).map_err(|_| malformed("too short"))?;
+    let tables = decode_tables(fixed, &mut rest)?;
+    let runs = decode_runs(fixed, &mut rest)?;
+    if !rest.is_empty() {
+        return Err(malformed("bytes behind the last run").into());
+    }
+    if fixed.flags.get() & !CLEAN_SHUTDOWN != 0 {
+        return Err(malformed("unknown flags").into());
+    }
+    let manifest = Manifest {
+        uuid: fixed.uuid.get(),
+        salt: prefix.salt.get(),
+        generation: prefix.generation.get(),
+        boot_epoch: fixed.boot_epoch.get(),
+        durable: Lsn::new(fixed.durable.get()),
+        flushed_through: Lsn::new(fixed.flushed_through.get()),
+        scan_end: Lsn::new(fixed.scan_end.get()),
+        scan_crc: fixed.scan_crc.get(),
+        clean_shutdown: fixed.flags.get() & CLEAN_SHUTDOWN != 0,
+        next_table: fixed.next_table.get(),
+        next_run: fixed.next_run.get(),
+        tables,
+        runs,
+    };
+    match manifest.broken_rule() {
+        Some(rule) => Err(malformed(rule).into()),
+        None => Ok(manifest),
+    }
+}
+
+fn decode_tables(fixed: &Fixed, rest: &mut &[u8]) -> Result<Vec<TableEntry>, Damage> {
+    // Each takes more than its head's bytes of the file, so the count cannot ask for more memory.
+    let count = bounded(fixed.tables.get(), size_of::<Table>(), rest)?;
+    let mut tables = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (table, behind) = Table::ref_from_prefix(rest).map_err(|_| malformed("a table is cut off"))?;
+        let (name, behind) = behind
+            .split_at_checked(table.name_bytes.get().into())
+            .ok_or(malformed("a table's name is cut off"))?;
+        *rest = behind;
+        let name = str::from_utf8(name).map_err(|_| malformed("a table's name is not UTF-8"))?;
+        tables.push(TableEntry {
+            id: TableId(table.id.get()),
+            name: name.to_owned(),
+            created: Lsn::new(table.created.get()),
+        });
+    }
+    Ok(tables)
+}
+
+fn decode_runs(fixed: &Fixed, rest: &mut &[u8]) -> Result<Vec<RunEntry>, Damage> {
+    let count = bounded(fixed.runs.get(), size_of::<Run>(), rest)?;
+    let mut runs = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (run, behind) = Run::ref_from_prefix(rest).map_err(|_| malformed("a run is cut off"))?;
+        *rest = behind;
+        runs.push(RunEntry {
+            number: run.number.get(),
+            bytes: run.bytes.get(),
+            checksum: run.checksum.get(),
+            versions: run.versions.get(),
+            oldest: Lsn::new(run.oldest.get()),
+            newest: Lsn::new(run.newest.get()),
+        });
+    }
+    Ok(runs)
+}
+
+fn bounded(count: u32, each: usize, rest: &[u8]) -> Result<usize, Damage> {
+    let count = count as usize;
+    match count.checked_mul(each) {
+        Some(bytes) if bytes <= rest.len() => Ok(count),
+        _ => Err(malformed("a count is larger than the file")),
+    }
+}
+
+fn malformed(what: &'static str) -> Damage {
+    Damage::malformed(Section::Manifest, what)
+}
+
+impl Manifest {
+    /// The first rule that the manifest breaks, whoever made it.
+    pub(super) fn broken_rule(&self) -> Option<&'static str> {
+        let mut numbers = HashSet::new();
+        let mut names = HashSet::new();
+        let rules = [
+            (self.flushed_through <= self.durable, "S1: flushed beyond what was durable"),
+            (self.scan_end <= self.durable, "S3: reading starts beyond what was durable"),
+            (
+                self.tables.iter().all(|table| table.id.0 < self.next_table),
+                "S7: a table's id is not below the next one",
+            ),
+            (self.tables.is_sorted_by(|a, b| a.id < b.id), "the tables' ids do not ascend"),
+            (
+                self.tables.iter().all(|table| {
+                    (1..=TABLE_NAME_BYTES_MAX).contains(&table.name.len()) && names.insert(&table.name)
+                }),
+                "a table's name is empty, too long or taken",
+            ),
+            (
+                self.runs.iter().all(|run| run.number < self.next_run && numbers.insert(run.number)),
+                "a run's number is taken or not below the next one",
+            ),
+            (
+                self.runs.iter().all(|run| run.oldest <= run.newest && run.newest <= self.flushed_through),
+                "S1: a run holds stamps above flushed_through",
+            ),
+            (
+                self.runs.is_sorted_by(|newer, older| older.newest < newer.oldest),
+                "W5: the runs' stamps overlap or are out of order",
+            ),
+        ];
+        rules.into_iter().find_map(|(holds, rule)| (!holds).then_some(rule))
+    }
+}

@@ -1,0 +1,169 @@
+//! Many versions, sorted once and never changed: a large write set as it was committed (W2), or what
+//! recovery replayed.
+//!
+//! Called by `memtable`.
+//! 1. In version order.
+//! 2. A write set has one stamp for all; replayed versions have one each.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstone_base::{Lsn, RowKey};
+
+use crate::cursor::{Cursor, Direction, Quest, Step};
+use crate::version::{RowVersion, Version, version_order};
+
+/// Sorted, immutable versions.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    rows: Vec<(RowKey, Option<Bytes>)>,
+    stamps: Stamps,
+}
+
+#[derive(Debug)]
+enum Stamps {
+    All(Lsn),
+    Each(Vec<Lsn>),
+}
+
+impl Chunk {
+    /// A write set, committed at `stamp`. Constant time.
+    pub(crate) fn committed(rows: Vec<(RowKey, Option<Bytes>)>, stamp: Lsn) -> Self {
+        Self { rows, stamps: Stamps::All(stamp) }
+    }
+
+    /// Versions in version order, each with its own stamp.
+    pub(crate) fn sorted(versions: impl Iterator<Item = (RowKey, Lsn, Option<Bytes>)>) -> Self {
+        let mut rows = Vec::new();
+        let mut stamps = Vec::new();
+        for (row, stamp, value) in versions {
+            rows.push((row, value));
+            stamps.push(stamp);
+        }
+        let chunk = Self { rows, stamps: Stamps::Each(stamps) };
+        assert!(
+            (1..chunk.len()).all(|i| chunk.place(i - 1) < chunk.place(i)),
+            "versions of a chunk are sorted, and none is there twice"
+        );
+        chunk
+    }
+
+    /// How many versions it has.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The newest version of `row` at or below `at`.
+    pub(crate) fn get(&self, row: &[u8], at: Lsn) -> Option<Version> {
+        let (found, version) = self.entry(self.position((row, at)))?;
+        (found.as_bytes() == row).then_some(version)
+    }
+
+    /// The version number `index`.
+    pub(crate) fn entry(&self, index: usize) -> Option<(&RowKey, Version)> {
+        let (row, value) = self.rows.get(index)?;
+        let version = Version { stamp: self.stamp(index), value: value.clone() };
+        Some((row, version))
+    }
+
+    fn stamp(&self, index: usize) -> Lsn {
+        match &self.stamps {
+            Stamps::All(stamp) => *stamp,
+            Stamps::Each(stamps) => stamps.get(index).copied().unwrap_or_default(),
+        }
+    }
+
+    /// How many versions stand before `place` in version order.
+    fn position(&self, place: (&[u8], Lsn)) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.rows.get(middle) {
+                Some((row, _))
+                    if version_order((row.as_bytes(), self.stamp(middle)), place).is_lt() =>
+                {
+                    low = middle + 1;
+                }
+                _ => high = middle,
+            }
+        }
+        low
+    }
+
+    fn row(&self, index: usize) -> Option<&RowKey> {
+        self.rows.get(index).map(|(row, _)| row)
+    }
+
+    fn place(&self, index: usize) -> Option<(&RowKey, std::cmp::Reverse<Lsn>)> {
+        Some((self.row(index)?, std::cmp::Reverse(self.stamp(index))))
+    }
+}
+
+/// Walks one chunk.
+#[derive(Debug)]
+pub(crate) struct ChunkCursor {
+    chunk: Arc<Chunk>,
+    quest: Quest,
+    /// Forward: the next version to look at. Backward: how many are left before the last one yielded.
+    position: usize,
+}
+
+impl ChunkCursor {
+    pub(crate) fn new(chunk: Arc<Chunk>, quest: Quest) -> Self {
+        let place = match quest.direction {
+            Direction::Forward => quest.range.start(),
+            Direction::Backward => quest.range.end(),
+        };
+        let position = match (place, quest.direction) {
+            (Some((row, stamp)), _) => chunk.position((row, stamp)),
+            (None, Direction::Forward) => 0,
+            (None, Direction::Backward) => chunk.len(),
+        };
+        Self { chunk, quest, position }
+    }
+
+    fn forward(&mut self) -> Option<RowVersion> {
+        loop {
+            let row = self.chunk.row(self.position)?;
+            if !self.quest.range.below_high(row.as_bytes()) {
+                return None;
+            }
+            let start = self.position;
+            self.position = self.chunk.position((row.as_bytes(), Lsn::ZERO));
+            if let Some(found) = self.visible(start, self.position) {
+                return Some(found);
+            }
+        }
+    }
+
+    fn backward(&mut self) -> Option<RowVersion> {
+        loop {
+            let end = self.position;
+            let row = self.chunk.row(end.checked_sub(1)?)?;
+            if !self.quest.range.above_low(row.as_bytes()) {
+                return None;
+            }
+            self.position = self.chunk.position((row.as_bytes(), Lsn::MAX));
+            if let Some(found) = self.visible(self.position, end) {
+                return Some(found);
+            }
+        }
+    }
+
+    /// The newest visible one of the versions `start..end`, which are one row's.
+    fn visible(&self, start: usize, end: usize) -> Option<RowVersion> {
+        let index = (start..end).find(|index| self.chunk.stamp(*index) <= self.quest.at)?;
+        let (row, version) = self.chunk.entry(index)?;
+        Some(RowVersion { row: row.to_bytes(), version })
+    }
+}
+
+impl Cursor for ChunkCursor {
+    fn step(&mut self) -> Option<Step> {
+        match self.quest.direction {
+            Direction::Forward => self.forward(),
+            Direction::Backward => self.backward(),
+        }
+        .map(Step::Row)
+    }
+}

@@ -1,0 +1,30 @@
+//! What a manifest knows of a run, and what every file of a database shares.
+//!
+//! Used by the run writer and reader, the manifest and the store.
+
+use lockstone_base::Lsn;
+
+/// A run, as a manifest lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunEntry {
+    /// Its number: its file's name. Never given twice.
+    pub number: u64,
+    /// Its file's length, in bytes.
+    pub bytes: u64,
+    /// Its footer's checksum, which vouches for its index, and that for each block: an older file of the
+    /// same number is not taken for it (F13).
+    pub checksum: u32,
+    /// How many versions it has.
+    pub versions: u64,
+    /// The smallest stamp in it.
+    pub oldest: Lsn,
+    /// The largest stamp in it.
+    pub newest: Lsn,
+}
+
+/// What binds a database's files to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) uuid: u128,
+    pub(crate) salt: u64,
+}

@@ -1,0 +1,255 @@
+//! The committed store: what readers read, what commits are applied to, what the checkpoint moves to disk.
+//!
+//! Driven by the write path (`apply`, `rotate`), by readers (`sources`) and by the checkpointer (`flush`,
+//! `merge`, `manifest_written`).
+//! 1. `apply` and `rotate` run in the log's append latch, never wait for the disk and cannot fail (W2, W5).
+//! 2. The list of sources is replaced as a whole; a reader keeps the one it took.
+//! 3. A run enters the list when file and directory are synced; a replaced run's file goes when a durable
+//!    manifest does without it (S6).
+//! 4. A failed flush or merge changes nothing: the memtables and the old files stay (F7).
+//!
+//! Crash: a run that no durable manifest lists is an orphan, to be swept after the next open; its content
+//! is still in the log.
+
+mod checkpoint;
+mod sweep;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use lockstone_base::Lsn;
+use lockstone_base::disk::Disk;
+use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
+
+use crate::batch::WriteBatch;
+use crate::error::StorageError;
+use crate::file_name;
+use crate::manifest::Manifest;
+use crate::memtable::Memtable;
+use crate::run::{Identity, Run, RunEntry};
+use crate::sources::Sources;
+
+/// How a store is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreConfig {
+    /// A merge takes place when there are more runs than this.
+    pub runs_max: usize,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { runs_max: 4 }
+    }
+}
+
+/// The committed store of one database.
+#[derive(Debug)]
+pub struct Store {
+    disk: Arc<dyn Disk>,
+    config: StoreConfig,
+    identity: Identity,
+    sources: RwLock<Arc<Sources>>,
+    checkpoint: Mutex<Checkpoint>,
+    /// Files below this number were there before the open; those that are not needed may be swept.
+    first_run: u64,
+}
+
+/// What the one checkpointer knows.
+#[derive(Debug)]
+struct Checkpoint {
+    flushed_through: Lsn,
+    next_run: u64,
+    /// The runs that the newest durable manifest lists.
+    listed: HashSet<u64>,
+    /// Runs that were replaced, until a durable manifest does without them (S6).
+    replaced: Vec<u64>,
+}
+
+/// The part of a manifest that the store decides, all of one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StorePart {
+    /// Every commit at or below is in `runs`, none above (S1).
+    pub flushed_through: Lsn,
+    /// The number of the next run.
+    pub next_run: u64,
+    /// The runs, newest first.
+    pub runs: Vec<RunEntry>,
+}
+
+/// What a store holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Memtables, the active one included.
+    pub memtables: usize,
+    /// What they take, in bytes.
+    pub memory_bytes: usize,
+    /// Versions in memtables.
+    pub memory_versions: usize,
+    /// Runs.
+    pub runs: usize,
+    /// Their files' lengths together, in bytes.
+    pub run_bytes: u64,
+    /// Versions in runs.
+    pub run_versions: u64,
+}
+
+/// What [`Store::check`] found.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct StoreCheck {
+    /// Runs read.
+    pub runs: usize,
+    /// Blocks read and found intact.
+    pub blocks: u64,
+    /// Versions in intact blocks.
+    pub versions: u64,
+    /// What is wrong. Empty: nothing.
+    pub findings: Vec<StorageError>,
+}
+
+impl Store {
+    /// Opens the runs that `manifest`, the newest durable one, lists, and puts `replayed`, oldest first,
+    /// above them: what recovery read from the log.
+    ///
+    /// # Errors
+    /// The disk's; [`StorageError::Corrupt`] if a run is missing, swapped, of another database, or if its
+    /// head, footer, index or filter is damaged. Nothing on disk has changed.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        config: StoreConfig,
+        manifest: &Manifest,
+        replayed: Vec<Memtable>,
+    ) -> Result<Self, StorageError> {
+        let identity = Identity { uuid: manifest.uuid, salt: manifest.salt };
+        let mut runs = Vec::with_capacity(manifest.runs.len());
+        for entry in &manifest.runs {
+            runs.push(Arc::new(Run::open(disk.as_ref(), identity, entry)?));
+        }
+        // A run that no manifest lists has a number all the same: a new file never takes its name.
+        let names = disk.list()?;
+        let beyond = names.iter().filter_map(|name| file_name::run_number(name)?.checked_add(1)).max();
+        let next_run = manifest.next_run.max(beyond.unwrap_or_default());
+        let (memtables, tail) = stack(replayed, manifest.flushed_through);
+        tracing::debug!(runs = runs.len(), memtables = memtables.len(), tail = tail.get(), "store opened");
+        Ok(Self {
+            disk,
+            config,
+            identity,
+            // Merges of earlier lives dropped nothing that is newer than the newest run.
+            sources: RwLock::new(Arc::new(Sources {
+                memtables,
+                runs,
+                drop_horizon: manifest.runs.first().map_or(Lsn::ZERO, |run| run.newest),
+            })),
+            checkpoint: Mutex::new(Checkpoint {
+                flushed_through: manifest.flushed_through,
+                next_run,
+                listed: manifest.runs.iter().map(|run| run.number).collect(),
+                replaced: Vec::new(),
+            }),
+            first_run: next_run,
+        })
+    }
+
+    /// Applies `batch`, committed at `stamp`. Only in the append latch, before the commit tail moves (W2).
+    pub fn apply(&self, batch: WriteBatch, stamp: Lsn) {
+        if !batch.is_empty() {
+            self.sources.read().active().apply(batch, stamp);
+        }
+    }
+
+    /// Seals the active memtable at the commit tail `end` and starts a new one; whether there was anything
+    /// to seal. Only in the append latch (W5). An empty memtable stays, and the store learns that nothing
+    /// at or below `end` is missing from the sources behind it.
+    pub fn rotate(&self, end: Lsn) -> bool {
+        let mut sources = self.sources.write();
+        if sources.active().is_empty() {
+            sources.active().raise_floor(end);
+            return false;
+        }
+        sources.active().seal(end);
+        let mut next = Sources::clone(&sources);
+        next.memtables.insert(0, Arc::new(Memtable::above(end)));
+        *sources = Arc::new(next);
+        true
+    }
+
+    /// What a reader reads: taken after its LSN (W5).
+    pub fn sources(&self) -> Arc<Sources> {
+        Arc::clone(&self.sources.read())
+    }
+
+    /// What all memtables take, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.sources.read().memtables.iter().map(|memtable| memtable.bytes()).sum()
+    }
+
+    /// What the memtable that takes commits takes, in bytes.
+    pub fn active_bytes(&self) -> usize {
+        self.sources.read().active().bytes()
+    }
+
+    /// Every commit at or below is in the runs (S1).
+    pub fn flushed_through(&self) -> Lsn {
+        self.checkpoint.lock().flushed_through
+    }
+
+    /// The store's part of the next manifest.
+    pub fn part(&self) -> StorePart {
+        let checkpoint = self.checkpoint.lock();
+        StorePart {
+            flushed_through: checkpoint.flushed_through,
+            next_run: checkpoint.next_run,
+            runs: self.sources.read().runs.iter().map(|run| *run.entry()).collect(),
+        }
+    }
+
+    /// The runs, newest first.
+    pub fn runs(&self) -> Vec<RunEntry> {
+        self.part().runs
+    }
+
+    /// What the store holds.
+    pub fn stats(&self) -> StoreStats {
+        let sources = self.sources();
+        StoreStats {
+            memtables: sources.memtables.len(),
+            memory_bytes: sources.memtables.iter().map(|memtable| memtable.bytes()).sum(),
+            memory_versions: sources.memtables.iter().map(|memtable| memtable.versions()).sum(),
+            runs: sources.runs.len(),
+            run_bytes: sources.runs.iter().map(|run| run.entry().bytes).sum(),
+            run_versions: sources.runs.iter().map(|run| run.entry().versions).sum(),
+        }
+    }
+
+    /// Reads every block of every run from the disk: checksums, order, agreement of blocks, index, filter
+    /// and footer. Changes nothing.
+    pub fn check(&self) -> StoreCheck {
+        let sources = self.sources();
+        let mut check = StoreCheck { runs: sources.runs.len(), ..StoreCheck::default() };
+        for run in &sources.runs {
+            let found = run.check();
+            check.blocks += found.blocks;
+            check.versions += found.versions;
+            check.findings.extend(found.findings);
+        }
+        check
+    }
+}
+
+/// The memtables of a store that begins with `replayed`, newest first, and the tail that they reach.
+fn stack(replayed: Vec<Memtable>, flushed_through: Lsn) -> (Vec<Arc<Memtable>>, Lsn) {
+    let mut tail = flushed_through;
+    let mut memtables = Vec::with_capacity(replayed.len() + 1);
+    for memtable in replayed {
+        let end = memtable.end().expect("recovery seals what it replays");
+        assert!(tail <= end, "W5: replayed memtables come oldest first, above what was flushed");
+        tail = end;
+        memtables.push(Arc::new(memtable));
+    }
+    memtables.push(Arc::new(Memtable::above(tail)));
+    memtables.reverse();
+    (memtables, tail)
+}

@@ -1,0 +1,47 @@
+//! Removing what a crash left behind: files that nothing needs (S6).
+//!
+//! Called once after open, with the names that the directory had at open.
+//! 1. A run is needed if the list of sources has it, or if it was replaced and no durable manifest does
+//!    without it yet.
+//! 2. Files made since the open are never swept, whoever gives their names.
+
+use std::collections::HashSet;
+
+use super::Store;
+use crate::error::StorageError;
+use crate::file_name::{self, TEMPORARY};
+
+impl Store {
+    /// Those of `names`, the directory's list taken at open, that nothing needs: runs that are not listed,
+    /// and files under temporary names.
+    pub fn orphans(&self, names: &[String]) -> Vec<String> {
+        let checkpoint = self.checkpoint.lock();
+        let mut needed: HashSet<u64> = checkpoint.listed.clone();
+        needed.extend(&checkpoint.replaced);
+        needed.extend(self.sources().runs.iter().map(|run| run.entry().number));
+        let orphan = |name: &&String| match file_name::run_number(name) {
+            Some(number) => number < self.first_run && !needed.contains(&number),
+            None => unfinished(name),
+        };
+        names.iter().filter(orphan).cloned().collect()
+    }
+
+    /// Removes the [`orphans`](Store::orphans) among `names`; how many it was.
+    ///
+    /// # Errors
+    /// The disk's. What stays does no harm; the next open finds it again.
+    pub fn sweep(&self, names: &[String]) -> Result<usize, StorageError> {
+        let orphans = self.orphans(names);
+        for name in &orphans {
+            self.disk.remove(name)?;
+        }
+        Ok(orphans.len())
+    }
+}
+
+/// Whether `name` is an unfinished file of the store. Other parts of the engine may keep temporary files of
+/// their own.
+fn unfinished(name: &str) -> bool {
+    name.strip_suffix(TEMPORARY)
+        .is_some_and(|name| file_name::manifest_generation(name).is_some())
+}
