@@ -119,6 +119,11 @@ impl FrameHeader {
         self.version.get()
     }
 
+    /// Whether it says only what this version knows.
+    pub(crate) fn is_known(&self) -> bool {
+        self.version.get() <= FRAME_VERSION && self.flags.get() == 0
+    }
+
     /// The checksum by which the successor names this frame.
     pub(crate) fn crc(&self) -> u32 {
         self.header_crc.get()
@@ -151,9 +156,8 @@ impl FrameHeader {
 /// Whether `block` begins like a frame written for the place `at`, intact or not: what a torn first
 /// sector may leave.
 pub(crate) fn frame_signature(block: &[u8], at: Lsn) -> bool {
-    FrameHeader::read_from_prefix(block).is_ok_and(|(header, _)| {
-        header.magic.get() == MAGIC && header.own_lsn.get() == at.get()
-    })
+    FrameHeader::read_from_prefix(block)
+        .is_ok_and(|(header, _)| header.magic.get() == MAGIC && header.own_lsn.get() == at.get())
 }
 
 #[cfg(test)]
@@ -215,6 +219,10 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let golden = include_bytes!("../../testdata/frame_header.golden");
-        assert_eq!(&encoded(), golden, "changing the format needs docs/format.md changed too");
+        assert_eq!(
+            &encoded(),
+            golden,
+            "changing the format needs docs/format.md changed too"
+        );
     }
 }

@@ -66,7 +66,8 @@ impl<'a> Records<'a> {
         }
         let (context, rest) = match header.context_len {
             CONTEXT_SHARED => (
-                self.context.ok_or("the first record of a frame shares a context")?,
+                self.context
+                    .ok_or("the first record of a frame shares a context")?,
                 rest,
             ),
             len if usize::from(len) <= CONTEXT_BYTES_MAX => rest
@@ -153,9 +154,18 @@ mod tests {
         for (bad, what) in [
             (vec![0; 6], "a record has tag 0"),
             (vec![1, 0, 0], "the record header reaches past the frame"),
-            (record(1, 65, &[7; 65], b""), "a record's context is too long"),
-            (vec![1, 9, 0, 0, 0, 0], "a record's context reaches past the frame"),
-            (vec![1, 0, 9, 0, 0, 0, 5], "a record's body reaches past the frame"),
+            (
+                record(1, 65, &[7; 65], b""),
+                "a record's context is too long",
+            ),
+            (
+                vec![1, 9, 0, 0, 0, 0],
+                "a record's context reaches past the frame",
+            ),
+            (
+                vec![1, 0, 9, 0, 0, 0, 5],
+                "a record's body reaches past the frame",
+            ),
         ] {
             let payload = [good.clone(), bad].concat();
             let mut records = Records::of(&payload);

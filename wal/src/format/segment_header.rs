@@ -79,17 +79,15 @@ impl SegmentHeader {
         self.bytes.get()
     }
 
-    pub(crate) fn uuid(&self) -> u128 {
-        self.uuid.get()
-    }
-
     /// Whether it was written under `salt`.
     pub(crate) fn is_of_salt(&self, salt: u64) -> bool {
         self.salt_check.get() == salt_check(salt)
     }
 
     fn computed_crc(&self) -> u32 {
-        let (covered, _) = self.as_bytes().split_at(size_of::<Self>() - size_of::<U32>());
+        let (covered, _) = self
+            .as_bytes()
+            .split_at(size_of::<Self>() - size_of::<U32>());
         crc32fast::hash(covered)
     }
 }
@@ -120,7 +118,7 @@ mod tests {
         let header = SegmentHeader::decode(&block).unwrap();
         assert_eq!(header.base(), Lsn::new(1 << 26));
         assert_eq!(header.bytes(), 1 << 26);
-        assert_eq!(header.uuid(), STAMP.uuid);
+        assert_eq!(header.uuid.get(), STAMP.uuid);
         assert_eq!(header.version(), SEGMENT_VERSION);
         assert!(header.is_of_salt(STAMP.salt) && !header.is_of_salt(STAMP.salt + 1));
     }
@@ -132,7 +130,10 @@ mod tests {
         for byte in 0..block.len() {
             for bit in 0..8 {
                 block[byte] ^= 1 << bit;
-                assert!(SegmentHeader::decode(&block).is_none(), "byte {byte} bit {bit}");
+                assert!(
+                    SegmentHeader::decode(&block).is_none(),
+                    "byte {byte} bit {bit}"
+                );
                 block[byte] ^= 1 << bit;
             }
         }
@@ -145,6 +146,9 @@ mod tests {
         let mut block = [0; 64];
         SegmentHeader::new(Lsn::new(0x40000), 0x40000, STAMP).encode_into(&mut block);
         let golden = include_bytes!("../../testdata/segment_header.golden");
-        assert_eq!(&block, golden, "changing the format needs docs/format.md changed too");
+        assert_eq!(
+            &block, golden,
+            "changing the format needs docs/format.md changed too"
+        );
     }
 }

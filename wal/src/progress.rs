@@ -1,0 +1,275 @@
+//! How far the log is durable, who drives the flush, and who waits for it (W3, W11, G9).
+//!
+//! There is no thread of the log's own: a thread that waits for durability leads a flush when nobody
+//! does, else it waits for the leader. A lone committer always leads and is never handed over.
+//! 1. One leader at a time. A leader that leaves wakes one waiter that it did not serve, the oldest, to
+//!    lead next, and after that exactly those that it served.
+//! 2. No lost wake-up: a waiter joins the queue under the same mutex under which a leader leaves.
+//! 3. Durable only grows. Once poisoned, nobody is told that anything is durable any more.
+//! 4. A waiter yields a few times before it sleeps: a flush takes about as long as going to sleep and
+//!    waking up.
+//!
+//! Crash: memory only; waiters vanish with the process.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use lockstone_base::Lsn;
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::WalError;
+
+/// How often a waiter yields before it sleeps.
+const YIELDS_MAX: u32 = 20;
+
+/// Where one thread sleeps.
+#[derive(Debug, Default)]
+struct Bed {
+    woken: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Bed {
+    fn sleep(&self) {
+        let mut woken = self.woken.lock();
+        while !*woken {
+            self.wake.wait(&mut woken);
+        }
+        *woken = false;
+    }
+
+    fn wake(&self) {
+        *self.woken.lock() = true;
+        self.wake.notify_one();
+    }
+}
+
+thread_local! {
+    static BED: OnceCell<Arc<Bed>> = const { OnceCell::new() };
+}
+
+#[derive(Debug)]
+struct Waiter {
+    end: Lsn,
+    bed: Arc<Bed>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Progress {
+    durable: AtomicU64,
+    poisoned: AtomicBool,
+    /// Changed only with `waiters` held; read without it as a hint.
+    is_led: AtomicBool,
+    /// By arrival.
+    waiters: Mutex<Vec<Waiter>>,
+}
+
+/// What a waiter is to do.
+#[derive(Debug)]
+pub(crate) enum Turn<'a> {
+    /// Drive the flush.
+    Lead(Lead<'a>),
+    /// Look again.
+    Look,
+}
+
+/// The lead; dropping it hands it on.
+#[derive(Debug)]
+#[must_use = "dropping it hands the lead on"]
+pub(crate) struct Lead<'a>(&'a Progress);
+
+impl Progress {
+    pub(crate) fn new(durable: Lsn) -> Self {
+        Self {
+            durable: AtomicU64::new(durable.get()),
+            poisoned: AtomicBool::new(false),
+            is_led: AtomicBool::new(false),
+            waiters: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The end of the last frame on the device (W3).
+    pub(crate) fn durable(&self) -> Lsn {
+        Lsn::new(self.durable.load(Ordering::Acquire))
+    }
+
+    /// A frame up to `end` is on the device; the leader's to say.
+    pub(crate) fn advance(&self, end: Lsn) {
+        let before = self.durable.swap(end.get(), Ordering::AcqRel);
+        assert!(before < end.get(), "W3: the durable LSN grows");
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), WalError> {
+        if self.is_poisoned() {
+            return Err(WalError::Poisoned);
+        }
+        Ok(())
+    }
+
+    /// For good: every waiter wakes to find it (W11).
+    pub(crate) fn poison(&self) {
+        self.poisoned.store(true, Ordering::Release);
+        let waiters = std::mem::take(&mut *self.waiters.lock());
+        for waiter in waiters {
+            waiter.bed.wake();
+        }
+    }
+
+    /// Whether `end` has become durable.
+    pub(crate) fn has_reached(&self, end: Lsn) -> Result<bool, WalError> {
+        let reached = self.durable() >= end;
+        self.check()?;
+        Ok(reached)
+    }
+
+    /// The lead, if nobody has it.
+    pub(crate) fn try_lead(&self) -> Option<Lead<'_>> {
+        if self.is_led.load(Ordering::Relaxed) {
+            return None;
+        }
+        let _waiters = self.waiters.lock();
+        self.take_lead()
+    }
+
+    /// Waits until there is something to do about `end`: it is durable, the log is poisoned, or
+    /// nobody leads.
+    pub(crate) fn wait(&self, end: Lsn) -> Turn<'_> {
+        for _ in 0..YIELDS_MAX {
+            if let Some(lead) = self.try_lead() {
+                return Turn::Lead(lead);
+            }
+            thread::yield_now();
+            if self.is_done(end) {
+                return Turn::Look;
+            }
+        }
+        let bed = BED.with(|bed| Arc::clone(bed.get_or_init(Arc::default)));
+        let mut waiters = self.waiters.lock();
+        if let Some(lead) = self.take_lead() {
+            return Turn::Lead(lead);
+        }
+        if !self.is_done(end) {
+            waiters.push(Waiter {
+                end,
+                bed: Arc::clone(&bed),
+            });
+            drop(waiters);
+            bed.sleep();
+        }
+        Turn::Look
+    }
+
+    fn is_done(&self, end: Lsn) -> bool {
+        self.durable() >= end || self.is_poisoned()
+    }
+
+    /// With `waiters` held.
+    fn take_lead(&self) -> Option<Lead<'_>> {
+        let was_led = self.is_led.swap(true, Ordering::AcqRel);
+        (!was_led).then_some(Lead(self))
+    }
+
+    fn hand_on(&self) {
+        let durable = self.durable();
+        let mut waiters = self.waiters.lock();
+        let served: Vec<_> = waiters
+            .extract_if(.., |waiter| waiter.end <= durable)
+            .collect();
+        let heir = (!waiters.is_empty()).then(|| waiters.remove(0));
+        self.is_led.store(false, Ordering::Release);
+        drop(waiters);
+        for waiter in heir.into_iter().chain(served) {
+            waiter.bed.wake();
+        }
+    }
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.poison();
+        }
+        self.0.hand_on();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lone_waiter_leads_at_once() {
+        let progress = Progress::new(Lsn::new(4096));
+        assert!(matches!(progress.wait(Lsn::new(8192)), Turn::Lead(_)));
+        assert!(progress.has_reached(Lsn::new(4096)).unwrap());
+        assert!(!progress.has_reached(Lsn::new(4097)).unwrap());
+    }
+
+    #[test]
+    fn a_leaving_leader_wakes_whom_it_served_and_one_to_lead_next() {
+        let progress = Progress::new(Lsn::ZERO);
+        let lead = progress.try_lead().unwrap();
+        thread::scope(|scope| {
+            let wait = |end: u64| {
+                let progress = &progress;
+                move || {
+                    let end = Lsn::new(end);
+                    while !progress.has_reached(end).unwrap() {
+                        if let Turn::Lead(lead) = progress.wait(end) {
+                            if progress.durable() < end {
+                                progress.advance(end);
+                            }
+                            drop(lead);
+                        }
+                    }
+                }
+            };
+            let all: Vec<_> = (1..=6).map(|end| scope.spawn(wait(end * 4096))).collect();
+            while progress.waiters.lock().len() < 6 {
+                thread::yield_now();
+            }
+            progress.advance(Lsn::new(3 * 4096));
+            drop(lead);
+            for waiter in all {
+                waiter.join().unwrap();
+            }
+        });
+        assert_eq!(progress.durable(), Lsn::new(6 * 4096));
+    }
+
+    #[test]
+    fn poison_wakes_every_waiter_and_stays() {
+        let progress = Progress::new(Lsn::ZERO);
+        let lead = progress.try_lead().unwrap();
+        thread::scope(|scope| {
+            let waiters: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        while !progress.has_reached(Lsn::new(4096))? {
+                            let _ = progress.wait(Lsn::new(4096));
+                        }
+                        Ok::<_, WalError>(())
+                    })
+                })
+                .collect();
+            while progress.waiters.lock().len() < 4 {
+                thread::yield_now();
+            }
+            progress.poison();
+            for waiter in waiters {
+                assert!(matches!(waiter.join().unwrap(), Err(WalError::Poisoned)));
+            }
+        });
+        drop(lead);
+        assert!(matches!(
+            progress.has_reached(Lsn::ZERO),
+            Err(WalError::Poisoned)
+        ));
+    }
+}

@@ -1,0 +1,217 @@
+//! The shelf of segments: those that hold log, the next, and the filled spare (G1, G8).
+//!
+//! `log` calls it, off the append latch and one caller at a time; what it readies, `staging` enters.
+//! 1. A spare is filled with zeros under another name, synced, and then named; so a file under a
+//!    segment's or the spare's name is always whole.
+//! 2. A segment is ready when it is named, its header written, file and directory synced (G1).
+//! 3. Bases grow: each new one is at or above the end of the highest segment (G1).
+//! 4. A recycled file keeps its bytes: the frames in it carry the LSNs of their old places, none of which
+//!    is a place of its new stretch of the log, so none of them is intact there (G6).
+//!
+//! A crash leaves a named segment with a stale or torn header (harmless: G5), a spare, or a half-filled
+//! file under the unfilled name, which the next start removes.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use lockstone_base::Lsn;
+use lockstone_base::disk::{AlignedBuf, Disk, DiskResult, OpenMode};
+
+use crate::error::WalError;
+use crate::format::SegmentStamp;
+use crate::segment::{Access, SPARE, SPARE_UNFILLED, Segment, segment_name};
+use crate::segments::Segments;
+use crate::visit::LogScan;
+
+/// Zeros are written in pieces of this many bytes.
+const FILL_BYTES: u64 = 1 << 20;
+
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    disk: Arc<dyn Disk>,
+    stamp: SegmentStamp,
+    segment_bytes: u64,
+    /// Every segment with a name, by base; the last is the highest.
+    named: Vec<Arc<Segment>>,
+    has_spare: bool,
+}
+
+impl Shelf {
+    /// Takes over the segments that recovery has read, and readies the one to write to (G8): the
+    /// highest that was never written to, else the spare, else a new one. Then a spare, if there is
+    /// room for one.
+    pub(crate) fn start(
+        segments: Segments,
+        segment_bytes: u64,
+        stamp: SegmentStamp,
+        scan: &LogScan,
+    ) -> Result<(Self, Arc<Segment>), WalError> {
+        let Segments { disk, all, .. } = segments;
+        let mut shelf = Self {
+            disk,
+            stamp,
+            segment_bytes,
+            named: all.into_iter().map(Arc::new).collect(),
+            has_spare: false,
+        };
+        shelf.look_for_spare()?;
+        let base = shelf.base_above(scan.base_min);
+        let current = shelf.first_of_run(base, scan.highest_is_unused)?;
+        if !shelf.has_spare {
+            match shelf.fill() {
+                Ok(()) => shelf.name_spare()?,
+                Err(error) if error.is_full() => {
+                    tracing::warn!(%error, "no room for a spare log segment");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok((shelf, current))
+    }
+
+    pub(crate) fn has_spare(&self) -> bool {
+        self.has_spare
+    }
+
+    /// Makes the spare the segment behind the highest one. After an error the log's directory is in an
+    /// unknown state: poison.
+    pub(crate) fn ready_next(&mut self) -> Result<Arc<Segment>, WalError> {
+        let base = self.named.last().map_or(Lsn::ZERO, |highest| highest.end());
+        self.name_segment(base)
+    }
+
+    /// Fills a file that can become the spare. After an error nothing has changed.
+    pub(crate) fn fill(&mut self) -> DiskResult<()> {
+        let filled = self.try_fill();
+        if filled.is_err() {
+            // A half-filled file is of no use to anybody, and the next start removes it too.
+            let _ = self.disk.remove(SPARE_UNFILLED);
+        }
+        filled
+    }
+
+    /// Names what [`Shelf::fill`] filled. After an error: poison.
+    pub(crate) fn name_spare(&mut self) -> DiskResult<()> {
+        self.disk.rename(SPARE_UNFILLED, SPARE)?;
+        self.disk.sync_dir()?;
+        self.has_spare = true;
+        Ok(())
+    }
+
+    /// Segments wholly below `below` go: the first of them becomes the spare if there is none. After
+    /// an error the directory is in an unknown state: poison.
+    pub(crate) fn recycle(&mut self, below: Lsn) -> DiskResult<()> {
+        let dead = self
+            .named
+            .partition_point(|segment| segment.end() <= below)
+            .min(self.named.len().saturating_sub(1));
+        if dead == 0 {
+            return Ok(());
+        }
+        let mut is_spare = self.has_spare;
+        for segment in self.named.drain(..dead) {
+            if !is_spare && segment.bytes == self.segment_bytes {
+                self.disk.rename(&segment.name, SPARE)?;
+                is_spare = true;
+            } else {
+                self.disk.remove(&segment.name)?;
+            }
+        }
+        self.disk.sync_dir()?;
+        self.has_spare = is_spare;
+        Ok(())
+    }
+
+    /// The lowest base that gives no position twice, should even the highest file have been cut short.
+    fn base_above(&self, base_min: Lsn) -> Lsn {
+        self.named.last().map_or(base_min, |highest| {
+            base_min.max(highest.base.plus(self.segment_bytes))
+        })
+    }
+
+    fn look_for_spare(&mut self) -> Result<(), WalError> {
+        for name in self.disk.list()? {
+            if name == SPARE_UNFILLED {
+                self.disk.remove(&name)?;
+            } else if name == SPARE {
+                let bytes = self.disk.open(&name, OpenMode::Read)?.len()?;
+                self.has_spare = bytes == self.segment_bytes;
+                if !self.has_spare {
+                    self.disk.remove(&name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn first_of_run(
+        &mut self,
+        base: Lsn,
+        highest_is_unused: bool,
+    ) -> Result<Arc<Segment>, WalError> {
+        let reusable = self
+            .named
+            .pop_if(|highest| highest_is_unused && highest.bytes == self.segment_bytes);
+        if let Some(unused) = reusable {
+            let name = segment_name(base);
+            self.disk.rename(&unused.name, &name)?;
+            return self.enter(Segment {
+                base,
+                bytes: unused.bytes,
+                name,
+                file: Arc::clone(&unused.file),
+            });
+        }
+        if !self.has_spare {
+            self.fill()?;
+            self.name_spare()?;
+        }
+        self.name_segment(base)
+    }
+
+    fn name_segment(&mut self, base: Lsn) -> Result<Arc<Segment>, WalError> {
+        assert!(self.has_spare, "G1: a segment is made of the filled spare");
+        self.has_spare = false;
+        let name = segment_name(base);
+        self.disk.rename(SPARE, &name)?;
+        let segment = Segment::open(self.disk.as_ref(), &name, base, Access::Recover)?;
+        self.enter(segment)
+    }
+
+    fn enter(&mut self, segment: Segment) -> Result<Arc<Segment>, WalError> {
+        assert!(
+            segment.bytes == self.segment_bytes
+                && self
+                    .named
+                    .last()
+                    .is_none_or(|highest| highest.end() <= segment.base),
+            "G1: a new segment is whole and above all others"
+        );
+        segment.write_header(self.stamp)?;
+        self.disk.sync_dir()?;
+        let segment = Arc::new(segment);
+        self.named.push(Arc::clone(&segment));
+        Ok(segment)
+    }
+
+    fn try_fill(&self) -> DiskResult<()> {
+        match self.disk.open(SPARE_UNFILLED, OpenMode::CreateNew) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                self.disk.remove(SPARE_UNFILLED)?;
+                self.disk.open(SPARE_UNFILLED, OpenMode::CreateNew)?;
+            }
+            Err(error) => return Err(error),
+        }
+        let file = self.disk.open(SPARE_UNFILLED, OpenMode::Log)?;
+        let zeros = AlignedBuf::zeroed(FILL_BYTES.min(self.segment_bytes) as usize);
+        let mut offset = 0;
+        while offset < self.segment_bytes {
+            let piece = FILL_BYTES.min(self.segment_bytes - offset) as usize;
+            let bytes = zeros.as_bytes().get(..piece).unwrap_or_default();
+            file.write_at(offset, bytes)?;
+            offset += piece as u64;
+        }
+        file.sync()
+    }
+}

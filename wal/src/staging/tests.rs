@@ -1,0 +1,1 @@
+//! Staging under every order of appends, promises and flushes.
