@@ -25,6 +25,9 @@ mod layers;
 #[path = "tidy/order.rs"]
 mod order;
 
+#[path = "tidy/ports.rs"]
+mod ports;
+
 #[path = "tidy/files.rs"]
 mod files;
 
@@ -72,6 +75,11 @@ fn manifests_take_the_lints_and_give_reasons() {
 #[test]
 fn files_import_downwards_only() {
     none(&order::order(&TREE, &PACKAGES));
+}
+
+#[test]
+fn the_machine_is_reached_through_ports_only() {
+    none(&ports::ports(&TREE, &PACKAGES));
 }
 
 #[test]
