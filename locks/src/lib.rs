@@ -1,1 +1,30 @@
-//! placeholder
+//! The lock table of Lockstone: who holds which row, who waits, who dies in a deadlock.
+//!
+//! A pure state machine: requests in, decisions out. No I/O, no thread, no clock; waiting belongs to
+//! the caller, which is woken through [`Notify`] and polls [`LockTable::outcome`].
+//!
+//! Modules, lowest first: a module uses only what stands above it in this list.
+
+#![forbid(unsafe_code)]
+
+mod hash;
+mod matrix;
+mod cycle;
+mod ticket;
+mod owner;
+mod wakes;
+mod decision;
+mod wait_queue;
+mod row_lock;
+mod shards;
+mod deadlock;
+mod release;
+mod table;
+
+pub use cycle::{Cycle, CycleEdge};
+pub use decision::{Blocker, Decision, LockEntry, LockStatus, Policy, Refusal, Request};
+pub use matrix::conflicts;
+pub use owner::{AbortCause, Notify, Owner, OwnerState};
+pub use table::LockTable;
+pub use ticket::{Grant, Outcome, Ticket};
+pub use wakes::Wakes;

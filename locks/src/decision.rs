@@ -1,0 +1,101 @@
+//! What a caller asks of the table, and what it is told.
+//!
+//! 1. A refusal leaves nothing behind: no ticket, no lock that was not held before.
+//!
+//! Crash: holds no state.
+
+use std::sync::Arc;
+
+use lockstone_base::{FencingToken, LockMode, Rank, RowKey, TxnId};
+
+use crate::cycle::Cycle;
+use crate::ticket::{Grant, Ticket};
+
+/// What to do when a lock is not free. How long to wait is the caller's: it cancels the ticket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Policy {
+    /// Queue.
+    Wait,
+    /// Refuse whenever the call would queue.
+    NoWait,
+}
+
+/// A request for one row.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The row; it need not exist.
+    pub row: &'a RowKey,
+    /// The mode wanted.
+    pub mode: LockMode,
+    /// The sub-transaction that asks; never smaller than at an earlier request.
+    pub sub: u32,
+    /// What to do when the lock is not free.
+    pub policy: Policy,
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+#[must_use]
+pub enum Decision {
+    /// The lock is held.
+    Granted(Grant),
+    /// The request waits. Poll [`LockTable::outcome`](crate::LockTable::outcome) after each notice.
+    Queued(Arc<Ticket>),
+    /// The lock is not had.
+    Refused(Refusal),
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// [`Policy::NoWait`], and somebody is in the way.
+    WouldBlock(Blocker),
+    /// The request closed a cycle and its own transaction was the victim: it is aborted and holds
+    /// nothing.
+    Deadlock(Arc<Cycle>),
+    /// The transaction is no longer Active; [`Owner::cause`](crate::Owner::cause) says why.
+    Ended,
+}
+
+/// Who is in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocker {
+    /// The transaction.
+    pub txn: TxnId,
+    /// Its rank.
+    pub rank: Rank,
+    /// Its label.
+    pub label: Option<Arc<str>>,
+    /// The mode that it holds, or waits for ahead of the request.
+    pub mode: LockMode,
+}
+
+/// A line of [`LockTable::list`](crate::LockTable::list).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockEntry {
+    /// The row.
+    pub row: RowKey,
+    /// The mode held or asked for.
+    pub mode: LockMode,
+    /// The transaction.
+    pub txn: TxnId,
+    /// Its label.
+    pub label: Option<Arc<str>>,
+    /// Its rank.
+    pub rank: Rank,
+    /// Held or waited for.
+    pub status: LockStatus,
+    /// The token of a lock that is held and in the log.
+    pub token: Option<FencingToken>,
+}
+
+/// Whether a lock is held or waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockStatus {
+    /// Held.
+    Granted,
+    /// In the queue of the row.
+    Waiting,
+}

@@ -1,0 +1,83 @@
+//! The hash of a row: seeded, so that nobody outside can aim keys at one shard.
+//!
+//! Called by `table`, once per call; the hash then travels with the row.
+//! 1. Equal bytes give equal hashes under one seed.
+//!
+//! Crash: memory only; another run has another seed.
+
+/// Hashes rows under one seed. Multiply-and-fold over 16-byte steps, as in wyhash.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowHasher {
+    seed: u64,
+}
+
+const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+const FINISH: u64 = 0xD6E8_FEB8_6659_FD93;
+
+impl RowHasher {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed: fold(seed ^ FINISH, STEP),
+        }
+    }
+
+    pub(crate) fn hash(self, row: &[u8]) -> u64 {
+        let mut state = self.seed;
+        let (pairs, rest) = row.as_chunks::<16>();
+        for pair in pairs {
+            let (low, high) = halves(*pair);
+            state = fold(low ^ STEP, high ^ state);
+        }
+        let mut last = [0; 16];
+        for (to, from) in last.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        let (low, high) = halves(last);
+        state = fold(low ^ FINISH, high ^ state);
+        // The length tells a row from the same row with zeros behind it.
+        fold(state ^ row.len() as u64, self.seed ^ STEP)
+    }
+}
+
+fn halves(pair: [u8; 16]) -> (u64, u64) {
+    let whole = u128::from_le_bytes(pair);
+    (whole as u64, (whole >> 64) as u64)
+}
+
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product as u64) ^ ((product >> 64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn neighbours_lengths_and_seeds_hash_apart() {
+        let mut seen = BTreeSet::new();
+        for seed in 0..4 {
+            let hasher = RowHasher::new(seed);
+            for number in 0..10_000_u32 {
+                assert!(seen.insert(hasher.hash(&number.to_be_bytes())));
+            }
+            for length in 5..100 {
+                assert!(seen.insert(hasher.hash(&vec![0; length])));
+            }
+        }
+    }
+
+    #[test]
+    fn the_top_bits_spread_evenly_over_shards() {
+        let hasher = RowHasher::new(7);
+        let mut shards = [0_u32; 64];
+        for number in 0..64_000_u64 {
+            shards[(hasher.hash(&number.to_be_bytes()) >> 58) as usize] += 1;
+        }
+        assert!(
+            shards.iter().all(|rows| (800..1200).contains(rows)),
+            "{shards:?}"
+        );
+    }
+}

@@ -1,0 +1,305 @@
+//! A transaction as the lock table knows it: its state, what it has acquired, what it waits for.
+//!
+//! Made by [`LockTable::begin`](crate::LockTable::begin); entries of the table hold it, and read its
+//! state to know whether they still bind.
+//! 1. One compare-and-swap decides each change of state; who wins it runs the release pass, once.
+//! 2. K5: its locks bind while it is Active or Committing. In any other state every entry that
+//!    names it is void, at once, whatever is left of it in memory.
+//! 3. K5: an acquisition joins under the owner's latch and only while Active, so a release pass,
+//!    which takes the latch after the state has changed, misses none.
+//! 4. Latch order: owner, then shard, then the two small latches here (stack, cause). A thread
+//!    latches one owner at a time, and none while it holds a shard.
+//!
+//! Crash: memory only; the log knows who committed.
+
+use std::fmt;
+use std::mem;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use lockstone_base::{Rank, RowKey, TxnId};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::cycle::Cycle;
+use crate::ticket::{Hold, Ticket};
+
+/// Whom to wake when a wait is decided. Called without any latch held; a notice that comes before
+/// the sleep must not be lost.
+pub trait Notify: Send + Sync {
+    /// The transaction's wait may be over: its thread should look.
+    fn notify(&self);
+}
+
+/// Where a transaction is in its life, as far as locks are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum OwnerState {
+    /// Takes locks, and can be aborted by anyone.
+    Active = 0,
+    /// Its commit record is being written: it waits for nobody and nobody can abort it.
+    Committing = 1,
+    /// Committed; its locks are void.
+    Released = 2,
+    /// Aborted; its locks are void.
+    Aborted = 3,
+}
+
+/// Why a transaction was aborted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AbortCause {
+    /// Its user asked for it, or dropped it.
+    Requested,
+    /// It was the victim of this deadlock.
+    Deadlock(Arc<Cycle>),
+    /// It held back a full log.
+    LogFull,
+    /// The database was closed.
+    Closed,
+    /// The log failed.
+    Poisoned,
+}
+
+/// One step of a transaction's undo list: before it, `before` was held of `row`.
+#[derive(Debug)]
+pub(crate) struct Acquisition {
+    pub(crate) row: RowKey,
+    pub(crate) hash: u64,
+    pub(crate) sub: u32,
+    pub(crate) before: Option<Hold>,
+}
+
+/// What the owner's latch protects.
+#[derive(Debug, Default)]
+pub(crate) struct Holdings {
+    /// Oldest first; sub-transaction numbers never fall.
+    acquired: Vec<Acquisition>,
+    /// K4: the one queue it waits in. Stays here when granted, until the grant is taken.
+    waiting: Option<Arc<Ticket>>,
+}
+
+impl Holdings {
+    pub(crate) fn join(&mut self, acquisition: Acquisition) {
+        let newest = self.acquired.last().map_or(0, |last| last.sub);
+        assert!(
+            newest <= acquisition.sub,
+            "L9: sub-transaction numbers only grow, yet {} came after {newest}",
+            acquisition.sub
+        );
+        self.acquired.push(acquisition);
+    }
+
+    pub(crate) fn waiting(&self) -> Option<&Arc<Ticket>> {
+        self.waiting.as_ref()
+    }
+
+    pub(crate) fn wait_for(&mut self, ticket: Arc<Ticket>) {
+        assert!(
+            self.waiting.is_none(),
+            "K4: a transaction waits in one queue at a time"
+        );
+        self.waiting = Some(ticket);
+    }
+
+    /// Whether `ticket` was the wait; it is over now.
+    pub(crate) fn stop_waiting(&mut self, ticket: &Arc<Ticket>) -> bool {
+        let is_it = self
+            .waiting
+            .as_ref()
+            .is_some_and(|waiting| Arc::ptr_eq(waiting, ticket));
+        if is_it {
+            self.waiting = None;
+        }
+        is_it
+    }
+
+    /// L9: the acquisitions of sub-transactions from `sub` on, oldest first.
+    pub(crate) fn split_off(&mut self, sub: u32) -> Vec<Acquisition> {
+        let keep = self.acquired.partition_point(|kept| kept.sub < sub);
+        self.acquired.split_off(keep)
+    }
+
+    /// K5: everything, for the release pass.
+    pub(crate) fn take(&mut self) -> (Option<Arc<Ticket>>, Vec<Acquisition>) {
+        (self.waiting.take(), mem::take(&mut self.acquired))
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        let fresh = |acquired: &&Acquisition| acquired.before.is_none();
+        self.acquired.iter().filter(fresh).count()
+    }
+}
+
+/// A transaction that holds locks or may come to.
+pub struct Owner {
+    id: TxnId,
+    label: Option<Arc<str>>,
+    rank: OnceLock<Rank>,
+    state: AtomicU8,
+    /// Taken around the swap to Aborted, so that whoever sees that state finds the cause.
+    cause: Mutex<Option<AbortCause>>,
+    holdings: Mutex<Holdings>,
+    /// K4: the rows on which somebody waits for this owner, and perhaps some where nobody does any
+    /// more. Pushed by others, under the row latch.
+    contended: Mutex<Vec<(u64, RowKey)>>,
+    notify: Arc<dyn Notify>,
+}
+
+impl Owner {
+    pub(crate) fn new(id: TxnId, label: Option<Arc<str>>, notify: Arc<dyn Notify>) -> Self {
+        Self {
+            id,
+            label,
+            rank: OnceLock::new(),
+            state: AtomicU8::new(OwnerState::Active as u8),
+            cause: Mutex::new(None),
+            holdings: Mutex::default(),
+            contended: Mutex::default(),
+            notify,
+        }
+    }
+
+    /// The transaction.
+    pub fn id(&self) -> TxnId {
+        self.id
+    }
+
+    /// Its label.
+    pub fn label(&self) -> Option<&Arc<str>> {
+        self.label.as_ref()
+    }
+
+    /// Sets the rank, once, before the first lock; returns the rank that stands.
+    pub fn settle(&self, rank: Rank) -> Rank {
+        *self.rank.get_or_init(|| rank)
+    }
+
+    /// The rank, once settled.
+    pub fn rank(&self) -> Option<Rank> {
+        self.rank.get().copied()
+    }
+
+    /// The rank of an owner that has made a request.
+    pub(crate) fn settled_rank(&self) -> Rank {
+        let rank = self.rank();
+        rank.expect("a transaction's rank is settled before its first lock")
+    }
+
+    /// What queues and the choice of a deadlock's victim compare; a higher number goes first.
+    pub(crate) fn order(&self) -> u64 {
+        self.settled_rank().queue_order()
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> OwnerState {
+        match self.state.load(Ordering::Acquire) {
+            0 => OwnerState::Active,
+            1 => OwnerState::Committing,
+            2 => OwnerState::Released,
+            _ => OwnerState::Aborted,
+        }
+    }
+
+    /// Whether it can still take locks.
+    pub fn is_active(&self) -> bool {
+        self.state() == OwnerState::Active
+    }
+
+    /// Why it was aborted, if it was.
+    pub fn cause(&self) -> Option<AbortCause> {
+        self.cause.lock().clone()
+    }
+
+    /// Active → Committing: from here nobody can abort it. `false` if it was no longer Active.
+    #[must_use]
+    pub fn try_commit(&self) -> bool {
+        self.swap(OwnerState::Active, OwnerState::Committing)
+    }
+
+    /// Committing → Released: its locks are void. The caller runs
+    /// [`LockTable::end`](crate::LockTable::end) next.
+    ///
+    /// # Panics
+    ///
+    /// If it was not Committing.
+    pub fn released(&self) {
+        let was_committing = self.swap(OwnerState::Committing, OwnerState::Released);
+        assert!(
+            was_committing,
+            "K5: only a committing transaction is released"
+        );
+    }
+
+    /// Active → Aborted. `true`: the caller runs [`LockTable::end`](crate::LockTable::end) next.
+    #[must_use]
+    pub fn try_abort(&self, cause: AbortCause) -> bool {
+        self.abort_from(OwnerState::Active, cause)
+    }
+
+    /// Committing → Aborted, for the thread that made it Committing and has not handed its commit
+    /// record to the log: a failed prerequisite, or a poisoned log. `true`: the caller runs
+    /// [`LockTable::end`](crate::LockTable::end) next.
+    #[must_use]
+    pub fn abort_commit(&self, cause: AbortCause) -> bool {
+        self.abort_from(OwnerState::Committing, cause)
+    }
+
+    fn abort_from(&self, from: OwnerState, cause: AbortCause) -> bool {
+        let mut slot = self.cause.lock();
+        let won = self.swap(from, OwnerState::Aborted);
+        if won {
+            assert!(slot.is_none(), "K5: a transaction is aborted once");
+            *slot = Some(cause);
+        }
+        won
+    }
+
+    fn swap(&self, from: OwnerState, to: OwnerState) -> bool {
+        self.state
+            .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// K5: whether its locks bind; if not, every entry that names it is void.
+    pub(crate) fn binds(&self) -> bool {
+        matches!(self.state(), OwnerState::Active | OwnerState::Committing)
+    }
+
+    pub(crate) fn is(&self, other: &Arc<Self>) -> bool {
+        std::ptr::eq(self, Arc::as_ptr(other))
+    }
+
+    /// The owner's latch.
+    pub(crate) fn latch(&self) -> MutexGuard<'_, Holdings> {
+        self.holdings.lock()
+    }
+
+    /// K4: somebody waits for this owner on the row. Called under the row latch.
+    pub(crate) fn push_contended(&self, hash: u64, row: &RowKey) {
+        self.contended.lock().push((hash, row.clone()));
+    }
+
+    pub(crate) fn take_contended(&self) -> Vec<(u64, RowKey)> {
+        mem::take(&mut *self.contended.lock())
+    }
+
+    /// Whether somebody may wait for this owner.
+    pub(crate) fn is_contended(&self) -> bool {
+        !self.contended.lock().is_empty()
+    }
+
+    pub(crate) fn notify(&self) {
+        self.notify.notify();
+    }
+}
+
+impl fmt::Debug for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Owner")
+            .field("id", &self.id)
+            .field("label", &self.label)
+            .field("rank", &self.rank())
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,313 @@
+//! One locked row: who holds it, who waits for it, and what follows from that.
+//!
+//! Called by `shards` and `deadlock`, under the row latch; knows no other row.
+//! 1. L1: no two holders that bind hold conflicting modes.
+//! 2. L3, K1: a request queues behind a conflicting holder, or a conflicting waiter ahead; an
+//!    upgrade counts holders only.
+//! 3. K4: when the latch is dropped, nobody waits who could be granted, and the row is on the
+//!    contended stack of every holder that somebody waits for.
+//! 4. K5: void holders and void waiters decide nothing; whoever meets them removes them.
+//!
+//! Crash: memory only.
+
+use std::sync::Arc;
+
+use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
+use smallvec::SmallVec;
+
+use crate::decision::Blocker;
+use crate::matrix::{ModeSet, conflicting, conflicts};
+use crate::owner::Owner;
+use crate::ticket::{Grant, Hold, Ticket, Want};
+use crate::wait_queue::{WaitQueue, Waiter};
+use crate::wakes::Wakes;
+
+/// What a lock's token is before its record is in the log.
+pub(crate) const UNSTAMPED: FencingToken = FencingToken::new(Lsn::ZERO);
+
+/// One who holds the row.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    pub(crate) owner: Arc<Owner>,
+    pub(crate) hold: Hold,
+    /// The row is on the owner's contended stack.
+    on_stack: bool,
+}
+
+/// A row that is held or waited for.
+#[derive(Debug)]
+pub(crate) struct RowLock {
+    row: RowKey,
+    hash: u64,
+    holders: SmallVec<[Holder; 1]>,
+    /// Only when contended.
+    queue: Option<Box<WaitQueue>>,
+}
+
+/// What a request comes to.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// L2: what is held covers it.
+    Covered(LockMode),
+    /// Granted; the hold is what was held before.
+    Granted(Grant, Option<Hold>),
+    /// It would stand at this place of the queue, and this one is in its way.
+    Blocked(usize, Option<Hold>, Blocker),
+}
+
+/// Why a waiter waits for another transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Obstacle {
+    pub(crate) mode: LockMode,
+    pub(crate) soft: bool,
+}
+
+impl RowLock {
+    /// A row that `owner` holds alone.
+    pub(crate) fn held_by(owner: &Arc<Owner>, want: &Want) -> Self {
+        let mut lock = Self {
+            row: want.row.clone(),
+            hash: want.hash,
+            holders: SmallVec::new(),
+            queue: None,
+        };
+        lock.hold(owner, want.mode);
+        lock
+    }
+
+    pub(crate) fn row(&self) -> &RowKey {
+        &self.row
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub(crate) fn holders(&self) -> &[Holder] {
+        &self.holders
+    }
+
+    pub(crate) fn waiters(&self) -> &[Waiter] {
+        let queue = self.queue.as_deref();
+        queue.map_or(&[], |queue| queue.ahead_of(usize::MAX))
+    }
+
+    pub(crate) fn is_free(&self) -> bool {
+        self.holders.is_empty() && self.queue.is_none()
+    }
+
+    pub(crate) fn held(&self, owner: &Owner) -> Option<Hold> {
+        let own = self.holders.iter().find(|holder| owner.is(&holder.owner));
+        own.map(|holder| holder.hold)
+    }
+
+    /// K1: grants, or says who is in the way. The row must be settled.
+    pub(crate) fn decide(&mut self, owner: &Arc<Owner>, mode: LockMode, order: u64) -> Verdict {
+        let before = self.held(owner);
+        if let Some(hold) = before.filter(|hold| hold.mode >= mode) {
+            return Verdict::Covered(hold.mode);
+        }
+        let place = match self.queue.as_deref() {
+            Some(queue) => queue.place(order, before.is_some()),
+            None => 0,
+        };
+        let ahead = if before.is_some() { 0 } else { place };
+        if let Some(blocker) = self.blocker(owner, mode, ahead) {
+            return Verdict::Blocked(place, before, blocker);
+        }
+        if let Some(queue) = self.queue.as_deref().filter(|_| before.is_none()) {
+            queue.note_overtaking(place, mode);
+        }
+        self.hold(owner, mode);
+        self.register_contention();
+        let grant = Grant {
+            fresh: before.is_none(),
+            strengthened: true,
+            mode,
+        };
+        Verdict::Granted(grant, before)
+    }
+
+    fn blocker(&self, owner: &Owner, mode: LockMode, ahead: usize) -> Option<Blocker> {
+        let held = |holder: &&Holder| {
+            !owner.is(&holder.owner) && conflicts(mode, holder.hold.mode) && holder.owner.binds()
+        };
+        if let Some(holder) = self.holders.iter().find(held) {
+            return Some(blocker(&holder.owner, holder.hold.mode));
+        }
+        let queued = |waiter: &&Waiter| conflicts(mode, waiter.ticket.mode());
+        let ahead = self.waiters().iter().take(ahead);
+        let waiter = ahead.into_iter().find(queued)?;
+        Some(blocker(&waiter.owner, waiter.ticket.mode()))
+    }
+
+    /// K4: publishes the wait. Returns whether somebody is behind it.
+    pub(crate) fn enqueue(&mut self, place: usize, waiter: Waiter) -> bool {
+        let queue = self.queue.get_or_insert_default();
+        if !waiter.ticket.is_upgrade() {
+            queue.note_overtaking(place, waiter.ticket.mode());
+        }
+        queue.insert(place, waiter);
+        queue.get(place + 1).is_some()
+    }
+
+    /// Makes `owner` a holder, or its hold stronger.
+    fn hold(&mut self, owner: &Arc<Owner>, mode: LockMode) {
+        for holder in &self.holders {
+            let fits = !holder.owner.binds()
+                || owner.is(&holder.owner)
+                || !conflicts(mode, holder.hold.mode);
+            assert!(fits, "L1: {mode} was granted beside {}", holder.hold.mode);
+        }
+        let own = self
+            .holders
+            .iter_mut()
+            .find(|holder| owner.is(&holder.owner));
+        match own {
+            Some(holder) => holder.hold.mode = mode,
+            None => self.holders.push(Holder {
+                owner: Arc::clone(owner),
+                hold: Hold {
+                    mode,
+                    token: UNSTAMPED,
+                },
+                on_stack: false,
+            }),
+        }
+    }
+
+    /// The token of what `owner` holds, from its record.
+    pub(crate) fn stamp(&mut self, owner: &Owner, token: FencingToken) {
+        let own = self
+            .holders
+            .iter_mut()
+            .find(|holder| owner.is(&holder.owner));
+        if let Some(holder) = own {
+            holder.hold.token = token;
+        }
+    }
+
+    /// L9: sets what `owner` holds back to `before`. Nothing, if it holds nothing any more.
+    pub(crate) fn restore(&mut self, owner: &Owner, before: Option<Hold>) {
+        let own = self
+            .holders
+            .iter()
+            .position(|holder| owner.is(&holder.owner));
+        match (own, before) {
+            (Some(at), None) => drop(self.holders.swap_remove(at)),
+            (Some(at), Some(before)) => {
+                if let Some(holder) = self.holders.get_mut(at) {
+                    assert!(
+                        before.mode <= holder.hold.mode,
+                        "L9: a rollback never strengthens a lock"
+                    );
+                    holder.hold = before;
+                }
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// Takes a ticket that is no longer waiting out of the queue.
+    pub(crate) fn leave_queue(&mut self, ticket: &Arc<Ticket>) {
+        assert!(!ticket.is_waiting(), "K4: who leaves the queue was decided");
+        if let Some(queue) = self.queue.as_deref_mut()
+            && let Some(place) = queue.position(ticket)
+        {
+            queue.remove(place);
+        }
+    }
+
+    /// Brings the row into order: removes what is void, grants whoever can be granted, and makes
+    /// sure that every holder in somebody's way will come back here (K4).
+    pub(crate) fn settle(&mut self, wakes: &mut Wakes) {
+        loop {
+            self.holders.retain(|holder| holder.owner.binds());
+            let Some(queue) = self.queue.as_deref_mut() else {
+                return;
+            };
+            queue.retain(|waiter| waiter.owner.is_active() || !waiter.ticket.try_end());
+            self.promote(wakes);
+            if self.queue.as_deref().is_none_or(WaitQueue::is_empty) {
+                self.queue = None;
+                return;
+            }
+            self.register_contention();
+            // L6: a holder that ended before it was registered does not come back: look again.
+            if self.holders.iter().all(|holder| holder.owner.binds()) {
+                return;
+            }
+        }
+    }
+
+    /// Grants, in the order of the queue, whoever conflicts with no holder and no one ahead.
+    fn promote(&mut self, wakes: &mut Wakes) {
+        let mut ahead = ModeSet::EMPTY;
+        let mut place = 0;
+        while let Some(waiter) = self.waiters().get(place) {
+            if ahead.has(LockMode::Update) {
+                return; // Conflicts with all behind it, and upgrades are in front.
+            }
+            let (owner, ticket) = (Arc::clone(&waiter.owner), Arc::clone(&waiter.ticket));
+            let mode = ticket.mode();
+            let passed_over = !ticket.is_upgrade() && conflicting(mode).meets(ahead);
+            if passed_over || self.blocker(&owner, mode, 0).is_some() || !ticket.try_grant() {
+                ahead = ahead.with(mode);
+                place += 1;
+                continue;
+            }
+            if let Some(queue) = self.queue.as_deref_mut() {
+                queue.remove(place);
+            }
+            self.hold(&owner, mode);
+            wakes.add(&owner);
+        }
+    }
+
+    /// K4: puts the row on the stack of every holder that somebody waits for.
+    fn register_contention(&mut self) {
+        let Some(queue) = self.queue.as_deref() else {
+            return;
+        };
+        for holder in self.holders.iter_mut().filter(|holder| !holder.on_stack) {
+            let waits = |waiter: &Waiter| {
+                conflicts(waiter.ticket.mode(), holder.hold.mode) && !waiter.owner.is(&holder.owner)
+            };
+            if queue.iter().any(waits) {
+                holder.on_stack = true;
+                holder.owner.push_contended(self.hash, &self.row);
+            }
+        }
+    }
+
+    /// L4: whom the waiter with `ticket` waits for: conflicting holders, and conflicting waiters
+    /// ahead of one that is no upgrade.
+    pub(crate) fn obstacles(
+        &self,
+        owner: &Owner,
+        ticket: &Arc<Ticket>,
+    ) -> impl Iterator<Item = (&Arc<Owner>, Obstacle)> {
+        let mode = ticket.mode();
+        let queue = self.queue.as_deref().filter(|_| ticket.is_waiting());
+        let place = queue.and_then(|queue| queue.position(ticket));
+        let holders = self.holders.iter().filter(move |_| place.is_some());
+        let ahead = place.filter(|_| !ticket.is_upgrade()).unwrap_or(0);
+        let hard = holders.map(|holder| (&holder.owner, holder.hold.mode, false));
+        let soft = self.waiters().iter().take(ahead);
+        let soft = soft.map(|waiter| (&waiter.owner, waiter.ticket.mode(), true));
+        hard.chain(soft)
+            .filter(move |(other, held, _)| {
+                conflicts(mode, *held) && !owner.is(other) && other.binds()
+            })
+            .map(|(other, mode, soft)| (other, Obstacle { mode, soft }))
+    }
+}
+
+fn blocker(owner: &Arc<Owner>, mode: LockMode) -> Blocker {
+    Blocker {
+        txn: owner.id(),
+        rank: owner.settled_rank(),
+        label: owner.label().cloned(),
+        mode,
+    }
+}

@@ -1,0 +1,292 @@
+//! The lock table: requests in, decisions out.
+//!
+//! Called by the engine's write path. Waiting, time and the log are the caller's.
+//! 1. L1, L2, L3: decided by `row_lock` under the row latch.
+//! 2. K5: an acquisition joins its owner under the owner's latch, and only while Active.
+//! 3. L4: whoever queues searches before its thread sleeps.
+//! 4. L6: whoever's wait is decided is in the caller's [`Wakes`].
+//!
+//! Latch order: owner, then shard; never two owners. Crash: memory only.
+
+use std::sync::Arc;
+
+use lockstone_base::{FencingToken, LockMode, RowKey, TxnId};
+
+use crate::deadlock;
+use crate::decision::{Decision, LockEntry, LockStatus, Refusal, Request};
+use crate::hash::RowHasher;
+use crate::owner::{AbortCause, Acquisition, Notify, Owner};
+use crate::release::{self, Leftovers};
+use crate::row_lock::{RowLock, UNSTAMPED};
+use crate::shards::{Placed, Shards};
+use crate::ticket::{Hold, Outcome, Ticket, Want};
+use crate::wait_queue::Waiter;
+use crate::wakes::Wakes;
+
+/// Void entries that an acquisition sweeps while there are any: more than the one it may leave.
+const SWEPT_PER_REQUEST: usize = 4;
+
+/// All row locks of a database.
+#[derive(Debug)]
+pub struct LockTable {
+    hasher: RowHasher,
+    shards: Shards,
+    leftovers: Leftovers,
+}
+
+impl LockTable {
+    /// An empty table. `seed` should be random, so that nobody can aim keys at one shard.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            hasher: RowHasher::new(seed),
+            shards: Shards::new(),
+            leftovers: Leftovers::default(),
+        }
+    }
+
+    /// A transaction that holds nothing yet. `notify` is called when a wait of it is decided. Its
+    /// rank is settled ([`Owner::settle`]) before its first request.
+    pub fn begin(&self, id: TxnId, label: Option<Arc<str>>, notify: Arc<dyn Notify>) -> Arc<Owner> {
+        Arc::new(Owner::new(id, label, notify))
+    }
+
+    /// Asks for a row. Grants, queues or refuses; never waits.
+    ///
+    /// # Panics
+    ///
+    /// If the owner's rank is not settled, if it waits already, or if a sub-transaction number
+    /// falls.
+    pub fn request(&self, owner: &Arc<Owner>, request: Request<'_>, wakes: &mut Wakes) -> Decision {
+        self.leftovers.sweep(&self.shards, SWEPT_PER_REQUEST, wakes);
+        let hash = self.hasher.hash(request.row.as_bytes());
+        let want = Want {
+            row: request.row.clone(),
+            hash,
+            mode: request.mode,
+            sub: request.sub,
+            before: None,
+            order: owner.order(),
+        };
+        let mut holdings = owner.latch();
+        if !owner.is_active() {
+            return Decision::Refused(Refusal::Ended);
+        }
+        assert!(
+            holdings.waiting().is_none(),
+            "K4: a transaction that waits asks for nothing"
+        );
+        let placed = self
+            .shards
+            .latch(hash)
+            .request(owner, want, request.policy, wakes);
+        match placed {
+            Placed::Covered(grant) => Decision::Granted(grant),
+            Placed::Refused(blocker) => Decision::Refused(Refusal::WouldBlock(blocker)),
+            Placed::Granted(grant, before) => {
+                holdings.join(Acquisition {
+                    row: request.row.clone(),
+                    hash,
+                    sub: request.sub,
+                    before,
+                });
+                Decision::Granted(grant)
+            }
+            Placed::Queued(ticket, anyone_behind) => {
+                holdings.wait_for(Arc::clone(&ticket));
+                drop(holdings);
+                self.queued(owner, ticket, anyone_behind, wakes)
+            }
+        }
+    }
+
+    /// L4: the wait is published; now the search.
+    fn queued(
+        &self,
+        owner: &Arc<Owner>,
+        ticket: Arc<Ticket>,
+        anyone_behind: bool,
+        wakes: &mut Wakes,
+    ) -> Decision {
+        let start = Waiter {
+            owner: Arc::clone(owner),
+            ticket: Arc::clone(&ticket),
+        };
+        // Nobody waits for the requester: no cycle passes through it.
+        while (anyone_behind || owner.is_contended())
+            && ticket.is_waiting()
+            && let Some(suspect) = deadlock::search(&self.shards, &start)
+        {
+            let Some((victim, cycle)) = suspect.kill_victim(&self.shards) else {
+                continue;
+            };
+            self.release(&victim, wakes);
+            if owner.is(&victim) {
+                return Decision::Refused(Refusal::Deadlock(cycle));
+            }
+        }
+        match self.outcome(owner, &ticket) {
+            Some(Outcome::Granted(grant)) => Decision::Granted(grant),
+            Some(_) => Decision::Refused(Refusal::Ended),
+            None => Decision::Queued(ticket),
+        }
+    }
+
+    /// How the wait ended; `None` while it lasts. Taking a grant makes the lock part of the
+    /// transaction, so ask with the owner that made the request, until the answer is `Some`.
+    pub fn outcome(&self, owner: &Arc<Owner>, ticket: &Arc<Ticket>) -> Option<Outcome> {
+        if ticket.is_waiting() && owner.is_active() {
+            return None;
+        }
+        let mut holdings = owner.latch();
+        if !owner.is_active() {
+            return Some(Outcome::Ended); // Its release pass undoes the wait, or has.
+        }
+        if ticket.is_waiting() {
+            return None;
+        }
+        if ticket.is_granted() {
+            if holdings.stop_waiting(ticket) {
+                holdings.join(Acquisition {
+                    row: ticket.row().clone(),
+                    hash: ticket.hash(),
+                    sub: ticket.sub(),
+                    before: ticket.before(),
+                });
+            }
+            return Some(Outcome::Granted(ticket.grant()));
+        }
+        holdings.stop_waiting(ticket);
+        Some(if ticket.is_cancelled() {
+            Outcome::Cancelled
+        } else {
+            Outcome::Ended
+        })
+    }
+
+    /// Ends the wait, as at a timeout. `Granted` if the grant won the race: then the lock is held.
+    pub fn cancel(&self, owner: &Arc<Owner>, ticket: &Arc<Ticket>, wakes: &mut Wakes) -> Outcome {
+        {
+            let mut shard = self.shards.latch(ticket.hash());
+            if ticket.try_cancel() {
+                shard.change(ticket.hash(), ticket.row(), wakes, |lock| {
+                    lock.leave_queue(ticket);
+                });
+            }
+        }
+        let outcome = self.outcome(owner, ticket);
+        outcome.expect("K4: a ticket that was cancelled, or could not be, is decided")
+    }
+
+    /// Gives the lock its fencing token, once its record is in the log.
+    pub fn stamp(&self, owner: &Arc<Owner>, row: &RowKey, token: FencingToken) {
+        let hash = self.hasher.hash(row.as_bytes());
+        let mut shard = self.shards.latch(hash);
+        if let Some(lock) = shard.find_mut(hash, row) {
+            lock.stamp(owner, token);
+        }
+    }
+
+    /// L9: undoes every acquisition of the sub-transactions from `sub` on, the newest first: the
+    /// row is released, or held again in the mode and with the token of before.
+    ///
+    /// # Panics
+    ///
+    /// If the owner waits.
+    pub fn rollback_to(&self, owner: &Arc<Owner>, sub: u32, wakes: &mut Wakes) {
+        release::roll_back(&self.shards, owner, sub, wakes);
+    }
+
+    /// The release pass: called once, by whoever moved the owner to Released or Aborted.
+    ///
+    /// # Panics
+    ///
+    /// If the owner has not ended.
+    pub fn end(&self, owner: &Arc<Owner>, wakes: &mut Wakes) {
+        self.release(owner, wakes);
+    }
+
+    /// Aborts an Active transaction and runs its release pass. `false` if it was not Active.
+    pub fn kill(&self, owner: &Arc<Owner>, cause: AbortCause, wakes: &mut Wakes) -> bool {
+        let killed = owner.try_abort(cause);
+        if killed {
+            self.release(owner, wakes);
+        }
+        killed
+    }
+
+    fn release(&self, owner: &Arc<Owner>, wakes: &mut Wakes) {
+        release::release_pass(&self.shards, &self.leftovers, owner, wakes);
+    }
+
+    /// Removes up to `steps` entries of transactions that ended; returns how many.
+    pub fn sweep(&self, steps: usize, wakes: &mut Wakes) -> usize {
+        self.leftovers.sweep(&self.shards, steps, wakes)
+    }
+
+    /// The mode in which the owner holds the row.
+    pub fn holds(&self, owner: &Arc<Owner>, row: &RowKey) -> Option<LockMode> {
+        self.hold(owner, row).map(|hold| hold.mode)
+    }
+
+    /// The token of the owner's lock on the row, once stamped.
+    pub fn token(&self, owner: &Arc<Owner>, row: &RowKey) -> Option<FencingToken> {
+        self.hold(owner, row).and_then(stamped)
+    }
+
+    fn hold(&self, owner: &Arc<Owner>, row: &RowKey) -> Option<Hold> {
+        let hash = self.hasher.hash(row.as_bytes());
+        let shard = self.shards.latch(hash);
+        let hold = shard.find(hash, row)?.held(owner);
+        hold.filter(|_| owner.binds())
+    }
+
+    /// How many rows the owner holds.
+    pub fn held_by(&self, owner: &Arc<Owner>) -> usize {
+        owner.latch().rows()
+    }
+
+    /// How many locks are held by transactions that live. Visits the whole table.
+    pub fn live_locks(&self) -> usize {
+        let mut live = 0;
+        self.shards.each(|lock| {
+            let holders = lock.holders().iter();
+            live += holders.filter(|holder| holder.owner.binds()).count();
+        });
+        live
+    }
+
+    /// K9: every lock that is held or waited for, by row, holders first, then the queue in order.
+    /// Stops nobody for longer than a shard takes, so it shows no single moment.
+    pub fn list(&self) -> Vec<LockEntry> {
+        let mut entries = Vec::new();
+        self.shards.each(|lock| list_row(lock, &mut entries));
+        // Stable: the order within a row is kept.
+        entries.sort_by(|a, b| a.row.cmp(&b.row));
+        entries
+    }
+}
+
+fn stamped(hold: Hold) -> Option<FencingToken> {
+    Some(hold.token).filter(|token| *token != UNSTAMPED)
+}
+
+fn list_row(lock: &RowLock, entries: &mut Vec<LockEntry>) {
+    let entry = |owner: &Owner, mode, status, token| LockEntry {
+        row: lock.row().clone(),
+        mode,
+        txn: owner.id(),
+        label: owner.label().cloned(),
+        rank: owner.settled_rank(),
+        status,
+        token,
+    };
+    for holder in lock.holders().iter().filter(|holder| holder.owner.binds()) {
+        let (hold, granted) = (holder.hold, LockStatus::Granted);
+        entries.push(entry(&holder.owner, hold.mode, granted, stamped(hold)));
+    }
+    let waiting = |waiter: &&Waiter| waiter.owner.is_active() && waiter.ticket.is_waiting();
+    for waiter in lock.waiters().iter().filter(waiting) {
+        let mode = waiter.ticket.mode();
+        entries.push(entry(&waiter.owner, mode, LockStatus::Waiting, None));
+    }
+}

@@ -1,0 +1,90 @@
+//! The wait queue of one row: who is next when a holder leaves.
+//!
+//! Called by `row_lock` only, under the row latch; knows no holders and no time.
+//! 1. L3: upgrades first, in order of arrival; then by priority, highest first, then by arrival.
+//! 2. A waiter that has been overtaken [`OVERTAKEN_MAX`](crate::ticket::OVERTAKEN_MAX) times is not
+//!    overtaken again, except by an upgrade, which holds the row already.
+//! 3. A transaction waits in at most one queue, and once in it.
+//!
+//! Crash: memory only; waiters vanish with the process.
+
+use std::sync::Arc;
+
+use lockstone_base::LockMode;
+
+use crate::matrix::conflicts;
+use crate::owner::Owner;
+use crate::ticket::Ticket;
+
+/// One who waits.
+#[derive(Debug, Clone)]
+pub(crate) struct Waiter {
+    pub(crate) owner: Arc<Owner>,
+    pub(crate) ticket: Arc<Ticket>,
+}
+
+/// Those who wait for one row, the next in line first.
+#[derive(Debug, Default)]
+pub(crate) struct WaitQueue(Vec<Waiter>);
+
+impl WaitQueue {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Waiter> {
+        self.0.iter()
+    }
+
+    pub(crate) fn ahead_of(&self, place: usize) -> &[Waiter] {
+        self.0.get(..place).unwrap_or(&self.0)
+    }
+
+    /// Where a request would stand: how many would be ahead of it.
+    pub(crate) fn place(&self, order: u64, upgrade: bool) -> usize {
+        if upgrade {
+            let other = |waiter: &Waiter| !waiter.ticket.is_upgrade();
+            return self.0.iter().position(other).unwrap_or(self.0.len());
+        }
+        let stays_ahead = |waiter: &Waiter| {
+            let ticket = &waiter.ticket;
+            ticket.is_upgrade() || ticket.order() >= order || !ticket.may_be_overtaken()
+        };
+        let last = self.0.iter().rposition(stays_ahead);
+        last.map_or(0, |last| last + 1)
+    }
+
+    /// Counts a request of `mode` at `place` as having overtaken whom it keeps waiting there.
+    pub(crate) fn note_overtaking(&self, place: usize, mode: LockMode) {
+        for waiter in self.0.iter().skip(place) {
+            if conflicts(mode, waiter.ticket.mode()) {
+                waiter.ticket.note_overtaken();
+            }
+        }
+    }
+
+    pub(crate) fn insert(&mut self, place: usize, waiter: Waiter) {
+        assert!(
+            !self.0.iter().any(|queued| queued.owner.is(&waiter.owner)),
+            "K4: a transaction waits in a queue once"
+        );
+        self.0.insert(place, waiter);
+    }
+
+    pub(crate) fn position(&self, ticket: &Arc<Ticket>) -> Option<usize> {
+        let is_it = |waiter: &Waiter| Arc::ptr_eq(&waiter.ticket, ticket);
+        self.0.iter().position(is_it)
+    }
+
+    pub(crate) fn remove(&mut self, place: usize) -> Waiter {
+        self.0.remove(place)
+    }
+
+    pub(crate) fn get(&self, place: usize) -> Option<&Waiter> {
+        self.0.get(place)
+    }
+
+    pub(crate) fn retain(&mut self, keep: impl FnMut(&Waiter) -> bool) {
+        self.0.retain(keep);
+    }
+}
