@@ -1,1 +1,16 @@
-//! placeholder
+//! What the tests of Lockstone run on: a simulated disk, a clock that a test moves, random numbers from
+//! one seed, and the contract that every disk must pass.
+//!
+//! For tests only: nothing that is shipped depends on it.
+//!
+//! Modules, lowest first.
+
+#![forbid(unsafe_code)]
+
+mod seeded_entropy;
+mod sim_clock;
+mod disk;
+
+pub use disk::{SimDisk, Survivors};
+pub use seeded_entropy::SeededEntropy;
+pub use sim_clock::SimClock;

@@ -1,0 +1,256 @@
+//! The running side of a simulated disk: it numbers the calls, lets faults strike, records, and finds
+//! its way back to any moment of the recording.
+//!
+//! Called by `sim_disk` and `sim_file`, under one latch: calls of several threads are recorded in the
+//! order in which they are carried out.
+//!
+//! 1. Call `n` is the `n`-th mutating one, from 1; moment `n` is after call `n` and before the next.
+//! 2. The state at a moment is that of the newest checkpoint before it with the calls since carried
+//!    out again; recording a call and repeating it are the same code.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use fastrand::Rng;
+use lockstone_base::disk::{DiskOp, FileLock};
+
+use super::PAGE_BYTES;
+use super::call::{Action, Call, FileId, Unit, Write};
+use super::faults::Faults;
+use super::state::State;
+use super::survivors::{Survivors, after_power_loss};
+
+/// How many calls lie between two checkpoints: few enough to repeat quickly, so many that a long
+/// recording does not consist of checkpoints.
+const CHECKPOINT_CALLS: usize = 64;
+
+/// No test needs a longer file; a wild offset must not take the test's memory.
+const FILE_BYTES_MAX: u64 = 1 << 36;
+
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) state: State,
+    pub(super) faults: Faults,
+    pub(super) capacity: Option<u64>,
+    calls: Vec<Call>,
+    checkpoints: Vec<State>,
+    /// Where the last rebuild stood: enumerations go forward.
+    cursor: (u64, State),
+    locks: Vec<(FileId, u64, FileLock)>,
+    handles: u64,
+    rng: Rng,
+}
+
+impl Machine {
+    pub(super) fn new(state: State, seed: u64, capacity: Option<u64>) -> Self {
+        Self {
+            checkpoints: vec![state.clone()],
+            cursor: (0, state.clone()),
+            state,
+            faults: Faults::default(),
+            capacity,
+            calls: Vec::new(),
+            locks: Vec::new(),
+            handles: 0,
+            rng: Rng::with_seed(seed),
+        }
+    }
+
+    pub(super) fn io_count(&self) -> u64 {
+        self.calls.len() as u64
+    }
+
+    pub(super) fn call(&self, number: u64) -> Option<&Call> {
+        let index = number.checked_sub(1)?;
+        self.calls.get(index as usize)
+    }
+
+    /// Makes a call whose effect is all or nothing.
+    pub(super) fn perform(
+        &mut self,
+        op: DiskOp,
+        name: &Arc<str>,
+        action: Action,
+    ) -> Result<(), ErrorKind> {
+        let failed = self.faults.strike(op, name, Some(self.io_count() + 1));
+        let action = match (failed, &action) {
+            // A failed sync has an effect: it strands what it should have written.
+            (Some(_), Action::Sync { .. } | Action::SyncDir) | (None, _) => action,
+            (Some(_), _) => Action::Nothing,
+        };
+        self.record(op, name, action, failed)
+    }
+
+    /// Writes; a failure leaves any part behind: of a plain write some first bytes in the cache, of a
+    /// durable one everything, in doubt.
+    pub(super) fn write(
+        &mut self,
+        op: DiskOp,
+        name: &Arc<str>,
+        mut write: Write,
+    ) -> Result<(), ErrorKind> {
+        let len = write.payload.len();
+        check_end(write.offset.saturating_add(len as u64))?;
+        let fits = self.fitting(&write);
+        let struck = self.faults.strike(op, name, Some(self.io_count() + 1));
+        let full = (fits < len).then_some(ErrorKind::StorageFull);
+        let durable = op == DiskOp::WriteDurable;
+        let kept = match struck {
+            Some(_) if !durable => self.rng.usize(..=fits),
+            _ => fits,
+        };
+        write.payload = write.payload.slice(0..kept);
+        let action = if durable {
+            Action::WriteDurable(write)
+        } else {
+            Action::Write(write)
+        };
+        self.record(op, name, action, struck.or(full))
+    }
+
+    pub(super) fn set_len(
+        &mut self,
+        name: &Arc<str>,
+        file: FileId,
+        bytes: u64,
+    ) -> Result<(), ErrorKind> {
+        check_end(bytes)?;
+        self.perform(DiskOp::SetLen, name, Action::SetLen { file, bytes })
+    }
+
+    /// A test's own change: never fails, and is durable.
+    pub(super) fn tamper(&mut self, name: &Arc<str>, action: Action) {
+        let recorded = self.record(DiskOp::Write, name, action, None);
+        recorded.expect("no fault strikes a test's own change");
+    }
+
+    fn record(
+        &mut self,
+        op: DiskOp,
+        name: &Arc<str>,
+        action: Action,
+        failed: Option<ErrorKind>,
+    ) -> Result<(), ErrorKind> {
+        let call = Call {
+            op,
+            name: name.clone(),
+            action,
+            failed,
+        };
+        self.state.apply(self.io_count() + 1, &call);
+        self.calls.push(call);
+        if self.calls.len().is_multiple_of(CHECKPOINT_CALLS) {
+            self.checkpoints.push(self.state.clone());
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// How many bytes of a write there is room for.
+    fn fitting(&self, write: &Write) -> usize {
+        let (offset, len) = (write.offset, write.payload.len());
+        let Some(capacity) = self.capacity else {
+            return len;
+        };
+        let inode = self.state.inodes.get(&write.file);
+        let mut free = capacity.saturating_sub(self.state.room());
+        let (mut at, end) = (offset, offset + len as u64);
+        let page = PAGE_BYTES as u64;
+        while at < end {
+            if !inode.is_some_and(|inode| inode.cached.has_room_at(at)) {
+                if free < page {
+                    return (at - offset) as usize;
+                }
+                free -= page;
+            }
+            at = (at / page + 1) * page;
+        }
+        len
+    }
+
+    /// The state at moment `at`.
+    fn state_at(&mut self, at: u64) -> &State {
+        assert!(
+            at <= self.io_count(),
+            "moment {at} is not recorded: there were {} calls",
+            self.io_count()
+        );
+        let checkpoint = at as usize / CHECKPOINT_CALLS;
+        let from = (checkpoint * CHECKPOINT_CALLS) as u64;
+        if self.cursor.0 > at || self.cursor.0 < from {
+            let state = self.checkpoints.get(checkpoint);
+            let state = state.expect("a checkpoint was kept at each of its multiples");
+            self.cursor = (from, state.clone());
+        }
+        let (number, state) = &mut self.cursor;
+        while *number < at {
+            if let Some(call) = self.calls.get(*number as usize) {
+                state.apply(*number + 1, call);
+            }
+            *number += 1;
+        }
+        state
+    }
+
+    /// The units at stake at moment `at`: those that no sync covers, then those of the call in flight.
+    fn units_at(&mut self, at: u64) -> Vec<Unit> {
+        let next = self.call(at + 1).cloned();
+        let state = self.state_at(at);
+        let mut units = state.units.clone();
+        if let Some(call) = next {
+            let changes = state.changes(&call.action, &call.name);
+            units.extend(changes.into_iter().map(|change| Unit {
+                number: at + 1,
+                change,
+                stranded: false,
+            }));
+        }
+        units
+    }
+
+    pub(super) fn unsynced(&mut self, at: u64) -> usize {
+        self.units_at(at).len()
+    }
+
+    pub(super) fn after_crash(&mut self, at: u64, survivors: Survivors) -> State {
+        let units = self.units_at(at);
+        after_power_loss(self.state_at(at), &units, survivors)
+    }
+
+    pub(super) fn after_kill(&mut self, at: u64) -> State {
+        self.state_at(at).clone().after_kill()
+    }
+
+    pub(super) fn new_handle(&mut self) -> u64 {
+        self.handles += 1;
+        self.handles
+    }
+
+    /// Locks as `flock` does: a handle's new lock takes the place of its old one, which is gone even if
+    /// the new one is refused.
+    pub(super) fn try_lock(&mut self, file: FileId, handle: u64, lock: FileLock) -> bool {
+        self.unlock(handle);
+        let free = self.locks.iter().all(|(of, _, held)| {
+            *of != file || (lock == FileLock::Shared && *held == FileLock::Shared)
+        });
+        if free {
+            self.locks.push((file, handle, lock));
+        }
+        free
+    }
+
+    pub(super) fn unlock(&mut self, handle: u64) {
+        self.locks.retain(|(_, holder, _)| *holder != handle);
+    }
+
+    /// The file that has the name now.
+    pub(super) fn file_named(&self, name: &str) -> Option<FileId> {
+        self.state.names.get(name).copied()
+    }
+}
+
+fn check_end(end: u64) -> Result<(), ErrorKind> {
+    if end > FILE_BYTES_MAX {
+        return Err(ErrorKind::FileTooLarge);
+    }
+    Ok(())
+}
