@@ -279,6 +279,15 @@ impl Owner {
         self.contended.lock().push((hash, row.clone()));
     }
 
+    /// L9: the owner rolled back what it held of the row. The stack stays as small as what is held.
+    pub(crate) fn forget_contended(&self, hash: u64, row: &RowKey) {
+        let mut contended = self.contended.lock();
+        let is_it = |(other, at): &(u64, RowKey)| *other == hash && at == row;
+        if let Some(at) = contended.iter().rposition(is_it) {
+            contended.swap_remove(at);
+        }
+    }
+
     pub(crate) fn take_contended(&self) -> Vec<(u64, RowKey)> {
         mem::take(&mut *self.contended.lock())
     }

@@ -44,15 +44,17 @@ impl Leftovers {
         }
     }
 
-    fn next(&self) -> Option<(Arc<Owner>, Acquisition)> {
+    /// Up to `steps` entries of one transaction.
+    fn next(&self, steps: usize) -> Option<(Arc<Owner>, Vec<Acquisition>)> {
         let mut left = self.left.lock();
         let (owner, acquired) = left.last_mut()?;
-        let next = acquired.pop().map(|next| (Arc::clone(owner), next));
-        self.entries.fetch_sub(1, Ordering::Relaxed);
+        let keep = acquired.len().saturating_sub(steps);
+        let next = (Arc::clone(owner), acquired.split_off(keep));
+        self.entries.fetch_sub(next.1.len(), Ordering::Relaxed);
         if acquired.is_empty() {
             left.pop();
         }
-        next
+        Some(next)
     }
 
     /// Removes up to `steps` void entries; returns how many it met.
@@ -60,10 +62,12 @@ impl Leftovers {
         let mut swept = 0;
         while swept < steps
             && self.len() > 0
-            && let Some((owner, left)) = self.next()
+            && let Some((owner, left)) = self.next(steps - swept)
         {
-            release(shards, &owner, &left, wakes);
-            swept += 1;
+            for entry in &left {
+                release(shards, &owner, entry, wakes);
+            }
+            swept += left.len();
         }
         swept
     }

@@ -64,7 +64,7 @@ pub(crate) struct Obstacle {
 
 impl RowLock {
     /// A row that `owner` holds alone.
-    pub(crate) fn held_by(owner: &Arc<Owner>, want: &Want) -> Self {
+    pub(crate) fn held_by(owner: &Arc<Owner>, want: &Want<'_>) -> Self {
         let mut lock = Self {
             row: want.row.clone(),
             hash: want.hash,
@@ -194,7 +194,12 @@ impl RowLock {
             .iter()
             .position(|holder| owner.is(&holder.owner));
         match (own, before) {
-            (Some(at), None) => drop(self.holders.swap_remove(at)),
+            (Some(at), None) => {
+                let gone = self.holders.remove(at);
+                if gone.on_stack && owner.is_active() {
+                    owner.forget_contended(self.hash, &self.row);
+                }
+            }
             (Some(at), Some(before)) => {
                 if let Some(holder) = self.holders.get_mut(at) {
                     assert!(
@@ -245,13 +250,14 @@ impl RowLock {
         let mut ahead = ModeSet::EMPTY;
         let mut place = 0;
         while let Some(waiter) = self.waiters().get(place) {
-            if ahead.has(LockMode::Update) {
-                return; // Conflicts with all behind it, and upgrades are in front.
+            let upgrade = waiter.ticket.is_upgrade();
+            if ahead.has(LockMode::Update) && !upgrade {
+                return; // It conflicts with all that follow, and the upgrades are in front.
             }
             let (owner, ticket) = (Arc::clone(&waiter.owner), Arc::clone(&waiter.ticket));
             let mode = ticket.mode();
-            let passed_over = !ticket.is_upgrade() && conflicting(mode).meets(ahead);
-            if passed_over || self.blocker(&owner, mode, 0).is_some() || !ticket.try_grant() {
+            let behind = !upgrade && conflicting(mode).meets(ahead);
+            if behind || self.blocker(&owner, mode, 0).is_some() || !ticket.try_grant() {
                 ahead = ahead.with(mode);
                 place += 1;
                 continue;

@@ -25,6 +25,8 @@ use crate::wakes::Wakes;
 /// Enough that a few dozen threads seldom meet in one; a power of two.
 const SHARDS: usize = 64;
 
+const SHARD_BIT: u32 = 48;
+
 /// The shards, each on cache lines of its own.
 #[derive(Debug)]
 pub(crate) struct Shards(Box<[Aligned]>);
@@ -58,8 +60,8 @@ impl Shards {
     }
 
     fn index(hash: u64) -> usize {
-        // The top bits pick the shard; hashbrown uses the low ones, and seven below the top.
-        (hash >> (u64::BITS - SHARDS.ilog2())) as usize
+        // Within a shard, hashbrown tells rows apart by the lowest bits and the seven highest.
+        (hash >> SHARD_BIT) as usize % SHARDS
     }
 
     /// The latch of the shard of `hash`.
@@ -130,11 +132,11 @@ impl Shard {
     pub(crate) fn request(
         &mut self,
         owner: &Arc<Owner>,
-        want: Want,
+        want: Want<'_>,
         policy: Policy,
         wakes: &mut Wakes,
     ) -> Placed {
-        let same = |lock: &RowLock| lock.row() == &want.row;
+        let same = |lock: &RowLock| lock.row() == want.row;
         match self.rows.entry(want.hash, same, RowLock::hash) {
             Entry::Vacant(entry) => {
                 entry.insert(RowLock::held_by(owner, &want));
@@ -153,7 +155,7 @@ impl Shard {
 fn ask(
     lock: &mut RowLock,
     owner: &Arc<Owner>,
-    want: Want,
+    want: Want<'_>,
     policy: Policy,
     wakes: &mut Wakes,
 ) -> Placed {

@@ -60,7 +60,7 @@ impl LockTable {
         self.leftovers.sweep(&self.shards, SWEPT_PER_REQUEST, wakes);
         let hash = self.hasher.hash(request.row.as_bytes());
         let want = Want {
-            row: request.row.clone(),
+            row: request.row,
             hash,
             mode: request.mode,
             sub: request.sub,
@@ -113,6 +113,7 @@ impl LockTable {
         };
         // Nobody waits for the requester: no cycle passes through it.
         while (anyone_behind || owner.is_contended())
+            && owner.is_active()
             && ticket.is_waiting()
             && let Some(suspect) = deadlock::search(&self.shards, &start)
         {

@@ -65,9 +65,9 @@ const ENDED: u8 = 3;
 pub(crate) const OVERTAKEN_MAX: u32 = 10;
 
 /// What a request asks for, with its hash and what the owner held before.
-#[derive(Debug, Clone)]
-pub(crate) struct Want {
-    pub(crate) row: RowKey,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Want<'a> {
+    pub(crate) row: &'a RowKey,
     pub(crate) hash: u64,
     pub(crate) mode: LockMode,
     pub(crate) sub: u32,
@@ -76,9 +76,9 @@ pub(crate) struct Want {
 }
 
 impl Ticket {
-    pub(crate) fn new(want: Want) -> Self {
+    pub(crate) fn new(want: Want<'_>) -> Self {
         Self {
-            row: want.row,
+            row: want.row.clone(),
             hash: want.hash,
             mode: want.mode,
             sub: want.sub,
@@ -177,7 +177,7 @@ mod tests {
 
     fn ticket() -> Ticket {
         Ticket::new(Want {
-            row: RowKey::new(TableId(1), b"a"),
+            row: &RowKey::new(TableId(1), b"a"),
             hash: 0,
             mode: LockMode::Share,
             sub: 0,
