@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn rows_order_by_table_then_key() {
-        let mut rows = vec![
+        let mut rows = [
             RowKey::new(TableId(256), b""),
             RowKey::new(TableId(1), b"b"),
             RowKey::new(TableId(1), b"a\xff"),

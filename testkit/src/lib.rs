@@ -10,7 +10,9 @@
 mod seeded_entropy;
 mod sim_clock;
 mod disk;
+mod contract;
 
+pub use contract::disk_contract;
 pub use disk::{SimDisk, Survivors};
 pub use seeded_entropy::SeededEntropy;
 pub use sim_clock::SimClock;

@@ -203,6 +203,11 @@ impl DiskFile for BlockingFile {
             Err(e) => Err(self.error(DiskOp::Lock, e)),
         }
     }
+
+    fn unlock(&self) -> DiskResult<()> {
+        retry(|| rustix::fs::flock(&self.file, FlockOperation::Unlock))
+            .map_err(|e| self.error(DiskOp::Lock, e))
+    }
 }
 
 /// Whether the kernel, or the filesystem, may have refused `RWF_DSYNC` itself.

@@ -9,6 +9,10 @@
 //! 3. After a failed sync or durable write nothing is known about the bytes concerned, and a later
 //!    sync that succeeds proves nothing (F8). The caller must stop writing.
 //! 4. Short transfers are resumed here (F5): a call returns when all bytes have moved, or an error.
+//! 5. Log files move whole aligned blocks: offset, length and address of every transfer are multiples
+//!    of [`BLOCK_BYTES`](crate::limits::BLOCK_BYTES). Durable writes are for log files alone.
+//!
+//! A caller that breaks rule 1 or 5 has a bug, and gets a panic.
 
 mod error;
 mod map;
@@ -158,4 +162,10 @@ pub trait DiskFile: Debug + Send + Sync {
     /// # Errors
     /// The kernel's, other than that someone else has it.
     fn try_lock(&self, lock: FileLock) -> DiskResult<bool>;
+
+    /// Releases the lock, if this handle has one; the file stays open.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn unlock(&self) -> DiskResult<()>;
 }

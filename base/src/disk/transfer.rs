@@ -62,70 +62,72 @@ pub(super) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
-    /// A kernel that answers each call with the next of `answers`, then moves everything.
-    fn kernel(
+    /// A kernel that answers each call with the next of `answers`, then moves everything; it notes
+    /// where each call started.
+    fn kernel<'a>(
         len: usize,
         answers: &[Result<usize, Errno>],
-    ) -> (
-        std::rc::Rc<std::cell::RefCell<Vec<usize>>>,
-        impl FnMut(usize) -> Result<usize, Errno>,
-    ) {
-        let starts = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-        let seen = starts.clone();
-        let mut answers = answers.to_vec().into_iter();
-        (starts, move |start| {
-            seen.borrow_mut().push(start);
-            answers.next().unwrap_or(Ok(len - start))
-        })
+        starts: &'a mut Vec<usize>,
+    ) -> impl FnMut(usize) -> Result<usize, Errno> + 'a {
+        let mut answers: VecDeque<_> = answers.iter().copied().collect();
+        move |start| {
+            starts.push(start);
+            answers.pop_front().unwrap_or(Ok(len - start))
+        }
+    }
+
+    fn write(len: usize, step: usize, answers: &[Result<usize, Errno>]) -> io::Result<Vec<usize>> {
+        let mut starts = Vec::new();
+        write_all(len, step, kernel(len, answers, &mut starts))?;
+        Ok(starts)
+    }
+
+    fn read(
+        len: usize,
+        step: usize,
+        answers: &[Result<usize, Errno>],
+    ) -> io::Result<(usize, Vec<usize>)> {
+        let mut starts = Vec::new();
+        let done = read_all(len, step, kernel(len, answers, &mut starts))?;
+        Ok((done, starts))
     }
 
     #[test]
     fn short_and_interrupted_transfers_are_resumed() {
         let answers = [Err(Errno::INTR), Ok(3), Err(Errno::INTR), Ok(1)];
-        let (starts, write) = kernel(10, &answers);
-        write_all(10, 1, write).unwrap();
-        assert_eq!(*starts.borrow(), [0, 0, 3, 3, 4]);
-        let (starts, read) = kernel(10, &answers);
-        assert_eq!(read_all(10, 1, read).unwrap(), 10);
-        assert_eq!(*starts.borrow(), [0, 0, 3, 3, 4]);
+        assert_eq!(write(10, 1, &answers).unwrap(), [0, 0, 3, 3, 4]);
+        assert_eq!(read(10, 1, &answers).unwrap(), (10, vec![0, 0, 3, 3, 4]));
     }
 
     #[test]
     fn an_aligned_transfer_resumes_at_a_block() {
         let answers = [Ok(4096 + 512), Ok(4096)];
-        let (starts, write) = kernel(16384, &answers);
-        write_all(16384, 4096, write).unwrap();
-        assert_eq!(*starts.borrow(), [0, 4096, 8192]);
-        let (starts, read) = kernel(16384, &answers);
-        assert_eq!(read_all(16384, 4096, read).unwrap(), 16384);
-        assert_eq!(*starts.borrow(), [0, 4096, 8192]);
+        assert_eq!(write(16384, 4096, &answers).unwrap(), [0, 4096, 8192]);
+        let (done, starts) = read(16384, 4096, &answers).unwrap();
+        assert_eq!((done, starts), (16384, vec![0, 4096, 8192]));
     }
 
     #[test]
     fn a_read_that_gets_no_further_is_at_the_end() {
-        let (_, read) = kernel(8192, &[Ok(5000), Ok(904)]);
-        assert_eq!(read_all(8192, 4096, read).unwrap(), 5000);
-        let (_, read) = kernel(8192, &[Ok(0)]);
-        assert_eq!(read_all(8192, 1, read).unwrap(), 0);
+        assert_eq!(read(8192, 4096, &[Ok(5000), Ok(904)]).unwrap().0, 5000);
+        assert_eq!(read(8192, 1, &[Ok(0)]).unwrap().0, 0);
     }
 
     #[test]
     fn a_write_that_gets_no_further_fails() {
-        let (_, write) = kernel(8192, &[Ok(512), Ok(512)]);
-        let error = write_all(8192, 4096, write).unwrap_err();
+        let error = write(8192, 4096, &[Ok(512), Ok(512)]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WriteZero);
     }
 
     #[test]
     fn an_error_ends_a_transfer() {
-        let (_, write) = kernel(8192, &[Ok(4096), Err(Errno::IO)]);
-        assert_eq!(
-            write_all(8192, 1, write).unwrap_err().raw_os_error(),
-            Some(Errno::IO.raw_os_error())
-        );
-        let (_, read) = kernel(8192, &[Ok(4096), Err(Errno::IO)]);
-        assert!(read_all(8192, 1, read).is_err());
+        let answers = [Ok(4096), Err(Errno::IO)];
+        let eio = Some(Errno::IO.raw_os_error());
+        assert_eq!(write(8192, 1, &answers).unwrap_err().raw_os_error(), eio);
+        assert_eq!(read(8192, 1, &answers).unwrap_err().raw_os_error(), eio);
     }
 }

@@ -59,7 +59,7 @@ impl SimFile {
 
     fn write(&self, op: DiskOp, offset: u64, bytes: &[u8]) -> DiskResult<()> {
         self.check_alignment(offset, bytes);
-        self.check_writable(op)?;
+        self.check_writable(op).map_err(|e| e.at(offset))?;
         let write = Write {
             file: self.file,
             offset,
@@ -126,6 +126,11 @@ impl DiskFile for SimFile {
             Some(kind) => Err(self.error(DiskOp::Lock, kind)),
             None => Ok(machine.try_lock(self.file, self.handle, lock)),
         }
+    }
+
+    fn unlock(&self) -> DiskResult<()> {
+        self.machine.lock().unlock(self.handle);
+        Ok(())
     }
 }
 

@@ -1,1 +1,84 @@
-//! Tests of the paths that this machine's filesystem may not take by itself.
+//! Tests of the ways that the filesystem under the tests may not take by itself.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the tests look behind the disk's back"
+)]
+
+use std::fs::OpenOptions;
+
+use tempfile::TempDir;
+
+use super::super::AlignedBuf;
+use super::*;
+
+fn file(directory: &TempDir, caching: Caching, refused: &Arc<Refused>) -> BlockingFile {
+    let path = directory.path().join("log");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = options.open(&path).unwrap();
+    file.set_len(65536).unwrap();
+    BlockingFile::new(file, path, caching, refused.clone())
+}
+
+fn filled(byte: u8) -> AlignedBuf {
+    let mut buffer = AlignedBuf::zeroed(3 * BLOCK_BYTES);
+    buffer.as_mut_bytes().fill(byte);
+    buffer
+}
+
+#[test]
+fn without_o_direct_and_dsync_durable_writes_still_arrive() {
+    let directory = TempDir::new().unwrap();
+    for dsync_refused in [false, true] {
+        let refused = Arc::new(Refused::default());
+        refused.dsync.store(dsync_refused, Ordering::Relaxed);
+        let log = file(&directory, Caching::AlignedCached, &refused);
+        log.write_durable(4096, filled(7).as_bytes()).unwrap();
+        let mut buffer = filled(0);
+        assert_eq!(log.read_at(4096, buffer.as_mut_bytes()).unwrap(), 12288);
+        assert_eq!(buffer.as_bytes(), filled(7).as_bytes());
+    }
+}
+
+/// A read past the cache is best effort without `O_DIRECT`; it must never drop what is not yet written.
+#[test]
+fn forgetting_the_cache_keeps_dirty_pages() {
+    let directory = TempDir::new().unwrap();
+    let log = file(&directory, Caching::AlignedCached, &Arc::default());
+    for round in 0..50 {
+        log.write_at(0, filled(round).as_bytes()).unwrap();
+        let mut buffer = filled(0);
+        log.read_at(0, buffer.as_mut_bytes()).unwrap();
+        assert_eq!(buffer.as_bytes(), filled(round).as_bytes());
+    }
+}
+
+#[test]
+fn an_error_of_the_write_itself_is_not_taken_for_a_refusal() {
+    let directory = TempDir::new().unwrap();
+    let refused = Arc::new(Refused::default());
+    let log = file(&directory, Caching::AlignedCached, &refused);
+    // Behind every possible file: EINVAL with the flag and without it.
+    let error = log
+        .write_durable(u64::MAX - 4095, filled(1).as_bytes())
+        .unwrap_err();
+    assert_eq!(error.op, DiskOp::WriteDurable);
+    assert_eq!(error.offset, Some(u64::MAX - 4095));
+    assert!(!refused.dsync.load(Ordering::Relaxed));
+}
+
+#[test]
+fn only_a_refused_flag_falls_back() {
+    for (errno, falls_back) in [
+        (Errno::OPNOTSUPP, true),
+        (Errno::NOSYS, true),
+        (Errno::INVAL, true),
+        (Errno::IO, false),
+        (Errno::NOSPC, false),
+        (Errno::INTR, false),
+    ] {
+        assert_eq!(refuses_the_flag(&errno.into()), falls_back, "{errno}");
+    }
+    assert!(!refuses_the_flag(&io::ErrorKind::WriteZero.into()));
+}

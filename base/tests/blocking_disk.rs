@@ -1,0 +1,206 @@
+//! What only real files can do wrong: links, pipes, modes, moved directories, other processes.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "the tests look behind the disk's back, and fail by panicking"
+)]
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use lockstone_base::disk::{AlignedBuf, BlockingDisk, Disk, DiskOp, FileLock, OpenMode};
+use tempfile::TempDir;
+
+const MODES: [OpenMode; 4] = [
+    OpenMode::Read,
+    OpenMode::ReadWrite,
+    OpenMode::Log,
+    OpenMode::LogRead,
+];
+
+fn directory() -> (TempDir, BlockingDisk) {
+    let parent = TempDir::new().unwrap();
+    let disk = BlockingDisk::open(parent.path().join("db"), true).unwrap();
+    (parent, disk)
+}
+
+fn mode_of(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn directories_and_files_are_the_owners_alone() {
+    let (parent, disk) = directory();
+    let file = disk.open("file", OpenMode::CreateNew).unwrap();
+    file.write_at(0, b"x").unwrap();
+    assert_eq!(mode_of(&parent.path().join("db")), 0o700);
+    assert_eq!(mode_of(&parent.path().join("db/file")), 0o600);
+}
+
+#[test]
+fn opening_a_directory_tells_what_is_there_instead() {
+    let parent = TempDir::new().unwrap();
+    let path = |name| parent.path().join(name);
+    let kind = |name, create| BlockingDisk::open(path(name), create).unwrap_err().kind();
+    fs::write(path("file"), "").unwrap();
+    symlink("nowhere", path("dangling")).unwrap();
+    assert_eq!(kind("missing", false), ErrorKind::NotFound);
+    assert!(!path("missing").exists());
+    assert_eq!(kind("missing/deeper", true), ErrorKind::NotFound);
+    assert_eq!(kind("dangling", true), ErrorKind::NotFound);
+    for create in [false, true] {
+        assert_eq!(kind("file", create), ErrorKind::NotADirectory);
+    }
+    let error = BlockingDisk::open(path("missing/deeper"), true).unwrap_err();
+    assert_eq!(error.op, DiskOp::CreateDir);
+    BlockingDisk::open(path("made"), true).unwrap();
+    BlockingDisk::open(path("made"), true).unwrap();
+    BlockingDisk::open(path("made"), false).unwrap();
+}
+
+#[test]
+fn a_relative_path_is_opened_and_created() {
+    let parent = tempfile::Builder::new().tempdir_in(".").unwrap();
+    let name = Path::new(parent.path().file_name().unwrap()).join("db");
+    let disk = BlockingDisk::open(&name, true).unwrap();
+    assert!(disk.path("x").is_absolute());
+    assert_eq!(
+        disk.path("x").parent().unwrap(),
+        fs::canonicalize(name).unwrap()
+    );
+}
+
+/// F16: whoever comes by a link meets the same files, hence the same locks.
+#[test]
+fn a_directory_reached_by_a_link_is_the_same_one() {
+    let (parent, disk) = directory();
+    symlink("db", parent.path().join("link")).unwrap();
+    let other = BlockingDisk::open(parent.path().join("link"), true).unwrap();
+    assert_eq!(other.path("lock"), disk.path("lock"));
+    let file = disk.open("lock", OpenMode::CreateNew).unwrap();
+    assert!(file.try_lock(FileLock::Exclusive).unwrap());
+    let again = other.open("lock", OpenMode::ReadWrite).unwrap();
+    assert!(!again.try_lock(FileLock::Exclusive).unwrap());
+    fs::hard_link(disk.path("lock"), parent.path().join("hard")).unwrap();
+    fs::rename(parent.path().join("hard"), disk.path("hard")).unwrap();
+    let hard = other.open("hard", OpenMode::ReadWrite).unwrap();
+    assert!(!hard.try_lock(FileLock::Shared).unwrap());
+    drop(file);
+    assert!(hard.try_lock(FileLock::Exclusive).unwrap());
+}
+
+#[test]
+fn links_pipes_and_directories_are_no_files() {
+    let (parent, disk) = directory();
+    fs::write(parent.path().join("secret"), "secret").unwrap();
+    symlink("../secret", disk.path("link")).unwrap();
+    symlink("nowhere", disk.path("dangling")).unwrap();
+    fs::create_dir(disk.path("directory")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        disk.path("pipe"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RWXU,
+        0,
+    )
+    .unwrap();
+    disk.open("file", OpenMode::CreateNew).unwrap();
+    for mode in MODES {
+        for name in ["link", "dangling", "directory", "pipe"] {
+            assert!(disk.open(name, mode).is_err(), "{name} as {mode:?}");
+        }
+        disk.open("file", mode).unwrap();
+    }
+    for name in ["link", "dangling", "pipe"] {
+        let error = disk.open(name, OpenMode::CreateNew).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{name}");
+    }
+    assert_eq!(disk.list().unwrap(), ["file"]);
+    assert_eq!(fs::read(parent.path().join("secret")).unwrap(), b"secret");
+}
+
+#[test]
+fn a_moved_directory_takes_its_files_along() {
+    let (parent, disk) = directory();
+    disk.open("before", OpenMode::CreateNew).unwrap();
+    fs::rename(parent.path().join("db"), parent.path().join("moved")).unwrap();
+    fs::create_dir(parent.path().join("db")).unwrap();
+    disk.open("after", OpenMode::CreateNew).unwrap();
+    disk.rename("before", "renamed").unwrap();
+    disk.sync_dir().unwrap();
+    assert_eq!(disk.list().unwrap(), ["after", "renamed"]);
+    assert!(parent.path().join("moved/after").exists());
+    assert_eq!(
+        fs::read_dir(parent.path().join("db")).unwrap().count(),
+        0,
+        "the stranger with the old path stays empty"
+    );
+}
+
+#[test]
+fn names_that_are_no_text_are_not_listed() {
+    use std::os::unix::ffi::OsStrExt;
+    let (_parent, disk) = directory();
+    let name = std::ffi::OsStr::from_bytes(b"\xff\xfe");
+    fs::write(disk.path("x").with_file_name(name), "").unwrap();
+    disk.open("plain", OpenMode::CreateNew).unwrap();
+    assert_eq!(disk.list().unwrap(), ["plain"]);
+}
+
+#[test]
+fn descriptors_close_when_another_program_starts() {
+    let (_parent, disk) = directory();
+    let _file = disk.open("file", OpenMode::CreateNew).unwrap();
+    let _log = disk.open("file", OpenMode::Log).unwrap();
+    let inode = fs::metadata(disk.path("file")).unwrap().ino();
+    let mut found = 0;
+    for entry in fs::read_dir("/proc/self/fd").unwrap() {
+        let entry = entry.unwrap();
+        let Ok(target) = fs::metadata(entry.path()) else {
+            continue;
+        };
+        if target.ino() != inode {
+            continue;
+        }
+        found += 1;
+        let info = Path::new("/proc/self/fdinfo").join(entry.file_name());
+        let info = fs::read_to_string(info).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = u32::from_str_radix(flags.unwrap().trim(), 8).unwrap();
+        assert_ne!(flags & rustix::fs::OFlags::CLOEXEC.bits(), 0);
+    }
+    assert_eq!(found, 2);
+}
+
+/// The write path that is reported is the one that this filesystem was found to have.
+#[test]
+fn the_write_path_is_found_by_writing() {
+    let (_parent, disk) = directory();
+    let file = disk.open("log", OpenMode::CreateNew).unwrap();
+    file.write_at(0, &vec![0; 65536]).unwrap();
+    file.sync().unwrap();
+    let log = disk.open("log", OpenMode::Log).unwrap();
+    let mut buffer = AlignedBuf::zeroed(65536);
+    buffer.as_mut_bytes().fill(7);
+    log.write_durable(0, buffer.as_bytes()).unwrap();
+    let descriptor_is_direct = fs::read_dir("/proc/self/fdinfo").unwrap().any(|entry| {
+        let info = fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+        flags.unwrap_or(0) & rustix::fs::OFlags::DIRECT.bits() != 0
+    });
+    assert!(!disk.write_path().direct || descriptor_is_direct);
+    println!("{:?}", disk.write_path());
+}
+
+#[test]
+fn a_full_device_is_told_as_such() {
+    let (_parent, disk) = directory();
+    let file = disk.open("file", OpenMode::CreateNew).unwrap();
+    let error = file.set_len(1 << 62).unwrap_err();
+    assert_eq!(error.op, DiskOp::SetLen);
+    assert!(error.is_full(), "{error}");
+}
