@@ -65,7 +65,10 @@ mod tests {
             Place { salt: 9, ..here },
             Place { file: 9, ..here },
             Place { number: 9, ..here },
-            Place { section: Section::Index, ..here },
+            Place {
+                section: Section::Index,
+                ..here
+            },
         ] {
             assert_ne!(sum, other.checksum(&[b"bytes"]), "{other:?}");
         }

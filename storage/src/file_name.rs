@@ -53,8 +53,14 @@ mod tests {
     #[test]
     fn strange_names_are_nobodys() {
         for name in [
-            "run-", "run-1", "run-000000000000000G", "run-00000000000000AB", "run-+000000000000001",
-            "run-0000000000000001.tmp", "manifest-0000000000000001", "Run-0000000000000001",
+            "run-",
+            "run-1",
+            "run-000000000000000G",
+            "run-00000000000000AB",
+            "run-+000000000000001",
+            "run-0000000000000001.tmp",
+            "manifest-0000000000000001",
+            "Run-0000000000000001",
         ] {
             assert_eq!(run_number(name), None, "{name}");
         }

@@ -16,16 +16,19 @@ pub(crate) type Versions<'a> = Box<dyn Iterator<Item = Result<RowVersion, Storag
 ///
 /// # Errors
 /// The first error of a source, if its first version cannot be read.
-pub(crate) fn merged<'a>(
-    sources: Vec<Versions<'a>>,
-) -> Result<impl Iterator<Item = Result<RowVersion, StorageError>> + 'a, StorageError> {
+pub(crate) fn merged(
+    sources: Vec<Versions<'_>>,
+) -> Result<impl Iterator<Item = Result<RowVersion, StorageError>> + '_, StorageError> {
     let mut heads = BinaryHeap::with_capacity(sources.len());
     for mut rest in sources {
         if let Some(next) = rest.next().transpose()? {
             heads.push(Head { next, rest });
         }
     }
-    Ok(Merged { heads, failed: None })
+    Ok(Merged {
+        heads,
+        failed: None,
+    })
 }
 
 struct Merged<'a> {
@@ -103,7 +106,10 @@ mod tests {
     fn version(row: &'static str, stamp: u64) -> RowVersion {
         RowVersion {
             row: Bytes::from_static(row.as_bytes()),
-            version: Version { stamp: Lsn::new(stamp), value: None },
+            version: Version {
+                stamp: Lsn::new(stamp),
+                value: None,
+            },
         }
     }
 
@@ -114,14 +120,24 @@ mod tests {
         let out: Vec<_> = merged(vec![a, b]).unwrap().map(Result::unwrap).collect();
         assert_eq!(
             out,
-            [version("a", 9), version("a", 5), version("b", 7), version("c", 1)]
+            [
+                version("a", 9),
+                version("a", 5),
+                version("b", 7),
+                version("c", 1)
+            ]
         );
     }
 
     #[test]
     fn an_error_ends_the_stream() {
-        let bad = StorageError::Corrupt { file: PathBuf::new(), offset: None, what: Damage::Missing };
-        let a: Versions = Box::new([Ok(version("a", 1)), Err(bad), Ok(version("b", 1))].into_iter());
+        let bad = StorageError::Corrupt {
+            file: PathBuf::new(),
+            offset: None,
+            what: Damage::Missing,
+        };
+        let a: Versions =
+            Box::new([Ok(version("a", 1)), Err(bad), Ok(version("b", 1))].into_iter());
         let b: Versions = Box::new([Ok(version("c", 1))].into_iter());
         let mut out = merged(vec![a, b]).unwrap();
         assert_eq!(out.next().unwrap().unwrap(), version("a", 1));

@@ -156,7 +156,10 @@ fn checksum(prefix: &Prefix, body: &[u8]) -> u32 {
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Refusal> {
-    let short = Damage::Length { found: bytes.len() as u64, expected: size_of::<Prefix>() as u64 };
+    let short = Damage::Length {
+        found: bytes.len() as u64,
+        expected: size_of::<Prefix>() as u64,
+    };
     let (prefix, body) = Prefix::ref_from_prefix(bytes).map_err(|_| short)?;
     if prefix.magic != MAGIC {
         return Err(Damage::Magic.into());
@@ -205,7 +208,8 @@ fn decode_tables(fixed: &Fixed, rest: &mut &[u8]) -> Result<Vec<TableEntry>, Dam
     let count = bounded(fixed.tables.get(), size_of::<Table>(), rest)?;
     let mut tables = Vec::with_capacity(count);
     for _ in 0..count {
-        let (table, behind) = Table::ref_from_prefix(rest).map_err(|_| malformed("a table is cut off"))?;
+        let (table, behind) =
+            Table::ref_from_prefix(rest).map_err(|_| malformed("a table is cut off"))?;
         let (name, behind) = behind
             .split_at_checked(table.name_bytes.get().into())
             .ok_or(malformed("a table's name is cut off"))?;
@@ -224,7 +228,8 @@ fn decode_runs(fixed: &Fixed, rest: &mut &[u8]) -> Result<Vec<RunEntry>, Damage>
     let count = bounded(fixed.runs.get(), size_of::<Run>(), rest)?;
     let mut runs = Vec::with_capacity(count);
     for _ in 0..count {
-        let (run, behind) = Run::ref_from_prefix(rest).map_err(|_| malformed("a run is cut off"))?;
+        let (run, behind) =
+            Run::ref_from_prefix(rest).map_err(|_| malformed("a run is cut off"))?;
         *rest = behind;
         runs.push(RunEntry {
             number: run.number.get(),
@@ -256,32 +261,49 @@ impl Manifest {
         let mut numbers = HashSet::new();
         let mut names = HashSet::new();
         let rules = [
-            (self.flushed_through <= self.durable, "S1: flushed beyond what was durable"),
-            (self.scan_end <= self.durable, "S3: reading starts beyond what was durable"),
+            (
+                self.flushed_through <= self.durable,
+                "S1: flushed beyond what was durable",
+            ),
+            (
+                self.scan_end <= self.durable,
+                "S3: reading starts beyond what was durable",
+            ),
             (
                 self.tables.iter().all(|table| table.id.0 < self.next_table),
                 "S7: a table's id is not below the next one",
             ),
-            (self.tables.is_sorted_by(|a, b| a.id < b.id), "the tables' ids do not ascend"),
+            (
+                self.tables.is_sorted_by(|a, b| a.id < b.id),
+                "the tables' ids do not ascend",
+            ),
             (
                 self.tables.iter().all(|table| {
-                    (1..=TABLE_NAME_BYTES_MAX).contains(&table.name.len()) && names.insert(&table.name)
+                    (1..=TABLE_NAME_BYTES_MAX).contains(&table.name.len())
+                        && names.insert(&table.name)
                 }),
                 "a table's name is empty, too long or taken",
             ),
             (
-                self.runs.iter().all(|run| run.number < self.next_run && numbers.insert(run.number)),
+                self.runs
+                    .iter()
+                    .all(|run| run.number < self.next_run && numbers.insert(run.number)),
                 "a run's number is taken or not below the next one",
             ),
             (
-                self.runs.iter().all(|run| run.oldest <= run.newest && run.newest <= self.flushed_through),
+                self.runs
+                    .iter()
+                    .all(|run| run.oldest <= run.newest && run.newest <= self.flushed_through),
                 "S1: a run holds stamps above flushed_through",
             ),
             (
-                self.runs.is_sorted_by(|newer, older| older.newest < newer.oldest),
+                self.runs
+                    .is_sorted_by(|newer, older| older.newest < newer.oldest),
                 "W5: the runs' stamps overlap or are out of order",
             ),
         ];
-        rules.into_iter().find_map(|(holds, rule)| (!holds).then_some(rule))
+        rules
+            .into_iter()
+            .find_map(|(holds, rule)| (!holds).then_some(rule))
     }
 }

@@ -102,7 +102,10 @@ impl Manifest {
         let file = disk.open(&name, OpenMode::Read)?;
         let found = file.len()?;
         if found > MANIFEST_BYTES_MAX {
-            let what = Damage::Length { found, expected: MANIFEST_BYTES_MAX };
+            let what = Damage::Length {
+                found,
+                expected: MANIFEST_BYTES_MAX,
+            };
             return Err(corrupt(disk, &name, what));
         }
         let mut bytes = vec![0; found as usize];
@@ -165,7 +168,9 @@ fn write_synced(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<(), Storage
 /// tries to remove again.
 fn remove_older(disk: &dyn Disk, newest: u64) {
     let names = disk.list().unwrap_or_default();
-    let previous = generations(&names).filter(|generation| *generation < newest).max();
+    let previous = generations(&names)
+        .filter(|generation| *generation < newest)
+        .max();
     for old in generations(&names).filter(|generation| Some(*generation) < previous) {
         if let Err(error) = disk.remove(&file_name::manifest(old)) {
             tracing::warn!(%error, "an old manifest stays");
@@ -174,9 +179,15 @@ fn remove_older(disk: &dyn Disk, newest: u64) {
 }
 
 fn generations(names: &[String]) -> impl Iterator<Item = u64> {
-    names.iter().filter_map(|name| file_name::manifest_generation(name))
+    names
+        .iter()
+        .filter_map(|name| file_name::manifest_generation(name))
 }
 
 fn corrupt(disk: &dyn Disk, name: &str, what: Damage) -> StorageError {
-    StorageError::Corrupt { file: disk.path(name), offset: None, what }
+    StorageError::Corrupt {
+        file: disk.path(name),
+        offset: None,
+        what,
+    }
 }

@@ -29,7 +29,10 @@ enum Stamps {
 impl Chunk {
     /// A write set, committed at `stamp`. Constant time.
     pub(crate) fn committed(rows: Vec<(RowKey, Option<Bytes>)>, stamp: Lsn) -> Self {
-        Self { rows, stamps: Stamps::All(stamp) }
+        Self {
+            rows,
+            stamps: Stamps::All(stamp),
+        }
     }
 
     /// Versions in version order, each with its own stamp.
@@ -40,7 +43,10 @@ impl Chunk {
             rows.push((row, value));
             stamps.push(stamp);
         }
-        let chunk = Self { rows, stamps: Stamps::Each(stamps) };
+        let chunk = Self {
+            rows,
+            stamps: Stamps::Each(stamps),
+        };
         assert!(
             (1..chunk.len()).all(|i| chunk.place(i - 1) < chunk.place(i)),
             "versions of a chunk are sorted, and none is there twice"
@@ -62,7 +68,10 @@ impl Chunk {
     /// The version number `index`.
     pub(crate) fn entry(&self, index: usize) -> Option<(&RowKey, Version)> {
         let (row, value) = self.rows.get(index)?;
-        let version = Version { stamp: self.stamp(index), value: value.clone() };
+        let version = Version {
+            stamp: self.stamp(index),
+            value: value.clone(),
+        };
         Some((row, version))
     }
 
@@ -119,7 +128,11 @@ impl ChunkCursor {
             (None, Direction::Forward) => 0,
             (None, Direction::Backward) => chunk.len(),
         };
-        Self { chunk, quest, position }
+        Self {
+            chunk,
+            quest,
+            position,
+        }
     }
 
     fn forward(&mut self) -> Option<RowVersion> {
@@ -154,7 +167,10 @@ impl ChunkCursor {
     fn visible(&self, start: usize, end: usize) -> Option<RowVersion> {
         let index = (start..end).find(|index| self.chunk.stamp(*index) <= self.quest.at)?;
         let (row, version) = self.chunk.entry(index)?;
-        Some(RowVersion { row: row.to_bytes(), version })
+        Some(RowVersion {
+            row: row.to_bytes(),
+            version,
+        })
     }
 }
 

@@ -68,7 +68,10 @@ impl Memtable {
             let versions = versions
                 .into_iter()
                 .map(|version| (version.row, version.stamp, version.value));
-            memtable.chunks.write().push(Arc::new(Chunk::sorted(versions)));
+            memtable
+                .chunks
+                .write()
+                .push(Arc::new(Chunk::sorted(versions)));
         }
         memtable.bytes.store(bytes, Ordering::Relaxed);
         memtable.seal(end);
@@ -77,8 +80,14 @@ impl Memtable {
 
     /// Takes `batch`, committed at `stamp`. Called in the append latch alone.
     pub(crate) fn apply(&self, batch: WriteBatch, stamp: Lsn) {
-        assert!(self.end.get().is_none(), "W5: a sealed memtable never changes");
-        assert!(self.newest() < stamp, "W2: commits are applied in the order of their LSNs");
+        assert!(
+            self.end.get().is_none(),
+            "W5: a sealed memtable never changes"
+        );
+        assert!(
+            self.newest() < stamp,
+            "W2: commits are applied in the order of their LSNs"
+        );
         self.newest.store(stamp.get(), Ordering::Relaxed);
         self.bytes.fetch_add(batch.bytes(), Ordering::Relaxed);
         if batch.rows() > SINGLE_ROWS_MAX {
@@ -93,14 +102,20 @@ impl Memtable {
 
     /// Ends the memtable at the commit tail `end`. Called in the append latch alone.
     pub(crate) fn seal(&self, end: Lsn) {
-        assert!(self.newest() <= end, "W5: a memtable's end is at or above its stamps");
+        assert!(
+            self.newest() <= end,
+            "W5: a memtable's end is at or above its stamps"
+        );
         let sealed = self.end.set(end);
         assert!(sealed.is_ok(), "W5: a memtable is sealed once");
     }
 
     /// Raises the floor of an empty memtable to the commit tail. In the append latch alone.
     pub(crate) fn raise_floor(&self, tail: Lsn) {
-        assert!(self.is_empty(), "S1: only an empty memtable holds nothing at or below the tail");
+        assert!(
+            self.is_empty(),
+            "S1: only an empty memtable holds nothing at or below the tail"
+        );
         self.floor.fetch_max(tail.get(), Ordering::Relaxed);
         self.newest.fetch_max(tail.get(), Ordering::Relaxed);
     }
@@ -154,7 +169,10 @@ impl Memtable {
     pub(crate) fn cursors(self: &Arc<Self>, quest: &Quest) -> Vec<Box<dyn Cursor>> {
         let mut cursors: Vec<Box<dyn Cursor>> = Vec::new();
         if !self.singles.is_empty() {
-            cursors.push(Box::new(SinglesCursor::new(Arc::clone(self), quest.clone())));
+            cursors.push(Box::new(SinglesCursor::new(
+                Arc::clone(self),
+                quest.clone(),
+            )));
         }
         for chunk in self.chunks.read().iter() {
             cursors.push(Box::new(ChunkCursor::new(Arc::clone(chunk), quest.clone())));
@@ -169,7 +187,10 @@ impl Memtable {
     pub(crate) fn all(
         &self,
     ) -> Result<impl Iterator<Item = Result<RowVersion, StorageError>> + '_, StorageError> {
-        assert!(self.end.get().is_some(), "S1: only a sealed memtable is flushed");
+        assert!(
+            self.end.get().is_some(),
+            "S1: only a sealed memtable is flushed"
+        );
         let mut sources: Vec<Versions<'_>> = vec![Box::new(self.singles.iter().map(Ok))];
         for chunk in self.chunks.read().iter() {
             sources.push(Box::new(chunk_versions(Arc::clone(chunk)).map(Ok)));
@@ -181,7 +202,10 @@ impl Memtable {
 fn chunk_versions(chunk: Arc<Chunk>) -> impl Iterator<Item = RowVersion> {
     (0..chunk.len()).map_while(move |index| {
         let (row, version) = chunk.entry(index)?;
-        Some(RowVersion { row: row.to_bytes(), version })
+        Some(RowVersion {
+            row: row.to_bytes(),
+            version,
+        })
     })
 }
 

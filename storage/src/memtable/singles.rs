@@ -119,11 +119,17 @@ impl PartialOrd for VersionKey {
 }
 
 fn version_of(entry: &Entry<'_, Key, Value>) -> Version {
-    Version { stamp: entry.key().stamp, value: entry.value().clone() }
+    Version {
+        stamp: entry.key().stamp,
+        value: entry.value().clone(),
+    }
 }
 
 fn row_version(entry: &Entry<'_, Key, Value>) -> RowVersion {
-    RowVersion { row: entry.key().row.to_bytes(), version: version_of(entry) }
+    RowVersion {
+        row: entry.key().row.to_bytes(),
+        version: version_of(entry),
+    }
 }
 
 /// Walks the skip list in fetches.
@@ -137,7 +143,12 @@ pub(crate) struct SinglesCursor<O> {
 
 impl<O: AsRef<Singles>> SinglesCursor<O> {
     pub(crate) fn new(owner: Arc<O>, quest: Quest) -> Self {
-        Self { owner, quest, fetched: VecDeque::new(), exhausted: false }
+        Self {
+            owner,
+            quest,
+            fetched: VecDeque::new(),
+            exhausted: false,
+        }
     }
 
     fn fetch(&mut self) {

@@ -32,7 +32,14 @@ pub struct Scan {
 
 impl Scan {
     pub(super) fn new(sources: Arc<Sources>, range: RowRange, at: Lsn) -> Self {
-        Self { sources, left: range, at, front: None, back: None, damages: Damages::default() }
+        Self {
+            sources,
+            left: range,
+            at,
+            front: None,
+            back: None,
+            damages: Damages::default(),
+        }
     }
 
     fn advance(&mut self, direction: Direction) -> Option<Result<(Bytes, Version), StorageError>> {
@@ -41,7 +48,11 @@ impl Scan {
             Direction::Backward => &mut self.back,
         };
         let end = end.get_or_insert_with(|| {
-            let quest = Quest { range: self.left.clone(), at: self.at, direction };
+            let quest = Quest {
+                range: self.left.clone(),
+                at: self.at,
+                direction,
+            };
             End::new(&self.sources, &quest)
         });
         loop {
@@ -104,7 +115,10 @@ struct Ranked {
 
 impl End {
     fn new(sources: &Arc<Sources>, quest: &Quest) -> Self {
-        let memtables = sources.memtables.iter().map(|memtable| memtable.cursors(quest));
+        let memtables = sources
+            .memtables
+            .iter()
+            .map(|memtable| memtable.cursors(quest));
         let runs = sources.runs.iter().map(|run| run.cursors(quest));
         let cursors = memtables
             .chain(runs)
@@ -118,7 +132,10 @@ impl End {
                 })
             })
             .collect();
-        Self { direction: quest.direction, cursors }
+        Self {
+            direction: quest.direction,
+            cursors,
+        }
     }
 
     /// Sees to it that every cursor that is not exhausted has its next row.
@@ -137,7 +154,10 @@ impl End {
 
     /// Takes the next row's newest version, and the rank of its source.
     fn take(&mut self) -> Option<(usize, RowVersion)> {
-        let heads = self.cursors.iter().filter_map(|ranked| ranked.head.as_ref());
+        let heads = self
+            .cursors
+            .iter()
+            .filter_map(|ranked| ranked.head.as_ref());
         let row = match self.direction {
             Direction::Forward => heads.map(|head| &head.row).min(),
             Direction::Backward => heads.map(|head| &head.row).max(),
@@ -148,7 +168,10 @@ impl End {
             let Some(head) = ranked.head.take_if(|head| head.row == row) else {
                 continue;
             };
-            if best.as_ref().is_none_or(|(_, found)| found.version.stamp < head.version.stamp) {
+            if best
+                .as_ref()
+                .is_none_or(|(_, found)| found.version.stamp < head.version.stamp)
+            {
                 best = Some((ranked.rank, head));
             }
         }
@@ -165,7 +188,8 @@ struct Damages {
 
 impl Damages {
     fn note(&mut self, rank: usize, hidden: Hidden) {
-        let known = |(other, known): &(usize, Hidden)| *other == rank && known.block == hidden.block;
+        let known =
+            |(other, known): &(usize, Hidden)| *other == rank && known.block == hidden.block;
         if !self.met.iter().any(known) {
             self.unreported.push(hidden.error.clone());
             self.met.push((rank, hidden));

@@ -22,7 +22,7 @@ use crate::file_name;
 use crate::manifest::Manifest;
 use crate::memtable::Memtable;
 use crate::merge::{Versions, merged};
-use crate::run::Run;
+use crate::run::{self, Run, RunPlan};
 use crate::sources::Sources;
 use crate::version::RowVersion;
 
@@ -60,20 +60,38 @@ impl Store {
     fn next_to_flush(&self, durable: Lsn) -> Option<Arc<Memtable>> {
         let sources = self.sources();
         let oldest = sources.sealed().last()?;
-        let end = oldest.end().expect("only the first memtable of a list is not sealed");
+        let end = oldest
+            .end()
+            .expect("only the first memtable of a list is not sealed");
         (end <= durable).then(|| Arc::clone(oldest))
     }
 
-    fn flush_one(&self, checkpoint: &mut Checkpoint, memtable: &Arc<Memtable>) -> Result<(), StorageError> {
-        let end = memtable.end().expect("next_to_flush gives sealed memtables");
+    fn flush_one(
+        &self,
+        checkpoint: &mut Checkpoint,
+        memtable: &Arc<Memtable>,
+    ) -> Result<(), StorageError> {
+        let end = memtable
+            .end()
+            .expect("next_to_flush gives sealed memtables");
         let run = self.write_run(checkpoint, memtable.versions() as u64, memtable.all()?)?;
         self.install(|sources| {
-            let oldest = sources.memtables.pop().expect("the flushed memtable is still in the list");
-            assert!(Arc::ptr_eq(&oldest, memtable), "S1: memtables become runs oldest first");
+            let oldest = sources
+                .memtables
+                .pop()
+                .expect("the flushed memtable is still in the list");
+            assert!(
+                Arc::ptr_eq(&oldest, memtable),
+                "S1: memtables become runs oldest first"
+            );
             sources.runs.splice(0..0, run);
         });
         checkpoint.flushed_through = checkpoint.flushed_through.max(end);
-        tracing::debug!(end = end.get(), versions = memtable.versions(), "memtable flushed");
+        tracing::debug!(
+            end = end.get(),
+            versions = memtable.versions(),
+            "memtable flushed"
+        );
         Ok(())
     }
 
@@ -100,19 +118,38 @@ impl Store {
         }
         let kept = sources.runs.len() - old.len();
         assert!(
-            sources.runs.iter().skip(kept).zip(&old).all(|(a, b)| Arc::ptr_eq(a, b)),
+            sources
+                .runs
+                .iter()
+                .skip(kept)
+                .zip(&old)
+                .all(|(a, b)| Arc::ptr_eq(a, b)),
             "S2: the runs that a manifest lists are the oldest ones"
         );
         self.install(|sources| sources.drop_horizon = sources.drop_horizon.max(horizon));
         let versions_max = old.iter().map(|run| run.entry().versions).sum();
-        let inputs = old.iter().map(|run| Box::new(run.all()) as Versions<'_>).collect();
-        let merged = self.write_run(&mut checkpoint, versions_max, Kept::new(merged(inputs)?, horizon))?;
+        let inputs = old
+            .iter()
+            .map(|run| Box::new(run.all()) as Versions<'_>)
+            .collect();
+        let merged = self.write_run(
+            &mut checkpoint,
+            versions_max,
+            Kept::new(merged(inputs)?, horizon),
+        )?;
         self.install(|sources| {
             sources.runs.truncate(kept);
             sources.runs.extend(merged);
         });
-        checkpoint.replaced.extend(old.iter().map(|run| run.entry().number));
-        tracing::debug!(runs = old.len(), versions_max, horizon = horizon.get(), "runs merged");
+        checkpoint
+            .replaced
+            .extend(old.iter().map(|run| run.entry().number));
+        tracing::debug!(
+            runs = old.len(),
+            versions_max,
+            horizon = horizon.get(),
+            "runs merged"
+        );
         Ok(true)
     }
 
@@ -149,7 +186,12 @@ impl Store {
         let number = checkpoint.next_run;
         checkpoint.next_run += 1;
         let disk = self.disk.as_ref();
-        let written = Run::write(disk, self.identity, (number, versions_max), versions).and_then(|entry| {
+        let plan = RunPlan {
+            identity: self.identity,
+            number,
+            versions_max,
+        };
+        let written = run::write(disk, plan, versions).and_then(|entry| {
             let Some(entry) = entry else { return Ok(None) };
             disk.sync_dir()?;
             Ok(Some(Arc::new(Run::open(disk, self.identity, &entry)?)))
@@ -179,7 +221,11 @@ struct Kept<I> {
 
 impl<I> Kept<I> {
     fn new(versions: I, horizon: Lsn) -> Self {
-        Self { versions, horizon, settled: None }
+        Self {
+            versions,
+            horizon,
+            settled: None,
+        }
     }
 }
 

@@ -122,26 +122,38 @@ impl Store {
         manifest: &Manifest,
         replayed: Vec<Memtable>,
     ) -> Result<Self, StorageError> {
-        let identity = Identity { uuid: manifest.uuid, salt: manifest.salt };
+        let identity = Identity {
+            uuid: manifest.uuid,
+            salt: manifest.salt,
+        };
         let mut runs = Vec::with_capacity(manifest.runs.len());
         for entry in &manifest.runs {
             runs.push(Arc::new(Run::open(disk.as_ref(), identity, entry)?));
         }
         // A run that no manifest lists has a number all the same: a new file never takes its name.
         let names = disk.list()?;
-        let beyond = names.iter().filter_map(|name| file_name::run_number(name)?.checked_add(1)).max();
+        let beyond = names
+            .iter()
+            .filter_map(|name| file_name::run_number(name)?.checked_add(1))
+            .max();
         let next_run = manifest.next_run.max(beyond.unwrap_or_default());
         let (memtables, tail) = stack(replayed, manifest.flushed_through);
-        tracing::debug!(runs = runs.len(), memtables = memtables.len(), tail = tail.get(), "store opened");
+        tracing::debug!(
+            runs = runs.len(),
+            memtables = memtables.len(),
+            tail = tail.get(),
+            "store opened"
+        );
         Ok(Self {
             disk,
             config,
             identity,
-            // Merges of earlier lives dropped nothing that is newer than the newest run.
             sources: RwLock::new(Arc::new(Sources {
                 memtables,
                 runs,
-                drop_horizon: manifest.runs.first().map_or(Lsn::ZERO, |run| run.newest),
+                // Merges of earlier lives dropped nothing above this; what they dropped below is not
+                // known any more, and nobody reads there: the commit tail starts at or above it.
+                drop_horizon: manifest.flushed_through,
             })),
             checkpoint: Mutex::new(Checkpoint {
                 flushed_through: manifest.flushed_through,
@@ -183,7 +195,12 @@ impl Store {
 
     /// What all memtables take, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.sources.read().memtables.iter().map(|memtable| memtable.bytes()).sum()
+        self.sources
+            .read()
+            .memtables
+            .iter()
+            .map(|memtable| memtable.bytes())
+            .sum()
     }
 
     /// What the memtable that takes commits takes, in bytes.
@@ -202,7 +219,13 @@ impl Store {
         StorePart {
             flushed_through: checkpoint.flushed_through,
             next_run: checkpoint.next_run,
-            runs: self.sources.read().runs.iter().map(|run| *run.entry()).collect(),
+            runs: self
+                .sources
+                .read()
+                .runs
+                .iter()
+                .map(|run| *run.entry())
+                .collect(),
         }
     }
 
@@ -216,8 +239,16 @@ impl Store {
         let sources = self.sources();
         StoreStats {
             memtables: sources.memtables.len(),
-            memory_bytes: sources.memtables.iter().map(|memtable| memtable.bytes()).sum(),
-            memory_versions: sources.memtables.iter().map(|memtable| memtable.versions()).sum(),
+            memory_bytes: sources
+                .memtables
+                .iter()
+                .map(|memtable| memtable.bytes())
+                .sum(),
+            memory_versions: sources
+                .memtables
+                .iter()
+                .map(|memtable| memtable.versions())
+                .sum(),
             runs: sources.runs.len(),
             run_bytes: sources.runs.iter().map(|run| run.entry().bytes).sum(),
             run_versions: sources.runs.iter().map(|run| run.entry().versions).sum(),
@@ -228,7 +259,10 @@ impl Store {
     /// and footer. Changes nothing.
     pub fn check(&self) -> StoreCheck {
         let sources = self.sources();
-        let mut check = StoreCheck { runs: sources.runs.len(), ..StoreCheck::default() };
+        let mut check = StoreCheck {
+            runs: sources.runs.len(),
+            ..StoreCheck::default()
+        };
         for run in &sources.runs {
             let found = run.check();
             check.blocks += found.blocks;
@@ -245,7 +279,10 @@ fn stack(replayed: Vec<Memtable>, flushed_through: Lsn) -> (Vec<Arc<Memtable>>, 
     let mut memtables = Vec::with_capacity(replayed.len() + 1);
     for memtable in replayed {
         let end = memtable.end().expect("recovery seals what it replays");
-        assert!(tail <= end, "W5: replayed memtables come oldest first, above what was flushed");
+        assert!(
+            tail <= end,
+            "W5: replayed memtables come oldest first, above what was flushed"
+        );
         tail = end;
         memtables.push(Arc::new(memtable));
     }
@@ -253,3 +290,6 @@ fn stack(replayed: Vec<Memtable>, flushed_through: Lsn) -> (Vec<Arc<Memtable>>, 
     memtables.reverse();
     (memtables, tail)
 }
+
+#[cfg(test)]
+mod tests;

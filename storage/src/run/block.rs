@@ -1,0 +1,324 @@
+//! A data block: some versions in version order, with their common prefix written once.
+//!
+//! Built by the writer, searched in place by `Run` and its cursors.
+//!
+//! ```text
+//! BlockHead { checksum, entries, prefix_bytes }  prefix  offset of each entry  entries
+//! entry: EntryHead { stamp, value_bytes, suffix_bytes }  suffix  value
+//! ```
+//!
+//! 1. About 4 KiB; a version that does not fit starts a new block, and a large value has one for itself.
+//! 2. A block is [validated](Block::validate) as a whole at its first touch, together with its checksum;
+//!    all the same every later access checks its bounds: no byte string makes it panic (F23).
+//! 3. Nothing is decoded: a search compares in place.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use bytes::Bytes;
+use lockstone_base::Lsn;
+use lockstone_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::format::{BlockHead, EntryHead, TOMBSTONE};
+use crate::checksum::Place;
+use crate::error::{Damage, Section};
+use crate::version::{RowVersion, version_order};
+
+/// A block is closed before it grows beyond this, if it has an entry: a page of the device.
+const BYTES_AIM: usize = 4096;
+
+/// A row is at least a table's id and at most that and the longest key.
+pub(super) const ROW_BYTES: std::ops::RangeInclusive<usize> = 4..=4 + KEY_BYTES_MAX;
+
+/// Versions on their way into a block.
+#[derive(Debug, Default)]
+pub(super) struct BlockBuilder {
+    versions: Vec<RowVersion>,
+    bytes: usize,
+}
+
+impl BlockBuilder {
+    /// Whether `next` is to start a new block.
+    pub(super) fn is_full_for(&self, next: &RowVersion) -> bool {
+        !self.versions.is_empty() && self.bytes + bytes_of(next) > BYTES_AIM
+    }
+
+    pub(super) fn push(&mut self, version: RowVersion) {
+        self.bytes += bytes_of(&version);
+        self.versions.push(version);
+    }
+
+    /// The block's last version.
+    pub(super) fn last(&self) -> Option<&RowVersion> {
+        self.versions.last()
+    }
+
+    /// Appends the block, which belongs at `place`, to `out` and starts anew; its checksum.
+    pub(super) fn finish(&mut self, place: Place, out: &mut Vec<u8>) -> u32 {
+        let prefix = match (self.versions.first(), self.versions.last()) {
+            (Some(first), Some(last)) => first.row.slice(..common(&first.row, &last.row)),
+            _ => Bytes::new(),
+        };
+        let mut body = prefix.to_vec();
+        let mut entries = Vec::with_capacity(self.bytes);
+        for version in &self.versions {
+            body.extend_from_slice(U32::new(entries.len() as u32).as_bytes());
+            push_entry(&mut entries, version, prefix.len());
+        }
+        body.append(&mut entries);
+        let mut head = BlockHead {
+            checksum: 0.into(),
+            entries: (self.versions.len() as u32).into(),
+            prefix_bytes: (prefix.len() as u16).into(),
+        };
+        let checksum = sum(&head, place, &body);
+        head.checksum = checksum.into();
+        out.extend_from_slice(head.as_bytes());
+        out.append(&mut body);
+        self.versions.clear();
+        self.bytes = 0;
+        checksum
+    }
+}
+
+fn push_entry(entries: &mut Vec<u8>, version: &RowVersion, prefix_bytes: usize) {
+    let suffix = version.row.get(prefix_bytes..).unwrap_or_default();
+    let value = version.version.value.as_deref();
+    let head = EntryHead {
+        stamp: version.version.stamp.get().into(),
+        value_bytes: value.map_or(TOMBSTONE, |value| value.len() as u32).into(),
+        suffix_bytes: (suffix.len() as u16).into(),
+    };
+    entries.extend_from_slice(head.as_bytes());
+    entries.extend_from_slice(suffix);
+    entries.extend_from_slice(value.unwrap_or_default());
+}
+
+fn bytes_of(version: &RowVersion) -> usize {
+    let value = version.version.value.as_ref().map_or(0, Bytes::len);
+    size_of::<U32>() + size_of::<EntryHead>() + version.row.len() + value
+}
+
+fn common(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+fn sum(head: &BlockHead, place: Place, body: &[u8]) -> u32 {
+    place.checksum(&[head.entries.as_bytes(), head.prefix_bytes.as_bytes(), body])
+}
+
+/// A block, read in place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Block<'a> {
+    prefix: &'a [u8],
+    offsets: &'a [U32],
+    entries: &'a [u8],
+    /// Where the entries start in the block.
+    entries_at: usize,
+}
+
+/// An entry of a block.
+#[derive(Debug, Clone)]
+pub(super) struct Entry<'a> {
+    pub(super) suffix: &'a [u8],
+    pub(super) stamp: Lsn,
+    /// Where the value lies in the block; `None`: a tombstone.
+    pub(super) value: Option<Range<usize>>,
+    /// Where the entry ends in the block.
+    end: usize,
+}
+
+/// What a block must agree with.
+#[derive(Debug)]
+pub(super) struct Expected<'a> {
+    /// The last version of the block before, or the row that begins the run.
+    pub(super) before: Result<(&'a [u8], Lsn), &'a [u8]>,
+    /// Its last version.
+    pub(super) last: (&'a [u8], Lsn),
+    /// The oldest and the newest stamp of the run.
+    pub(super) stamps: (Lsn, Lsn),
+}
+
+impl<'a> Block<'a> {
+    /// The block whose bytes are `bytes`, unchecked but for what is needed to find its parts.
+    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, Damage> {
+        let cut = malformed("it is cut off");
+        let (head, rest) = BlockHead::ref_from_prefix(bytes).map_err(|_| cut)?;
+        let (prefix, rest) = rest
+            .split_at_checked(head.prefix_bytes.get().into())
+            .ok_or(cut)?;
+        let (offsets, entries) =
+            <[U32]>::ref_from_prefix_with_elems(rest, head.entries.get() as usize)
+                .map_err(|_| cut)?;
+        Ok(Self {
+            prefix,
+            offsets,
+            entries,
+            entries_at: bytes.len() - entries.len(),
+        })
+    }
+
+    /// Whether the block's `bytes` are those that were written at `place`.
+    pub(super) fn verify(bytes: &[u8], place: Place, checksum: u32) -> Result<(), Damage> {
+        let (head, body) =
+            BlockHead::ref_from_prefix(bytes).map_err(|_| malformed("it is cut off"))?;
+        if head.checksum.get() == checksum && checksum == sum(head, place, body) {
+            Ok(())
+        } else {
+            Err(Damage::Checksum(Section::Block))
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// The entry number `index`; `None` behind the last one, and if the block is malformed.
+    pub(super) fn entry(&self, index: usize) -> Option<Entry<'a>> {
+        let start = self.offsets.get(index)?.get() as usize;
+        let (head, behind) = EntryHead::ref_from_prefix(self.entries.get(start..)?).ok()?;
+        let suffix = behind.get(..usize::from(head.suffix_bytes.get()))?;
+        let value_at = self.entries_at + start + size_of::<EntryHead>() + suffix.len();
+        let (value, end) = match head.value_bytes.get() {
+            TOMBSTONE => (None, value_at),
+            bytes => (
+                Some(value_at..value_at + bytes as usize),
+                value_at + bytes as usize,
+            ),
+        };
+        Some(Entry {
+            suffix,
+            stamp: Lsn::new(head.stamp.get()),
+            value,
+            end,
+        })
+    }
+
+    /// The row of an entry with this suffix.
+    pub(super) fn row(&self, suffix: &[u8]) -> Bytes {
+        let mut row = Vec::with_capacity(self.prefix.len() + suffix.len());
+        row.extend_from_slice(self.prefix);
+        row.extend_from_slice(suffix);
+        Bytes::from(row)
+    }
+
+    /// How the row with this suffix compares with `row`.
+    pub(super) fn compare(&self, suffix: &[u8], row: &[u8]) -> Ordering {
+        match row.split_at_checked(self.prefix.len()) {
+            Some((head, tail)) => self.prefix.cmp(head).then_with(|| suffix.cmp(tail)),
+            None => self.prefix.cmp(row).then(Ordering::Greater),
+        }
+    }
+
+    /// How many entries stand before `place` in version order.
+    pub(super) fn position(&self, place: (&[u8], Lsn)) -> usize {
+        let (row, stamp) = place;
+        let head = row.get(..self.prefix.len()).unwrap_or(row);
+        let tail = match self.prefix.cmp(head) {
+            Ordering::Less => return self.len(),
+            Ordering::Greater => return 0,
+            Ordering::Equal => row.get(self.prefix.len()..).unwrap_or_default(),
+        };
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.entry(middle) {
+                Some(entry)
+                    if version_order((entry.suffix, entry.stamp), (tail, stamp)).is_lt() =>
+                {
+                    low = middle + 1;
+                }
+                _ => high = middle,
+            }
+        }
+        low
+    }
+
+    /// Checks everything that a reader relies on.
+    pub(super) fn validate(&self, expected: &Expected<'_>) -> Result<(), Damage> {
+        if self.len() == 0 {
+            return Err(malformed("it is empty"));
+        }
+        let mut end = self.entries_at;
+        let mut before: Option<Entry<'_>> = None;
+        for index in 0..self.len() {
+            let entry = self.validate_entry(index, end, expected.stamps)?;
+            end = entry.end;
+            let ordered = match &before {
+                Some(before) => {
+                    version_order((before.suffix, before.stamp), (entry.suffix, entry.stamp))
+                        .is_lt()
+                }
+                None => self.follows(&entry, expected),
+            };
+            if !ordered {
+                return Err(malformed("its versions are out of order"));
+            }
+            before = Some(entry);
+        }
+        if end != self.entries_at + self.entries.len() {
+            return Err(malformed("there is something behind its last entry"));
+        }
+        let (row, stamp) = expected.last;
+        match before {
+            Some(last) if last.stamp == stamp && self.compare(last.suffix, row).is_eq() => Ok(()),
+            _ => Err(malformed("its last version is not the index's")),
+        }
+    }
+
+    /// Checks one entry, which has to start where the one before it ends.
+    fn validate_entry(
+        &self,
+        index: usize,
+        end: usize,
+        stamps: (Lsn, Lsn),
+    ) -> Result<Entry<'a>, Damage> {
+        let entry = self.entry(index).ok_or(malformed("an entry is cut off"))?;
+        let start = self
+            .offsets
+            .get(index)
+            .map_or(0, |offset| offset.get() as usize);
+        let value_bytes = entry.value.as_ref().map_or(0, Range::len);
+        let rules = [
+            (
+                self.entries_at + start == end,
+                "its entries do not follow each other",
+            ),
+            (
+                entry.end <= self.entries_at + self.entries.len(),
+                "a value is cut off",
+            ),
+            (
+                ROW_BYTES.contains(&(self.prefix.len() + entry.suffix.len())),
+                "a row is too short or too long",
+            ),
+            (value_bytes <= VALUE_BYTES_MAX, "a value is too long"),
+            (
+                stamps.0 <= entry.stamp && entry.stamp <= stamps.1,
+                "a stamp is not among the run's",
+            ),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, rule)) => Err(malformed(rule)),
+            None => Ok(entry),
+        }
+    }
+
+    /// Whether the block may begin with `first`.
+    fn follows(&self, first: &Entry<'_>, expected: &Expected<'_>) -> bool {
+        match expected.before {
+            Ok((row, stamp)) => match self.compare(first.suffix, row) {
+                Ordering::Greater => true,
+                Ordering::Equal => first.stamp < stamp,
+                Ordering::Less => false,
+            },
+            Err(smallest) => self.compare(first.suffix, smallest).is_eq(),
+        }
+    }
+}
+
+fn malformed(what: &'static str) -> Damage {
+    Damage::malformed(Section::Block, what)
+}

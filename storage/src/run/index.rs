@@ -1,0 +1,186 @@
+//! The index of a run: for each block where it is, its checksum, and the last version in it.
+//!
+//! Built by the writer, read whole and validated when a run is opened, searched in place.
+//!
+//! ```text
+//! one IndexSlot for each block        smallest row, then the last row of each block
+//! ```
+//!
+//! 1. The first block whose last version is at or behind a place is the only one that can hold the first
+//!    version at or behind that place: a look-up touches one block.
+//! 2. The blocks tile the file from the head to the filter.
+
+use bytes::Bytes;
+use lockstone_base::Lsn;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::block::ROW_BYTES;
+use super::format::{Footer, HEAD_BYTES, IndexSlot};
+use crate::error::{Damage, Section};
+use crate::version::version_order;
+
+/// An index while its run is written.
+#[derive(Debug)]
+pub(super) struct IndexBuilder {
+    slots: Vec<IndexSlot>,
+    rows: Vec<u8>,
+}
+
+impl IndexBuilder {
+    /// The index of a run that begins with the row `smallest`.
+    pub(super) fn new(smallest: &[u8]) -> Self {
+        Self {
+            slots: Vec::new(),
+            rows: smallest.to_vec(),
+        }
+    }
+
+    /// Adds the block at `offset` whose last version is `last`.
+    pub(super) fn push(&mut self, offset: u64, bytes: u32, checksum: u32, last: (&[u8], Lsn)) {
+        let (row, stamp) = last;
+        self.rows.extend_from_slice(row);
+        self.slots.push(IndexSlot {
+            offset: offset.into(),
+            bytes: bytes.into(),
+            checksum: checksum.into(),
+            stamp: stamp.get().into(),
+            row_end: (self.rows.len() as u64).into(),
+        });
+    }
+
+    /// How many blocks it has.
+    pub(super) fn blocks(&self) -> u64 {
+        self.slots.len() as u64
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        let mut bytes = self.slots.as_slice().as_bytes().to_vec();
+        bytes.extend_from_slice(&self.rows);
+        bytes
+    }
+}
+
+/// The index of an open run.
+#[derive(Debug)]
+pub(super) struct Index {
+    bytes: Bytes,
+    blocks: usize,
+    smallest_bytes: usize,
+}
+
+impl Index {
+    /// The index whose bytes are `bytes`, in a run with this footer.
+    pub(super) fn new(bytes: Bytes, footer: &Footer) -> Result<Self, Damage> {
+        let blocks = footer.blocks.get() as usize;
+        let slots = blocks.checked_mul(size_of::<IndexSlot>());
+        if slots.is_none_or(|slots| slots > bytes.len()) {
+            return Err(malformed("it is cut off"));
+        }
+        let index = Self {
+            bytes,
+            blocks,
+            smallest_bytes: footer.smallest_bytes.get() as usize,
+        };
+        index.validate(footer)?;
+        Ok(index)
+    }
+
+    pub(super) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// The block number `block`.
+    pub(super) fn slot(&self, block: usize) -> Option<&IndexSlot> {
+        self.slots().get(block)
+    }
+
+    /// The last version of the block number `block`.
+    pub(super) fn last(&self, block: usize) -> Option<(&[u8], Lsn)> {
+        let slot = self.slot(block)?;
+        let start = match block.checked_sub(1) {
+            Some(before) => self.slot(before)?.row_end.get() as usize,
+            None => self.smallest_bytes,
+        };
+        let row = self.rows().get(start..slot.row_end.get() as usize)?;
+        Some((row, Lsn::new(slot.stamp.get())))
+    }
+
+    /// The run's smallest row.
+    pub(super) fn smallest(&self) -> &[u8] {
+        self.rows().get(..self.smallest_bytes).unwrap_or_default()
+    }
+
+    /// The run's largest row.
+    pub(super) fn largest(&self) -> &[u8] {
+        let last = self
+            .blocks
+            .checked_sub(1)
+            .and_then(|block| self.last(block));
+        last.map(|(row, _)| row).unwrap_or_default()
+    }
+
+    /// The first block whose last version is at or behind `place`: their number, if there is none.
+    pub(super) fn find(&self, place: (&[u8], Lsn)) -> usize {
+        let (mut low, mut high) = (0, self.blocks);
+        while low < high {
+            let middle = low.midpoint(high);
+            match self.last(middle) {
+                Some(last) if version_order(last, place).is_lt() => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        low
+    }
+
+    fn slots(&self) -> &[IndexSlot] {
+        <[IndexSlot]>::ref_from_prefix_with_elems(&self.bytes, self.blocks)
+            .map(|(slots, _)| slots)
+            .unwrap_or_default()
+    }
+
+    fn rows(&self) -> &[u8] {
+        self.bytes
+            .get(self.blocks * size_of::<IndexSlot>()..)
+            .unwrap_or_default()
+    }
+
+    fn validate(&self, footer: &Footer) -> Result<(), Damage> {
+        if !ROW_BYTES.contains(&self.smallest().len()) {
+            return Err(malformed("the smallest row is too short or too long"));
+        }
+        let mut offset = HEAD_BYTES as u64;
+        let mut before = (self.smallest(), Lsn::MAX);
+        for block in 0..self.blocks {
+            let cut = malformed("a row is cut off");
+            let slot = self.slot(block).ok_or(cut)?;
+            let last = self.last(block).ok_or(cut)?;
+            if slot.offset.get() != offset {
+                return Err(malformed("the blocks do not follow each other"));
+            }
+            offset = offset.saturating_add(slot.bytes.get().into());
+            if !ROW_BYTES.contains(&last.0.len()) {
+                return Err(malformed("a row is too short or too long"));
+            }
+            if version_order(before, last).is_ge() {
+                return Err(malformed("its rows are out of order"));
+            }
+            before = last;
+        }
+        let rows_end = self
+            .blocks
+            .checked_sub(1)
+            .and_then(|last| self.slot(last))
+            .map(|slot| slot.row_end);
+        if rows_end.is_none_or(|end| end.get() != self.rows().len() as u64) {
+            return Err(malformed("there is something behind its last row"));
+        }
+        if offset != footer.filter_at.get() {
+            return Err(malformed("the blocks do not end where the filter starts"));
+        }
+        Ok(())
+    }
+}
+
+fn malformed(what: &'static str) -> Damage {
+    Damage::malformed(Section::Index, what)
+}

@@ -1,0 +1,734 @@
+//! The store against a model: a map from row to all its versions, under random commits, rotations,
+//! flushes, merges, manifests, crashes and reads at every LSN that may be read.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstone_base::disk::{Disk, DiskOp};
+use lockstone_base::{Lsn, RowKey, TableId};
+use lockstone_testkit::{SimDisk, Survivors};
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::Damage;
+use crate::version::{Replayed, Version};
+
+const UUID: u128 = 0x1234_5678_9abc_def0_0fed_cba9_8765_4321;
+const SALT: u64 = 0x5a17;
+
+fn row(number: u32) -> RowKey {
+    // Some rows share long prefixes, some are prefixes of others.
+    let key = match number % 4 {
+        0 => format!("{number:03}"),
+        1 => format!("{:03}\0suffix", number - 1),
+        2 => format!("{:03}\0suffix\0suffix", number - 2),
+        _ => "x".repeat(number as usize % 90),
+    };
+    RowKey::new(TableId(1 + number % 2), key.as_bytes())
+}
+
+fn value(stamp: u64, number: u32, bytes: usize) -> Bytes {
+    let mut value = format!("{stamp}/{number}/").into_bytes();
+    value.resize(value.len() + bytes, b'.');
+    Bytes::from(value)
+}
+
+/// The commits, and all versions that they wrote.
+#[derive(Debug, Clone, Default)]
+struct Model {
+    rows: BTreeMap<Bytes, BTreeMap<u64, Option<Bytes>>>,
+    tail: u64,
+}
+
+impl Model {
+    fn commit(&mut self, writes: &BTreeMap<RowKey, Option<Bytes>>, stamp: u64) {
+        assert!(stamp > self.tail);
+        self.tail = stamp;
+        for (row, value) in writes {
+            let versions = self.rows.entry(row.to_bytes()).or_default();
+            versions.insert(stamp, value.clone());
+        }
+    }
+
+    fn get(&self, row: &[u8], at: u64) -> Option<Bytes> {
+        let (_, value) = self.rows.get(row)?.range(..=at).next_back()?;
+        value.clone()
+    }
+
+    fn live(&self, at: u64) -> Vec<(Bytes, Bytes)> {
+        self.rows
+            .keys()
+            .filter_map(|row| Some((row.clone(), self.get(row, at)?)))
+            .collect()
+    }
+
+    /// What recovery would read from a log that reaches up to `tail`.
+    fn replayed(&self, above: u64, tail: u64) -> Vec<Memtable> {
+        let versions = self.rows.iter().flat_map(|(row, versions)| {
+            let row = RowKey::from_encoded(row.clone()).unwrap();
+            versions
+                .iter()
+                .filter(move |(stamp, _)| above < **stamp && **stamp <= tail)
+                .map(move |(stamp, value)| Replayed {
+                    row: row.clone(),
+                    stamp: Lsn::new(*stamp),
+                    value: value.clone(),
+                })
+        });
+        let (older, newer): (Vec<_>, Vec<_>) =
+            versions.partition(|version| version.stamp.get() <= above.midpoint(tail));
+        vec![
+            Memtable::replayed(older, Lsn::new(above.midpoint(tail))),
+            Memtable::replayed(newer, Lsn::new(tail)),
+        ]
+    }
+}
+
+#[derive(Debug)]
+struct Rig {
+    disk: Arc<SimDisk>,
+    store: Store,
+    manifest: Manifest,
+    model: Model,
+    durable: u64,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let disk = SimDisk::new(1);
+        let manifest = Manifest {
+            uuid: UUID,
+            salt: SALT,
+            generation: 1,
+            ..Manifest::default()
+        };
+        manifest.write(disk.as_ref()).unwrap();
+        let store = open(&disk, &manifest, Vec::new()).unwrap();
+        Self {
+            disk,
+            store,
+            manifest,
+            model: Model::default(),
+            durable: 0,
+        }
+    }
+
+    fn commit(&mut self, writes: &BTreeMap<RowKey, Option<Bytes>>) {
+        let stamp = self.model.tail + 1 + self.model.tail % 3;
+        let rows = writes
+            .iter()
+            .map(|(row, value)| (row.clone(), value.clone()));
+        let batch = WriteBatch::from_sorted(rows.collect());
+        self.store.apply(batch, Lsn::new(stamp));
+        self.model.commit(writes, stamp);
+    }
+
+    fn put(&mut self, number: u32, bytes: usize) {
+        let stamp = self.model.tail + 1 + self.model.tail % 3;
+        self.commit(&BTreeMap::from([(
+            row(number),
+            Some(value(stamp, number, bytes)),
+        )]));
+    }
+
+    fn delete(&mut self, number: u32) {
+        self.commit(&BTreeMap::from([(row(number), None)]));
+    }
+
+    fn rotate(&self) -> bool {
+        self.store.rotate(Lsn::new(self.model.tail))
+    }
+
+    fn flush(&mut self) -> Result<usize, StorageError> {
+        self.durable = self.model.tail;
+        self.store.flush(Lsn::new(self.durable))
+    }
+
+    fn next_manifest(&self) -> Manifest {
+        let part = self.store.part();
+        Manifest {
+            generation: self.manifest.generation + 1,
+            durable: Lsn::new(self.durable).max(part.flushed_through),
+            flushed_through: part.flushed_through,
+            next_run: part.next_run,
+            runs: part.runs,
+            ..self.manifest.clone()
+        }
+    }
+
+    fn write_manifest(&mut self) -> Result<(), StorageError> {
+        // A failed try may have taken force: the next one is above it.
+        let next = self.next_manifest();
+        self.manifest.generation = next.generation;
+        next.write(self.disk.as_ref())?;
+        self.manifest = next;
+        self.store.manifest_written(&self.manifest)?;
+        Ok(())
+    }
+
+    /// A whole checkpoint.
+    fn checkpoint(&mut self) {
+        self.rotate();
+        self.flush().unwrap();
+        self.write_manifest().unwrap();
+    }
+
+    /// Opens what `disk` holds, with a log that reaches up to `tail`.
+    fn reopened(&self, disk: Arc<SimDisk>, tail: u64) -> Self {
+        let manifest = Manifest::read_newest(disk.as_ref()).unwrap().unwrap();
+        let names = disk.names();
+        let replayed = self.model.replayed(manifest.flushed_through.get(), tail);
+        let store = open(&disk, &manifest, replayed).unwrap();
+        store.sweep(&names).unwrap();
+        let mut model = self.model.clone();
+        for versions in model.rows.values_mut() {
+            versions.retain(|stamp, _| *stamp <= tail);
+        }
+        model.tail = tail;
+        Self {
+            disk,
+            store,
+            manifest,
+            model,
+            durable: tail,
+        }
+    }
+
+    fn assert_readable(&self) {
+        let sources = self.store.sources();
+        let tail = self.model.tail;
+        let horizon = sources.drop_horizon().get().min(tail);
+        for at in [
+            horizon,
+            horizon.midpoint(tail),
+            tail.saturating_sub(1).max(horizon),
+            tail,
+        ] {
+            self.assert_reads(&sources, at);
+        }
+    }
+
+    fn assert_reads(&self, sources: &Arc<Sources>, at: u64) {
+        let want = self.model.live(at);
+        for row in self.model.rows.keys() {
+            let got = sources.get(row, Lsn::new(at)).unwrap();
+            let got = got.and_then(|version| version.value);
+            assert_eq!(got, self.model.get(row, at), "row {row:?} at {at}");
+        }
+        let all = || sources.scan((Bound::Unbounded, Bound::Unbounded), Lsn::new(at));
+        assert_eq!(rows(all()), want, "forwards at {at}");
+        let mut backward = rows(all().rev());
+        backward.reverse();
+        assert_eq!(backward, want, "backwards at {at}");
+        assert_eq!(from_both_ends(all(), at), want, "from both ends at {at}");
+        let middle = want.len() / 3..(want.len() * 2).div_ceil(3);
+        if let (Some(low), Some(high)) = (want.get(middle.start), want.get(middle.end)) {
+            let range = (
+                Bound::Excluded(low.0.clone()),
+                Bound::Included(high.0.clone()),
+            );
+            let part = &want[middle.start + 1..=middle.end];
+            assert_eq!(rows(sources.scan(range.clone(), Lsn::new(at))), part);
+            assert_eq!(from_both_ends(sources.scan(range, Lsn::new(at)), at), part);
+            let range = (
+                Bound::Included(low.0.clone()),
+                Bound::Excluded(high.0.clone()),
+            );
+            let part = &want[middle];
+            assert_eq!(rows(sources.scan(range.clone(), Lsn::new(at))), part);
+            assert_eq!(from_both_ends(sources.scan(range, Lsn::new(at)), at), part);
+        }
+    }
+}
+
+fn open(
+    disk: &Arc<SimDisk>,
+    manifest: &Manifest,
+    replayed: Vec<Memtable>,
+) -> Result<Store, StorageError> {
+    let disk: Arc<dyn Disk> = Arc::clone(disk) as Arc<dyn Disk>;
+    Store::open(disk, StoreConfig { runs_max: 2 }, manifest, replayed)
+}
+
+type Item = Result<(Bytes, Version), StorageError>;
+
+fn rows(scan: impl Iterator<Item = Item>) -> Vec<(Bytes, Bytes)> {
+    scan.map(|item| {
+        item.map(|(row, version)| (row, version.value.unwrap()))
+            .unwrap()
+    })
+    .collect()
+}
+
+fn from_both_ends(
+    mut scan: impl DoubleEndedIterator<Item = Item>,
+    seed: u64,
+) -> Vec<(Bytes, Bytes)> {
+    let (mut front, mut back) = (Vec::new(), Vec::new());
+    let mut draw = seed;
+    loop {
+        draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let (end, item) = if draw >> 62 == 0 {
+            (&mut back, scan.next_back())
+        } else {
+            (&mut front, scan.next())
+        };
+        match item {
+            Some(item) => end.extend(rows([item].into_iter())),
+            None => break,
+        }
+    }
+    assert!(scan.next().is_none() && scan.next_back().is_none());
+    back.reverse();
+    front.append(&mut back);
+    front
+}
+
+#[derive(Debug, Clone)]
+enum Action {
+    Commit(BTreeMap<u32, Option<usize>>),
+    CommitMany {
+        from: u32,
+        count: u32,
+        delete_each: u32,
+    },
+    Rotate,
+    Flush {
+        durable_back: u64,
+    },
+    Merge {
+        horizon_back: u64,
+    },
+    Manifest,
+    Reopen {
+        lost: u64,
+        kept: bool,
+    },
+    Read,
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let bytes = prop_oneof![8 => 0..40_usize, 1 => 3000..9000_usize];
+    let writes = prop::collection::btree_map(0..300_u32, prop::option::weighted(0.7, bytes), 1..12);
+    prop_oneof![
+        8 => writes.prop_map(Action::Commit),
+        2 => (0..200_u32, 65..150_u32, 1..9_u32)
+            .prop_map(|(from, count, delete_each)| Action::CommitMany { from, count, delete_each }),
+        3 => Just(Action::Rotate),
+        3 => (0..9_u64).prop_map(|durable_back| Action::Flush { durable_back }),
+        2 => (0..20_u64).prop_map(|horizon_back| Action::Merge { horizon_back }),
+        3 => Just(Action::Manifest),
+        1 => (0..9_u64, any::<bool>()).prop_map(|(lost, kept)| Action::Reopen { lost, kept }),
+        2 => Just(Action::Read),
+    ]
+}
+
+fn perform(rig: &mut Rig, action: &Action) {
+    match action {
+        Action::Commit(writes) => {
+            let stamp = rig.model.tail + 1;
+            let writes = writes
+                .iter()
+                .map(|(n, bytes)| (row(*n), bytes.map(|bytes| value(stamp, *n, bytes))))
+                .collect();
+            rig.commit(&writes);
+        }
+        Action::CommitMany {
+            from,
+            count,
+            delete_each,
+        } => {
+            let stamp = rig.model.tail + 1;
+            let writes = (*from..from + count)
+                .map(|n| (row(n), (n % delete_each != 0).then(|| value(stamp, n, 9))))
+                .collect();
+            rig.commit(&writes);
+        }
+        Action::Rotate => {
+            rig.rotate();
+        }
+        Action::Flush { durable_back } => {
+            rig.durable = rig
+                .durable
+                .max(rig.model.tail.saturating_sub(*durable_back));
+            rig.store.flush(Lsn::new(rig.durable)).unwrap();
+            assert!(rig.store.flushed_through() <= Lsn::new(rig.durable), "S1");
+        }
+        Action::Merge { horizon_back } => {
+            let before = rig.store.sources();
+            let horizon = rig.durable.saturating_sub(*horizon_back);
+            let merged = rig.store.merge(Lsn::new(horizon)).unwrap();
+            if !merged {
+                assert_eq!(before.drop_horizon(), rig.store.sources().drop_horizon());
+            }
+            // Whoever took the list before still reads from it.
+            let horizon = before.drop_horizon().get().min(rig.model.tail);
+            rig.assert_reads(&before, horizon);
+        }
+        Action::Manifest => rig.write_manifest().unwrap(),
+        Action::Reopen { lost, kept } => {
+            let survivors = if *kept {
+                Survivors::All
+            } else {
+                Survivors::None
+            };
+            let disk = rig.disk.after_crash(rig.disk.io_count(), &survivors);
+            let tail = rig.durable.max(rig.model.tail.saturating_sub(*lost));
+            *rig = rig.reopened(disk, tail);
+        }
+        Action::Read => rig.assert_readable(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300,
+        failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_store_agrees_with_a_map(actions in prop::collection::vec(action(), 1..60)) {
+        let mut rig = Rig::new();
+        for action in &actions {
+            perform(&mut rig, action);
+        }
+        rig.assert_readable();
+        assert!(rig.store.check().findings.is_empty());
+    }
+}
+
+/// A rig with three listed runs, in which rows were changed and deleted.
+fn rig_with_runs() -> Rig {
+    let mut rig = Rig::new();
+    for round in 0..3 {
+        for n in 0..60 {
+            rig.put(n * 5 % 61, 200);
+        }
+        rig.delete(7 + round);
+        rig.checkpoint();
+    }
+    assert_eq!(rig.store.runs().len(), 3);
+    rig
+}
+
+#[test]
+fn a_full_merge_drops_what_nobody_can_see() {
+    let mut rig = rig_with_runs();
+    let horizon = rig.model.tail;
+    assert!(rig.store.merge(Lsn::new(horizon)).unwrap());
+    let runs = rig.store.runs();
+    assert_eq!(runs.len(), 1);
+    assert_eq!(
+        runs[0].versions,
+        rig.model.live(horizon).len() as u64,
+        "one version of each live row"
+    );
+    assert_eq!(rig.store.sources().drop_horizon(), Lsn::new(horizon), "W7");
+    rig.assert_readable();
+    rig.write_manifest().unwrap();
+    rig.assert_readable();
+    let check = rig.store.check();
+    assert!(check.findings.is_empty() && check.versions == runs[0].versions);
+}
+
+#[test]
+fn a_merge_keeps_every_version_above_the_horizon() {
+    let rig = rig_with_runs();
+    let all: usize = rig.model.rows.values().map(BTreeMap::len).sum();
+    assert!(rig.store.merge(Lsn::ZERO).unwrap());
+    assert_eq!(rig.store.runs()[0].versions, all as u64);
+    for at in 0..=rig.model.tail {
+        rig.assert_reads(&rig.store.sources(), at);
+    }
+}
+
+#[test]
+fn a_merge_that_leaves_nothing_leaves_no_run() {
+    let mut rig = Rig::new();
+    rig.put(1, 1);
+    rig.checkpoint();
+    rig.put(2, 1);
+    rig.checkpoint();
+    for n in [1, 2] {
+        rig.delete(n);
+    }
+    rig.checkpoint();
+    assert!(rig.store.merge(Lsn::new(rig.model.tail)).unwrap());
+    assert!(rig.store.runs().is_empty());
+    rig.write_manifest().unwrap();
+    assert!(!rig.disk.names().iter().any(|name| name.starts_with("run-")));
+    let reopened = rig.reopened(rig.disk.after_kill(rig.disk.io_count()), rig.model.tail);
+    reopened.assert_readable();
+}
+
+#[test]
+fn a_merge_takes_only_runs_that_a_durable_manifest_lists() {
+    let mut rig = Rig::new();
+    for n in 0..4 {
+        rig.put(n, 1);
+        rig.rotate();
+        rig.flush().unwrap();
+    }
+    assert!(
+        !rig.store.merge(Lsn::new(rig.model.tail)).unwrap(),
+        "S2: none is listed"
+    );
+    rig.write_manifest().unwrap();
+    rig.delete(0);
+    rig.rotate();
+    rig.flush().unwrap();
+    assert!(rig.store.merge(Lsn::new(rig.model.tail)).unwrap());
+    assert_eq!(rig.store.runs().len(), 2, "S2: the last one stays as it is");
+    rig.assert_readable();
+}
+
+#[test]
+fn a_flush_waits_until_the_memtable_is_durable() {
+    let mut rig = Rig::new();
+    rig.put(1, 1);
+    let first = rig.model.tail;
+    rig.rotate();
+    rig.put(2, 1);
+    rig.rotate();
+    assert_eq!(rig.store.flush(Lsn::new(first - 1)).unwrap(), 0);
+    assert_eq!(rig.store.flush(Lsn::new(first)).unwrap(), 1);
+    assert_eq!(rig.store.flushed_through(), Lsn::new(first), "S1");
+    assert_eq!(rig.flush().unwrap(), 1);
+    assert_eq!(rig.store.flushed_through(), Lsn::new(rig.model.tail));
+    assert_eq!(rig.store.memory_bytes(), 0);
+}
+
+#[test]
+fn commits_without_writes_move_the_flush_position() {
+    let mut rig = Rig::new();
+    rig.put(1, 1);
+    rig.checkpoint();
+    // The tail moves to 50 without a version, then to 60 with one that is not sealed.
+    assert!(!rig.store.rotate(Lsn::new(50)));
+    rig.store
+        .apply(WriteBatch::from_sorted(vec![(row(2), None)]), Lsn::new(60));
+    assert_eq!(rig.store.flush(Lsn::new(40)).unwrap(), 0);
+    assert_eq!(
+        rig.store.flushed_through(),
+        Lsn::new(40),
+        "S1: not beyond what is durable"
+    );
+    rig.store.flush(Lsn::new(70)).unwrap();
+    assert_eq!(
+        rig.store.flushed_through(),
+        Lsn::new(50),
+        "S1: the version at 60 is not in a run"
+    );
+}
+
+#[test]
+fn replaced_runs_stay_until_a_manifest_does_without_them() {
+    let mut rig = rig_with_runs();
+    let old = rig.store.runs();
+    let names = || rig.disk.names();
+    assert!(rig.store.merge(Lsn::new(rig.model.tail)).unwrap());
+    for run in &old {
+        assert!(names().contains(&file_name::run(run.number)), "S6");
+    }
+    assert_eq!(rig.store.orphans(&names()), Vec::<String>::new());
+    let sources = rig.store.sources();
+    rig.write_manifest().unwrap();
+    for run in &old {
+        assert!(
+            !rig.disk.names().contains(&file_name::run(run.number)),
+            "S6"
+        );
+    }
+    rig.assert_reads(&sources, rig.model.tail);
+}
+
+#[test]
+fn orphans_are_swept_and_nothing_else() {
+    let mut rig = rig_with_runs();
+    rig.put(3, 3);
+    rig.rotate();
+    rig.flush().unwrap();
+    let unlisted = file_name::run(rig.store.runs()[0].number);
+    let disk = rig.disk.after_kill(rig.disk.io_count());
+    for name in [
+        "manifest-00000000000000ff.tmp",
+        "lock",
+        "other.tmp",
+        "log-0000000000000000",
+    ] {
+        disk.write_file(name, b"whatever");
+    }
+    let names = disk.names();
+    let manifest = Manifest::read_newest(disk.as_ref()).unwrap().unwrap();
+    let replayed = rig
+        .model
+        .replayed(manifest.flushed_through.get(), rig.model.tail);
+    let store = open(&disk, &manifest, replayed).unwrap();
+    assert_eq!(
+        store.orphans(&names),
+        ["manifest-00000000000000ff.tmp", &unlisted]
+    );
+    assert!(
+        store.part().next_run > rig.store.runs()[0].number,
+        "no number is given twice"
+    );
+    store.rotate(Lsn::new(rig.model.tail));
+    store.flush(Lsn::new(rig.model.tail)).unwrap();
+    let young = store.runs();
+    assert_eq!(store.sweep(&names).unwrap(), 2);
+    let after = disk.names();
+    assert!(!after.contains(&unlisted) && after.contains(&"other.tmp".to_owned()));
+    assert!(
+        store.orphans(&after).is_empty(),
+        "S6: files made since the open are safe"
+    );
+    for run in young {
+        assert!(after.contains(&file_name::run(run.number)));
+    }
+}
+
+#[test]
+fn every_crash_in_two_checkpoints_and_a_merge_recovers() {
+    let mut rig = rig_with_runs();
+    let from = rig.disk.io_count();
+    let mut states = vec![rig.model.clone()];
+    rig.put(1, 5000);
+    rig.checkpoint();
+    states.push(rig.model.clone());
+    assert!(rig.store.merge(Lsn::new(rig.model.tail)).unwrap());
+    rig.write_manifest().unwrap();
+    let mut crashes = 0;
+    for moment in from..=rig.disk.io_count() {
+        for survivors in Survivors::enumerate(rig.disk.unsynced(moment), 8) {
+            let disk = rig.disk.after_crash(moment, &survivors);
+            let manifest = Manifest::read_newest(disk.as_ref()).unwrap().unwrap();
+            let tail = rig.model.tail.max(manifest.flushed_through.get());
+            let reopened = rig.reopened(disk, tail);
+            reopened.assert_reads(&reopened.store.sources(), tail);
+            crashes += 1;
+        }
+    }
+    assert!(crashes > 500, "{crashes}");
+}
+
+#[test]
+fn every_failing_call_leaves_a_store_that_can_try_again() {
+    let plan = |rig: &mut Rig| -> Result<(), StorageError> {
+        rig.rotate();
+        rig.flush()?;
+        rig.write_manifest()?;
+        rig.store.merge(Lsn::new(rig.model.tail))?;
+        rig.write_manifest()
+    };
+    let mut calls = rig_with_runs();
+    let from = calls.disk.io_count();
+    calls.put(1, 9000);
+    plan(&mut calls).unwrap();
+    let count = calls.disk.io_count();
+    for failing in from + 1..=count {
+        for kind in [ErrorKind::StorageFull, ErrorKind::Other] {
+            let mut rig = rig_with_runs();
+            rig.put(1, 9000);
+            rig.disk.fail_once(failing, kind);
+            let failed = plan(&mut rig);
+            assert_eq!(rig.disk.faults_fired(), 1, "call {failing}");
+            // Removing what is no longer needed may fail unnoticed.
+            assert!(
+                failed.is_err() || rig.disk.describe(failing).contains("remove"),
+                "{failing}"
+            );
+            rig.assert_reads(&rig.store.sources(), rig.model.tail);
+            let disk = rig.disk.after_crash(rig.disk.io_count(), &Survivors::None);
+            rig.reopened(disk, rig.model.tail).assert_readable();
+            plan(&mut rig).unwrap();
+            rig.assert_readable();
+            let disk = rig.disk.after_crash(rig.disk.io_count(), &Survivors::None);
+            rig.reopened(disk, rig.model.tail).assert_readable();
+        }
+    }
+}
+
+#[test]
+fn a_run_that_cannot_be_read_is_an_error_and_no_older_answer() {
+    let rig = rig_with_runs();
+    let newest = file_name::run(rig.store.runs()[0].number);
+    let disk = rig.disk.after_kill(rig.disk.io_count());
+    let store = open(&disk, &rig.manifest, Vec::new()).unwrap();
+    disk.fail_matching(DiskOp::Read, &newest, ErrorKind::Other);
+    let error = store
+        .sources()
+        .get(row(5).as_bytes(), Lsn::new(rig.model.tail))
+        .unwrap_err();
+    assert!(matches!(error, StorageError::Disk(_)), "F6: {error}");
+    disk.clear_faults();
+    store
+        .sources()
+        .get(row(5).as_bytes(), Lsn::new(rig.model.tail))
+        .unwrap()
+        .unwrap();
+}
+
+#[test]
+fn missing_swapped_and_foreign_runs_are_refused() {
+    let rig = rig_with_runs();
+    let runs = rig.store.runs();
+    let (newest, oldest) = (
+        file_name::run(runs[0].number),
+        file_name::run(runs[2].number),
+    );
+    let refused = |disk: &Arc<SimDisk>, manifest: &Manifest| match open(disk, manifest, Vec::new())
+    {
+        Err(StorageError::Corrupt { file, what, .. }) => {
+            assert_eq!(file, disk.path(&newest));
+            what
+        }
+        other => panic!("{other:?}"),
+    };
+    let crashed = || rig.disk.after_kill(rig.disk.io_count());
+    let disk = crashed();
+    disk.remove_file(&newest);
+    assert_eq!(refused(&disk, &rig.manifest), Damage::Missing);
+    let disk = crashed();
+    disk.truncate(&newest, runs[0].bytes - 1);
+    assert!(matches!(
+        refused(&disk, &rig.manifest),
+        Damage::Length { .. }
+    ));
+    // Of the same length, as the manifest has it: only what is in it tells.
+    let disk = crashed();
+    disk.write_file(&newest, &disk.read_file(&oldest));
+    let mut manifest = rig.manifest.clone();
+    manifest.runs[0].bytes = runs[2].bytes;
+    assert_eq!(refused(&disk, &manifest), Damage::Swapped);
+    let foreign = Manifest {
+        uuid: 7,
+        ..rig.manifest.clone()
+    };
+    assert_eq!(refused(&crashed(), &foreign), Damage::Foreign);
+    let salted = Manifest {
+        salt: 7,
+        ..rig.manifest.clone()
+    };
+    assert!(matches!(refused(&crashed(), &salted), Damage::Checksum(_)));
+    let mut stale = rig.manifest.clone();
+    stale.runs[0].checksum ^= 1;
+    assert_eq!(refused(&crashed(), &stale), Damage::Swapped, "F13");
+}
+
+#[test]
+fn a_reader_keeps_its_list_through_everything() {
+    let mut rig = rig_with_runs();
+    let (sources, tail) = (rig.store.sources(), rig.model.tail);
+    let want = rig.model.live(tail);
+    let mut scan = sources.scan((Bound::Unbounded, Bound::Unbounded), Lsn::new(tail));
+    let mut got = rows(scan.by_ref().take(10));
+    for n in 0..200 {
+        rig.put(n, 50);
+    }
+    rig.checkpoint();
+    rig.store.merge(Lsn::new(rig.model.tail)).unwrap();
+    rig.write_manifest().unwrap();
+    got.extend(rows(scan));
+    assert_eq!(got, want);
+}
