@@ -1,1 +1,57 @@
-//! placeholder
+//! Lockstone: an embedded, durable, transactional key-value engine in which a row lock is a record on
+//! disk.
+//!
+//! Open a [`Database`], create [`Table`]s, and work in [`Transaction`]s: they lock rows, read, write, and
+//! commit all or nothing. Every lock and every uncommitted write is a provisional record in the log that
+//! carries its transaction's id and priority; after a crash the locks of whoever was in flight are void,
+//! and [`Database::recovery_report`] says who that was.
+//!
+//! `ARCHITECTURE.md` tells the life of a write and the life of a crash. The write path is one file,
+//! `src/write_path.rs`.
+//!
+//! Modules, lowest first: a module uses only what stands above it in this list.
+#![forbid(unsafe_code)]
+
+mod error;
+mod key_value;
+mod key_range;
+mod options;
+mod parker;
+mod write_set;
+mod snapshots;
+mod watermarks;
+mod catalog;
+mod counters;
+mod requests;
+mod live;
+mod engine;
+mod txn_state;
+mod checkpoint;
+mod write_path;
+mod background;
+mod closing;
+mod opening;
+mod table;
+mod range;
+mod listing;
+mod snapshot;
+mod range_for;
+mod transaction;
+mod database;
+pub mod inspect;
+
+pub use database::Database;
+pub use engine::Ports;
+pub use error::{Cycle, CycleWait, Error, Holder, Outcome, Result, RowName};
+pub use key_range::KeyRange;
+pub use key_value::{Key, Value};
+pub use listing::{CheckReport, Info, LockInfo, LockInfoState, LockKind, Stats, TransactionInfo};
+pub use lockstone_base::limits::{BUFFERED_MS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+pub use lockstone_base::{FencingToken, InvalidTxnId, LockMode, Lsn, Priority, Rank, TxnId};
+pub use lockstone_recovery::{InFlight, RecoveryReport, Resolution, TornTail};
+pub use options::{Durability, OnConflict, Options, TxnOptions};
+pub use range::Range;
+pub use range_for::RangeFor;
+pub use snapshot::Snapshot;
+pub use table::Table;
+pub use transaction::{Savepoint, Transaction};

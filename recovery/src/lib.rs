@@ -1,1 +1,22 @@
-//! placeholder
+//! What a crash leaves, and what opening makes of it: analysis, replay, resolution, report.
+//!
+//! [`recover`] turns a directory into a log and a store that can be used; [`Inspection`] looks at one
+//! without changing it; [`record`] is what the log's records mean, for the writer and the reader alike.
+//!
+//! Modules, lowest first: a module uses only what stands above it in this list.
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod record;
+mod report;
+pub mod directory;
+pub mod analysis;
+mod recover;
+mod inspect;
+
+pub use error::RecoveryError;
+pub use inspect::{DeadLock, DumpSink, Inspection};
+pub use lockstone_storage::StoreCheck;
+pub use lockstone_wal::FrameInfo;
+pub use recover::{Config, Identity, Recovered, recover};
+pub use report::{InFlight, RecoveryReport, Resolution, TornTail};

@@ -19,6 +19,9 @@ pub enum WalError {
     /// [`WalError::Poisoned`].
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// The log was closed; nothing of this call was written.
+    #[error("the log is closed")]
+    Closed,
     /// A log write or sync has failed, or the engine has poisoned the log: nothing is acknowledged
     /// any more (W11). Reopening recovers from the log.
     #[error("the log is poisoned: a write or sync failed; reopen to recover")]

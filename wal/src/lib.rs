@@ -34,3 +34,6 @@ pub use segment::Access;
 pub use segments::Segments;
 pub use staging::Appended;
 pub use visit::{FrameInfo, LogScan, LogVisitor, ScanOptions, ScannedRecord, TornTail};
+
+/// The newest format of segments and frames that is understood here.
+pub const FORMAT_VERSION: u32 = format::SEGMENT_VERSION;

@@ -22,7 +22,7 @@ use crate::flush::Flush;
 use crate::format::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, SegmentStamp};
 use crate::hold::Hold;
 use crate::open_frame::{Record, SealedFrame, record_room};
-use crate::progress::{Progress, Turn};
+use crate::progress::{Lead, Progress, Turn};
 use crate::rooms::{Promise, Room, Rooms};
 use crate::segment::{Access, POSITION_MAX};
 use crate::segments::Segments;
@@ -308,6 +308,25 @@ impl Log {
         self.rooms.wake_all();
     }
 
+    /// Writes nothing more, and lets others have the segments. What was appended and not waited for is
+    /// lost; what is durable stays so.
+    pub fn close(&self) {
+        let _lead = self.lead_or_fail();
+        self.progress.close();
+        self.rooms.wake_all();
+        self.shelf.lock().unlock();
+    }
+
+    /// The lead, so that no write is in flight; nothing if the log has failed, which writes no more.
+    fn lead_or_fail(&self) -> Option<Lead<'_>> {
+        while self.progress.check().is_ok() {
+            if let Turn::Lead(lead) = self.progress.wait(Lsn::MAX) {
+                return Some(lead);
+            }
+        }
+        None
+    }
+
     fn check_length(&self, bytes: usize) -> Result<(), WalError> {
         let max = self.record_bytes_max;
         if bytes > max {
@@ -349,7 +368,7 @@ impl Log {
             Shortage::Buffer => self.wait_durable(durable.plus(1)),
             Shortage::Segment => self.ready_segment(&mut self.shelf.lock()),
             Shortage::Rooms => {
-                self.rooms.wait_for_less(promised, || self.is_poisoned());
+                self.rooms.wait_for_less(promised, || self.progress.check().is_err());
                 Ok(())
             }
         }

@@ -60,6 +60,7 @@ struct Waiter {
 pub(crate) struct Progress {
     durable: AtomicU64,
     poisoned: AtomicBool,
+    closed: AtomicBool,
     /// Changed only with `waiters` held; read without it as a hint.
     is_led: AtomicBool,
     /// By arrival.
@@ -85,6 +86,7 @@ impl Progress {
         Self {
             durable: AtomicU64::new(durable.get()),
             poisoned: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             is_led: AtomicBool::new(false),
             waiters: Mutex::new(Vec::new()),
         }
@@ -109,12 +111,25 @@ impl Progress {
         if self.is_poisoned() {
             return Err(WalError::Poisoned);
         }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(WalError::Closed);
+        }
         Ok(())
     }
 
     /// For good: every waiter wakes to find it (W11).
     pub(crate) fn poison(&self) {
         self.poisoned.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// For good: nothing more is written.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
         let waiters = std::mem::take(&mut *self.waiters.lock());
         for waiter in waiters {
             waiter.bed.wake();
@@ -124,8 +139,11 @@ impl Progress {
     /// Whether `end` has become durable.
     pub(crate) fn has_reached(&self, end: Lsn) -> Result<bool, WalError> {
         let reached = self.durable() >= end;
-        self.check()?;
-        Ok(reached)
+        match self.check() {
+            // What is on the device stays there, whoever has closed the log meanwhile.
+            Err(WalError::Closed) if reached => Ok(true),
+            checked => checked.map(|()| reached),
+        }
     }
 
     /// The lead, if nobody has it.
@@ -166,13 +184,13 @@ impl Progress {
     }
 
     fn is_done(&self, end: Lsn) -> bool {
-        self.durable() >= end || self.is_poisoned()
+        self.durable() >= end || self.check().is_err()
     }
 
     /// With `waiters` held.
     fn take_lead(&self) -> Option<Lead<'_>> {
         let was_led = self.is_led.swap(true, Ordering::AcqRel);
-        (!was_led).then_some(Lead(self))
+        (!was_led).then(|| Lead(self))
     }
 
     fn hand_on(&self) {

@@ -73,6 +73,15 @@ impl Shelf {
         self.has_spare
     }
 
+    /// Lets others have the segments. Nothing may be written any more.
+    pub(crate) fn unlock(&self) {
+        for segment in &self.named {
+            if let Err(error) = segment.file.unlock() {
+                tracing::warn!(%error, "a log segment stays locked until its file is closed");
+            }
+        }
+    }
+
     /// Makes the spare the segment behind the highest one. After an error the log's directory is in an
     /// unknown state: poison.
     pub(crate) fn ready_next(&mut self) -> Result<Arc<Segment>, WalError> {

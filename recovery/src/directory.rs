@@ -1,0 +1,128 @@
+//! The database's directory as a whole: whose it is, and whether it is a database at all.
+//!
+//! 1. F16: one opener at a time, by `flock` on the lock file: another process, another handle of this
+//!    one, a symbolic link or a hard link to the directory all meet the same lock.
+//! 2. F17: a dead process's lock may be released late, so the lock is retried for a quarter of a second.
+//! 3. A directory that holds other people's files is refused before anything is created in it.
+//!
+//! Crash: the kernel releases the lock; the file stays, and its content means nothing without the lock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockstone_base::clock::Clock;
+use lockstone_base::disk::{Disk, DiskFile, FileLock, OpenMode};
+
+use crate::error::RecoveryError;
+
+/// The lock file's name.
+pub const LOCK_FILE: &str = "lock";
+
+/// Behind the name of a file that is still being written.
+const UNFINISHED: &str = ".tmp";
+const RETRY_FOR: Duration = Duration::from_millis(250);
+const RETRY_EVERY: Duration = Duration::from_millis(5);
+/// A process id in decimal, and a line end.
+const LOCK_FILE_BYTES_MAX: usize = 16;
+
+/// What a directory holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing of weight: a database may be created here.
+    Empty,
+    /// A database.
+    Database,
+}
+
+/// Decides what the directory holds, from its names alone.
+///
+/// # Errors
+/// [`RecoveryError::NotADatabase`] for other people's files; [`RecoveryError::Missing`] if log or runs
+/// are there without a manifest.
+pub fn content(disk: &dyn Disk) -> Result<Content, RecoveryError> {
+    let names = disk.list()?;
+    let unfinished = |name: &str| name.strip_suffix(UNFINISHED).is_some();
+    let any = |prefix: &str| {
+        names
+            .iter()
+            .any(|name| name.starts_with(prefix) && !unfinished(name))
+    };
+    if any("manifest-") {
+        return Ok(Content::Database);
+    }
+    if any("wal-") || any("run-") {
+        let why = "there are log or run files, and every database has a manifest";
+        return Err(RecoveryError::Missing {
+            file: disk.path("manifest-*"),
+            why,
+        });
+    }
+    if names
+        .iter()
+        .all(|name| name == LOCK_FILE || unfinished(name))
+    {
+        return Ok(Content::Empty);
+    }
+    Err(RecoveryError::NotADatabase {
+        path: disk.path(""),
+        why: "the directory holds other files and no manifest",
+    })
+}
+
+/// The right to a directory, until it is dropped.
+#[derive(Debug)]
+pub struct DirectoryLock(#[expect(dead_code, reason = "held for its lock")] Arc<dyn DiskFile>);
+
+impl DirectoryLock {
+    /// Takes the directory for this opener alone, and writes down who it is.
+    ///
+    /// # Errors
+    /// [`RecoveryError::Locked`] after a quarter of a second if someone else has it.
+    pub fn exclusive(disk: &dyn Disk, clock: &dyn Clock) -> Result<Self, RecoveryError> {
+        let file = match disk.open(LOCK_FILE, OpenMode::ReadWrite) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                disk.open(LOCK_FILE, OpenMode::CreateNew)?
+            }
+            opened => opened?,
+        };
+        acquire(disk, clock, &*file, FileLock::Exclusive)?;
+        file.set_len(0)?;
+        file.write_at(0, format!("{}\n", std::process::id()).as_bytes())?;
+        Ok(Self(file))
+    }
+
+    /// Keeps writers out while the directory is inspected; changes nothing.
+    ///
+    /// # Errors
+    /// [`RecoveryError::Locked`], with the owner's process id, if the database is open.
+    pub fn shared(disk: &dyn Disk, clock: &dyn Clock) -> Result<Self, RecoveryError> {
+        let file = disk.open(LOCK_FILE, OpenMode::Read)?;
+        acquire(disk, clock, &*file, FileLock::Shared)?;
+        Ok(Self(file))
+    }
+}
+
+fn acquire(
+    disk: &dyn Disk,
+    clock: &dyn Clock,
+    file: &dyn DiskFile,
+    lock: FileLock,
+) -> Result<(), RecoveryError> {
+    let give_up = clock.now() + RETRY_FOR;
+    while !file.try_lock(lock)? {
+        if clock.now() >= give_up {
+            return Err(RecoveryError::Locked {
+                path: disk.path(""),
+                pid: owner_pid(file),
+            });
+        }
+        clock.sleep(RETRY_EVERY);
+    }
+    Ok(())
+}
+
+fn owner_pid(file: &dyn DiskFile) -> Option<u32> {
+    let mut text = [0; LOCK_FILE_BYTES_MAX];
+    let count = file.read_at(0, &mut text).ok()?;
+    str::from_utf8(text.get(..count)?).ok()?.trim().parse().ok()
+}

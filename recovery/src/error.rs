@@ -1,0 +1,47 @@
+//! Why a directory could not be opened or inspected.
+
+use std::path::PathBuf;
+
+use lockstone_base::disk::DiskError;
+use lockstone_storage::StorageError;
+use lockstone_wal::WalError;
+use thiserror::Error;
+
+/// Why a directory could not be opened or inspected. Nothing was changed that recovery reads.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RecoveryError {
+    /// The path holds something else than a database.
+    #[error("{} is not a Lockstone database: {why}", path.display())]
+    NotADatabase {
+        /// The path.
+        path: PathBuf,
+        /// What was found there.
+        why: &'static str,
+    },
+    /// Another process, or another handle of this one, has it open.
+    #[error("{} is in use by process {pid:?}", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The process that has it open, if its lock file says so.
+        pid: Option<u32>,
+    },
+    /// A file that must be there is not.
+    #[error("{} is missing: {why}", file.display())]
+    Missing {
+        /// The file, or the directory that lacks one.
+        file: PathBuf,
+        /// What says that it must be there.
+        why: &'static str,
+    },
+    /// The log refused.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// The store refused.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The kernel refused a call.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}

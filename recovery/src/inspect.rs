@@ -1,0 +1,177 @@
+//! A directory seen without the engine: nothing in it is changed.
+//!
+//! Called by the program's `check`, `locks` and `wal dump`. Takes the directory's lock shared, so a
+//! database in use is refused with its owner's process id, and does what recovery does up to the point
+//! where that would write.
+
+use std::sync::Arc;
+
+use lockstone_base::clock::Clock;
+use lockstone_base::disk::Disk;
+use lockstone_base::{LockMode, Lsn, RowKey, TxnId};
+use lockstone_storage::{Manifest, Store, StoreCheck, StoreConfig};
+use lockstone_wal::{Access, FrameInfo, LogVisitor, ScannedRecord, Segments, VisitError};
+
+use crate::analysis::Analysis;
+use crate::directory::{self, Content, DirectoryLock};
+use crate::error::RecoveryError;
+use crate::record::{Body, Context, Tag};
+use crate::recover::{report, scan_options};
+use crate::report::RecoveryReport;
+
+/// A directory that is held still while it is looked at.
+#[derive(Debug)]
+pub struct Inspection {
+    disk: Arc<dyn Disk>,
+    manifest: Manifest,
+    _lock: DirectoryLock,
+}
+
+/// A lock that a transaction held when the run before ended. Nobody holds it now.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DeadLock {
+    /// Who held it.
+    pub txn: TxnId,
+    /// The row.
+    pub row: RowKey,
+    /// The table's name, if it still has one.
+    pub table: Option<String>,
+    /// The mode that the record granted.
+    pub mode: LockMode,
+    /// The record's position: the fencing token.
+    pub lsn: Lsn,
+}
+
+/// What a dump of the log shows, in order.
+pub trait DumpSink {
+    /// A frame begins.
+    fn frame(&mut self, frame: &FrameInfo);
+    /// A record of it. `context` is absent for the engine's own.
+    fn record(&mut self, lsn: Lsn, context: Option<Context>, tag: Tag, body: Body<'_>);
+}
+
+impl Inspection {
+    /// Looks at the database in `disk`.
+    ///
+    /// # Errors
+    /// [`RecoveryError`]: no database, in use, or a damaged manifest.
+    pub fn open(disk: Arc<dyn Disk>, clock: &dyn Clock) -> Result<Self, RecoveryError> {
+        if directory::content(&*disk)? == Content::Empty {
+            let path = disk.path("");
+            return Err(RecoveryError::NotADatabase {
+                path,
+                why: "the directory is empty",
+            });
+        }
+        let lock = DirectoryLock::shared(&*disk, clock)?;
+        let manifest = Manifest::read_newest(&*disk)?.ok_or_else(|| RecoveryError::Missing {
+            file: disk.path("manifest-*"),
+            why: "every database has a manifest",
+        })?;
+        Ok(Self {
+            disk,
+            manifest,
+            _lock: lock,
+        })
+    }
+
+    /// The newest manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// What recovery would find and do.
+    ///
+    /// # Errors
+    /// [`RecoveryError`] if it would refuse.
+    pub fn report(&self) -> Result<RecoveryReport, RecoveryError> {
+        self.analyse(false).map(|(report, _)| report)
+    }
+
+    /// The locks of transactions that were in flight when the run before ended, by row.
+    ///
+    /// # Errors
+    /// [`RecoveryError`] if recovery would refuse.
+    pub fn dead_locks(&self) -> Result<Vec<DeadLock>, RecoveryError> {
+        let (_, analysis) = self.analyse(true)?;
+        let names = analysis.tables();
+        let table = |row: &RowKey| {
+            names
+                .iter()
+                .find(|t| t.id == row.table())
+                .map(|t| t.name.clone())
+        };
+        let mut locks: Vec<_> = analysis
+            .locks_in_flight()
+            .map(|(txn, lock)| DeadLock {
+                txn,
+                table: table(&lock.row),
+                row: lock.row.clone(),
+                mode: lock.mode,
+                lsn: lock.lsn,
+            })
+            .collect();
+        // A row's last record says the mode that its holder had.
+        locks.sort_by(|a, b| (&a.row, a.txn, b.lsn).cmp(&(&b.row, b.txn, a.lsn)));
+        locks.dedup_by(|later, kept| later.row == kept.row && later.txn == kept.txn);
+        Ok(locks)
+    }
+
+    /// Reads every block of every run, and the log: checksums, order, filters, indexes, counts.
+    ///
+    /// # Errors
+    /// [`RecoveryError`] if recovery would refuse; damage to runs is in the findings instead.
+    pub fn check(&self) -> Result<(RecoveryReport, StoreCheck), RecoveryError> {
+        let report = self.report()?;
+        let manifest = &self.manifest;
+        let store = Store::open(
+            self.disk.clone(),
+            StoreConfig {
+                runs_max: usize::MAX,
+            },
+            manifest,
+            Vec::new(),
+        )?;
+        Ok((report, store.check()))
+    }
+
+    /// Shows the chain of the log, from where recovery starts.
+    ///
+    /// # Errors
+    /// [`RecoveryError`] if recovery would refuse; what comes before the damage has been shown.
+    pub fn dump(&self, sink: &mut dyn DumpSink) -> Result<(), RecoveryError> {
+        let segments = Segments::open(self.disk.clone(), Access::Inspect)?;
+        segments.scan(&scan_options(&self.manifest), &mut Dump(sink))?;
+        Ok(())
+    }
+
+    fn analyse(&self, keep_locks: bool) -> Result<(RecoveryReport, Analysis), RecoveryError> {
+        let segments = Segments::open(self.disk.clone(), Access::Inspect)?;
+        let (flushed, tables) = (self.manifest.flushed_through, self.manifest.tables.clone());
+        let mut analysis = Analysis::new(flushed, tables, keep_locks);
+        let scan = segments.scan(&scan_options(&self.manifest), &mut analysis)?;
+        Ok((report(&self.manifest, &scan, &analysis, false), analysis))
+    }
+}
+
+struct Dump<'a>(&'a mut dyn DumpSink);
+
+impl LogVisitor for Dump<'_> {
+    fn frame(&mut self, frame: &FrameInfo) {
+        self.0.frame(frame);
+    }
+
+    fn record(&mut self, record: ScannedRecord<'_>) -> Result<(), VisitError> {
+        let malformed =
+            |malformed: crate::record::MalformedRecord| VisitError { what: malformed.0 };
+        let tag = Tag::try_from(record.tag).map_err(malformed)?;
+        let body = Body::decode(tag, record.body).map_err(malformed)?;
+        let context = match record.context {
+            [] => None,
+            bytes => Some(Context::decode(bytes).map_err(malformed)?),
+        };
+        self.0.record(record.lsn, context, tag, body);
+        Ok(())
+    }
+}

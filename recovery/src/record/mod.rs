@@ -1,0 +1,31 @@
+//! What the log says: the records that the engine appends and recovery reads back.
+//!
+//! The log itself knows a tag, a context and a body as bytes; their meaning is here, for the writer
+//! (the write path) and the reader ([`Analysis`](crate::analysis::Analysis)) alike.
+//!
+//! 1. Tags stand in one registry ([`Tag`]) and are never reused; zero is none of them.
+//! 2. The context of a transaction's record is its id and rank; adjacent records of one transaction
+//!    share it in the log (G4). The engine's own records have an empty context.
+//! 3. Bytes from disk give a [`MalformedRecord`], never a panic.
+
+mod body;
+mod context;
+mod tag;
+
+pub use body::{Body, Effect, Provisional, RecordBytes};
+pub use context::{CONTEXT_BYTES, Context};
+pub use tag::Tag;
+
+use thiserror::Error;
+
+/// The longest body that is not a provisional record or a part of a value: what `reserve` asks of
+/// the log for a commit.
+pub const COMMIT_BODY_BYTES: usize = 8;
+
+/// A record whose frame is intact and whose content makes no sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a record's {0} is malformed")]
+pub struct MalformedRecord(pub &'static str);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! The registry of record kinds. A tag is never reused; zero is never one.
+
+use super::MalformedRecord;
+
+/// The kind of a log record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Tag {
+    /// A transaction's first record: its label.
+    Begin = 1,
+    /// A row locked, written or deleted, and not yet committed.
+    Provisional = 2,
+    /// A part of the value of the transaction's next provisional record.
+    ValuePart = 3,
+    /// A rollback to a savepoint: the sub-transactions that are dead from here on.
+    RollbackTo = 4,
+    /// The transaction is committed; this record's LSN is its commit LSN.
+    Commit = 5,
+    /// The transaction is over, without effect.
+    Abort = 6,
+    /// A table exists.
+    CreateTable = 7,
+    /// The engine was closed in order; nothing was in flight.
+    CleanShutdown = 8,
+}
+
+impl Tag {
+    /// Every tag there is.
+    pub const ALL: [Self; 8] = [
+        Self::Begin,
+        Self::Provisional,
+        Self::ValuePart,
+        Self::RollbackTo,
+        Self::Commit,
+        Self::Abort,
+        Self::CreateTable,
+        Self::CleanShutdown,
+    ];
+}
+
+impl TryFrom<u8> for Tag {
+    type Error = MalformedRecord;
+
+    fn try_from(byte: u8) -> Result<Self, Self::Error> {
+        Self::ALL
+            .into_iter()
+            .find(|tag| *tag as u8 == byte)
+            .ok_or(MalformedRecord("tag"))
+    }
+}

@@ -1,0 +1,239 @@
+//! Opening a directory: from what a crash left to a log and a store that can be used.
+//!
+//! Called by the facade, which holds the directory's lock. The steps are those of the design:
+//!
+//! 1. (The caller holds the lock file; the log's segments are locked as they are opened.)
+//! 2. The newest manifest, valid or refused.
+//! 3. The segments are synced before a byte of them is believed: what a kill left in the page cache is
+//!    either made durable or not seen.
+//! 4. The chain is walked (G5) and its tail decided (G6).
+//! 5. Commits behind `flushed_through` are sorted and installed, in pieces of the memory budget.
+//! 6. Whoever has no commit record is aborted by definition (R3); nobody visits its records again.
+//! 7. A new segment (G8), then one manifest with the raised boot epoch. Only then may files go.
+//!
+//! R5: until step 7 nothing is changed that a second recovery reads, and step 7 changes one name at a
+//! time: a crash at any depth finds the old manifest or the new one, with the same log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockstone_base::Lsn;
+use lockstone_base::clock::Clock;
+use lockstone_base::disk::Disk;
+use lockstone_storage::{Manifest, Memtable, Replayed, Store, StoreConfig};
+use lockstone_wal::{Access, ChainPoint, Log, LogConfig, LogScan, ScanOptions, Segments};
+
+use crate::analysis::Analysis;
+use crate::error::RecoveryError;
+use crate::report::{RecoveryReport, TornTail};
+
+/// What a database is known by, drawn at its creation.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    /// In every file, so that none can be swapped for another database's (F14).
+    pub uuid: u128,
+    /// In every checksum, so that no value can forge a frame (G3).
+    pub salt: u64,
+}
+
+/// How a directory is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// The size of log segments made from now on.
+    pub segment_bytes: u64,
+    /// The memory budget: replayed commits are installed in pieces of a quarter of it.
+    pub memory_bytes: usize,
+    /// How many runs a store has before they are merged.
+    pub runs_max: usize,
+    /// The identity of a new database, if the directory is empty.
+    pub create: Option<Identity>,
+}
+
+/// A database, ready for use.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The log, open at its new end.
+    pub log: Log,
+    /// The store, with everything committed.
+    pub store: Store,
+    /// The manifest that this open wrote.
+    pub manifest: Manifest,
+    /// The LSN of the last commit, or what all commits are at or below.
+    pub commit_tail: Lsn,
+    /// What was found and done.
+    pub report: RecoveryReport,
+}
+
+/// The first table a user creates; 0 is the engine's own.
+const FIRST_TABLE: u32 = 1;
+
+/// Recovers the database in `disk`, or creates one.
+///
+/// # Errors
+/// [`RecoveryError`]; the directory is as it was, but for files that no manifest names.
+pub fn recover(
+    disk: &Arc<dyn Disk>,
+    clock: &dyn Clock,
+    config: &Config,
+) -> Result<Recovered, RecoveryError> {
+    let begun = clock.now();
+    let old = match (Manifest::read_newest(&**disk)?, config.create) {
+        (Some(manifest), _) => manifest,
+        (None, Some(identity)) => create(&**disk, identity)?,
+        (None, None) => {
+            let file = disk.path("manifest-*");
+            return Err(RecoveryError::Missing {
+                file,
+                why: "every database has a manifest",
+            });
+        }
+    };
+    let names = disk.list()?;
+    let segments = Segments::open(disk.clone(), Access::Recover)?;
+    let mut analysis = Analysis::new(old.flushed_through, old.tables.clone(), false);
+    let scan = segments.scan(&scan_options(&old), &mut analysis)?;
+    let scanned = clock.now();
+
+    let mut report = report(&old, &scan, &analysis, config.create.is_some());
+    let (tables, commit_tail) = (analysis.tables(), analysis.commit_tail());
+    let next_table = tables
+        .last()
+        .map_or(FIRST_TABLE, |table| table.id.0 + 1)
+        .max(old.next_table);
+    let replayed = replay(analysis.into_commits(), config.memory_bytes / 4);
+    let store = Store::open(
+        disk.clone(),
+        StoreConfig {
+            runs_max: config.runs_max,
+        },
+        &old,
+        replayed,
+    )?;
+    report.replay = clock.now().saturating_sub(scanned);
+
+    let log_config = LogConfig {
+        segment_bytes: config.segment_bytes,
+        uuid: old.uuid,
+        salt: old.salt,
+        boot_epoch: report.boot_epoch,
+        manifest_generation: old.generation,
+    };
+    let log = Log::start(segments, log_config, &scan)?;
+    let manifest = Manifest {
+        generation: old.generation + 1,
+        boot_epoch: report.boot_epoch,
+        durable: scan.end.end.max(old.durable),
+        tables,
+        next_table,
+        next_run: store.part().next_run,
+        ..old
+    };
+    manifest.write(&**disk)?;
+    log.note_manifest(manifest.generation);
+    store.sweep(&names)?;
+
+    report.scan = scanned.saturating_sub(begun);
+    report.total = clock.now().saturating_sub(begun);
+    tracing::info!(
+        committed = report.committed,
+        in_flight = report.in_flight.len(),
+        log_bytes = report.log_bytes,
+        total_us = report.total.as_micros() as u64,
+        "recovered"
+    );
+    Ok(Recovered {
+        log,
+        store,
+        manifest,
+        commit_tail,
+        report,
+    })
+}
+
+/// The first manifest of a database: nothing was ever written.
+fn create(disk: &dyn Disk, identity: Identity) -> Result<Manifest, RecoveryError> {
+    let manifest = Manifest {
+        uuid: identity.uuid,
+        salt: identity.salt,
+        generation: 1,
+        scan_end: ChainPoint::START.end,
+        scan_crc: ChainPoint::START.crc,
+        next_table: FIRST_TABLE,
+        next_run: 1,
+        ..Manifest::default()
+    };
+    manifest.write(disk)?;
+    Ok(manifest)
+}
+
+/// Where reading starts, and what the manifest testifies about the tail (G6).
+pub(crate) fn scan_options(manifest: &Manifest) -> ScanOptions {
+    ScanOptions {
+        salt: manifest.salt,
+        from: ChainPoint {
+            end: manifest.scan_end,
+            crc: manifest.scan_crc,
+        },
+        durable: manifest.durable,
+        manifest_generation: manifest.generation,
+    }
+}
+
+/// What was found, before the times are known.
+pub(crate) fn report(
+    old: &Manifest,
+    scan: &LogScan,
+    analysis: &Analysis,
+    created: bool,
+) -> RecoveryReport {
+    let (committed, aborted) = analysis.ended();
+    let torn = scan.torn.as_ref().map(|torn| TornTail {
+        file: torn.file.clone(),
+        lsn: torn.at,
+        frames: torn.frames,
+        records: torn.records,
+    });
+    RecoveryReport {
+        created,
+        clean_shutdown: analysis.clean_shutdown(),
+        boot_epoch: old.boot_epoch.max(analysis.boot_epoch()) + 1,
+        flushed_through: old.flushed_through,
+        log_from: old.scan_end,
+        log_end: scan.end.end,
+        log_bytes: scan.bytes,
+        frames: scan.frames,
+        records: scan.records,
+        torn,
+        committed,
+        rows_replayed: analysis.rows(),
+        aborted,
+        in_flight: analysis.in_flight(),
+        scan: Duration::ZERO,
+        replay: Duration::ZERO,
+        total: Duration::ZERO,
+    }
+}
+
+/// Commits as immutable memtables, in pieces of about `piece_bytes`, the oldest first.
+fn replay(commits: Vec<Vec<Replayed>>, piece_bytes: usize) -> Vec<Memtable> {
+    let mut pieces = Vec::new();
+    let (mut piece, mut bytes) = (Vec::new(), 0);
+    let seal = |piece: &mut Vec<Replayed>| {
+        let end = piece.last().map(|version: &Replayed| version.stamp);
+        end.map(|end| Memtable::replayed(std::mem::take(piece), end))
+    };
+    for commit in commits {
+        bytes += commit.iter().map(replayed_bytes).sum::<usize>();
+        piece.extend(commit);
+        if bytes >= piece_bytes {
+            pieces.extend(seal(&mut piece));
+            bytes = 0;
+        }
+    }
+    pieces.extend(seal(&mut piece));
+    pieces
+}
+
+fn replayed_bytes(version: &Replayed) -> usize {
+    version.row.as_bytes().len() + version.value.as_ref().map_or(0, bytes::Bytes::len)
+}

@@ -1,0 +1,178 @@
+//! The checkpoint: what turns log and memory into runs, and when it is due. Called by the write path
+//! and the background threads.
+//!
+//! 1. S9: rotate; wait until that is durable; flush; manifest; recycle. Nothing is logged twice.
+//! 2. S1: the manifest's `flushed_through` lies right below the log's end at the rotation, so every
+//!    commit at or below it is in the runs that it lists, and none above.
+//! 3. S3: `scan_from` lies at or below the first record of every transaction that had not ended at the
+//!    rotation, one that committed since included: they were all still listed as live in that hold.
+//! 4. G10: a checkpoint starts at half the log's limit. At the limit, whoever still holds the log back is
+//!    rolled back with a clear error: until open transactions can move their records out of the log, the
+//!    log bounds how long one can stay open.
+//!
+//! Crash: at every step the newest manifest under its final name and the log behind its `scan_from` say
+//! everything; runs that no manifest lists are swept at the next open.
+
+use std::sync::atomic::Ordering;
+
+use lockstone_base::Lsn;
+use lockstone_locks::{AbortCause, Wakes};
+use lockstone_storage::{Manifest, TableEntry};
+
+use crate::engine::Engine;
+use crate::error::Result;
+
+/// Before a record is appended: the log has not reached its limit, or a checkpoint has made room.
+pub(crate) fn admit(engine: &Engine) -> Result<()> {
+    if engine.log.used_bytes() < engine.options.log_bytes {
+        return Ok(());
+    }
+    run_and_wait(engine)
+}
+
+/// Before a commit takes its LSN: the memory budget has room for its rows.
+pub(crate) fn reserve_memory(engine: &Engine, bytes: usize) -> Result<()> {
+    let budget = engine.options.memory_bytes as usize;
+    loop {
+        let taken = engine.store.memory_bytes();
+        // A write set larger than the budget is let in alone.
+        if taken + bytes <= budget || taken == 0 {
+            return Ok(());
+        }
+        run_and_wait(engine)?;
+    }
+}
+
+/// After a commit: asks for a checkpoint if memory or log call for one.
+pub(crate) fn ask_if_due(engine: &Engine) {
+    let memory_due = engine.store.active_bytes() as u64 >= engine.options.memory_bytes / 4;
+    let log_due = engine.log.used_bytes() >= engine.options.log_bytes / 2;
+    if !memory_due && !log_due {
+        return;
+    }
+    if engine.ports.background {
+        engine.checkpoints.ask();
+    } else if let Err(error) = run(engine) {
+        tracing::warn!(%error, "a checkpoint failed; it is tried again at the next commit");
+    }
+}
+
+/// Something was appended that nobody waits for: the keeper is to see to it (G7, G9).
+pub(crate) fn attend(engine: &Engine) {
+    if engine.ports.background && !engine.unattended.swap(true, Ordering::AcqRel) {
+        engine.keeper.ask();
+    }
+}
+
+fn run_and_wait(engine: &Engine) -> Result<()> {
+    if engine.ports.background {
+        engine.checkpoints.ask_and_wait()
+    } else {
+        run(engine)
+    }
+}
+
+/// Runs one checkpoint; rolls back whoever holds the log at its limit.
+///
+/// # Errors
+/// What the disk refused. The log and the old manifest still say everything; the next run tries again.
+pub(crate) fn run(engine: &Engine) -> Result<()> {
+    let mut newest = engine.manifest.lock();
+    checkpoint(engine, &mut newest)?;
+    // One step below the limit, so that an appender that waits for room finds some.
+    let limit = engine.options.log_bytes - engine.options.segment_bytes;
+    while engine.log.used_bytes() > limit {
+        let Some((_, oldest)) = engine.live.oldest_in_log() else {
+            break;
+        };
+        let mut wakes = Wakes::default();
+        let killed = engine
+            .locks
+            .kill(&oldest.owner, AbortCause::LogFull, &mut wakes);
+        wakes.fire();
+        if killed {
+            tracing::warn!(txn = %oldest.owner.id(), "rolled back: it held the log at its limit");
+        }
+        // Its records are needed no more, whoever ended it.
+        engine.live.end(oldest.owner.id());
+        checkpoint(engine, &mut newest)?;
+    }
+    engine.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+fn checkpoint(engine: &Engine, newest: &mut Manifest) -> Result<()> {
+    let (rotated_at, first_needed) = rotate(engine)?;
+    engine.log.wait_durable(rotated_at)?;
+    flush(engine)?;
+    let (tables, next_table) = tables(engine);
+    let scan = engine.log.chain_point_at(first_needed);
+    let part = engine.store.part();
+    assert!(
+        part.flushed_through < rotated_at,
+        "S1: nothing behind the rotation is in a run"
+    );
+    let manifest = Manifest {
+        generation: newest.generation + 1,
+        durable: engine.log.durable(),
+        flushed_through: part.flushed_through,
+        scan_end: scan.end,
+        scan_crc: scan.crc,
+        tables,
+        next_table,
+        runs: part.runs,
+        next_run: part.next_run,
+        ..newest.clone()
+    };
+    assert!(
+        manifest.flushed_through < manifest.durable,
+        "S1: flushed_through lies below the durable LSN"
+    );
+    assert!(
+        manifest.scan_end <= manifest.durable,
+        "S3: reading starts where the log is durable"
+    );
+    manifest.write(&*engine.ports.disk)?;
+    engine.log.note_manifest(manifest.generation);
+    *newest = manifest;
+    // Only now is the manifest durable, and what it no longer names may go (S6).
+    engine.store.manifest_written(newest)?;
+    engine.log.recycle(newest.scan_end)?;
+    Ok(())
+}
+
+/// W5: seals the memtable in a hold of the append latch. The log's end in that hold, and the first
+/// position that recovery will still need (S3).
+fn rotate(engine: &Engine) -> Result<(Lsn, Lsn)> {
+    let hold = engine.log.hold();
+    hold.check()?;
+    let end = hold.end();
+    engine.store.rotate(Lsn::new(end.get() - 1));
+    let first_needed = engine
+        .live
+        .oldest_in_log()
+        .map_or(end, |(first, _)| first.min(end));
+    Ok((end, first_needed))
+}
+
+/// Sealed memtables into runs, and runs into one when there are many.
+fn flush(engine: &Engine) -> Result<()> {
+    engine.store.flush(engine.log.durable())?;
+    let horizon = engine.snapshots.horizon(|| engine.snapshot_lsn());
+    engine.store.merge(horizon)?;
+    Ok(())
+}
+
+/// The tables whose creation is durable. The latch makes sure that a table is either here or its
+/// record lies behind the rotation.
+fn tables(engine: &Engine) -> (Vec<TableEntry>, u32) {
+    let _created = engine.ddl.lock();
+    let entry = |table: crate::catalog::CatalogEntry| TableEntry {
+        id: table.id,
+        name: table.name.to_string(),
+        created: table.created,
+    };
+    let mut tables: Vec<_> = engine.catalog.all().into_iter().map(entry).collect();
+    tables.sort_by_key(|table| table.id);
+    (tables, engine.catalog.next_id().0)
+}

@@ -1,0 +1,101 @@
+//! The end of an open database, by `close` or with its last handle.
+//!
+//! 1. After it every call answers `Closed`; values and keys stay, they own what they show.
+//! 2. Live transactions are rolled back, buffered commits are made durable, a checkpoint is taken and the
+//!    log is covered (G7), so the next open has almost nothing to read.
+//! 3. Whatever fails on the way, the directory is free when it returns.
+//!
+//! Crash: any step may be the last; recovery needs none of them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use lockstone_locks::{AbortCause, OwnerState, Wakes};
+use lockstone_recovery::record::Body;
+use lockstone_wal::Record;
+
+use crate::checkpoint;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+/// What handles own: the engine, closed when the last of them goes.
+#[derive(Debug)]
+pub(crate) struct EngineRef(Arc<Engine>);
+
+impl EngineRef {
+    pub(crate) fn new(engine: Arc<Engine>) -> Self {
+        Self(engine)
+    }
+}
+
+impl std::ops::Deref for EngineRef {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.0
+    }
+}
+
+impl Drop for EngineRef {
+    fn drop(&mut self) {
+        // Nobody is left who could be told; the next open finds in the log whatever this could not do.
+        match close(self) {
+            Ok(()) | Err(Error::Closed) => {}
+            Err(error) => {
+                tracing::warn!(%error, "closing the database with its last handle failed")
+            }
+        }
+    }
+}
+
+/// Ends the engine for all handles.
+///
+/// # Errors
+/// [`Error::Closed`] if that was done before; else what the disk refused. The directory is free.
+pub(crate) fn close(engine: &Engine) -> Result<()> {
+    if engine.closed.swap(true, Ordering::AcqRel) {
+        return Err(Error::Closed);
+    }
+    end_transactions(engine);
+    engine.checkpoints.stop();
+    engine.keeper.stop();
+    for thread in std::mem::take(&mut *engine.threads.lock()) {
+        if thread.join().is_err() {
+            tracing::error!("a background thread had panicked");
+        }
+    }
+    let outcome = leave_in_order(engine);
+    engine.log.close();
+    engine.directory.lock().take();
+    outcome
+}
+
+/// Rolls back whoever is active, and lets whoever is committing finish its few microseconds.
+fn end_transactions(engine: &Engine) {
+    for txn in engine.live.all() {
+        let mut wakes = Wakes::default();
+        engine
+            .locks
+            .kill(&txn.owner, AbortCause::Closed, &mut wakes);
+        wakes.fire();
+        while txn.owner.state() == OwnerState::Committing {
+            engine.ports.clock.sleep(Duration::from_micros(50));
+        }
+        engine.live.end(txn.owner.id());
+    }
+}
+
+fn leave_in_order(engine: &Engine) -> Result<()> {
+    checkpoint::run(engine)?;
+    let body = Body::CleanShutdown.encode();
+    let record = Record {
+        tag: body.tag as u8,
+        context: &[],
+        body: &body.pieces(),
+    };
+    let shutdown = engine.log.append(&record)?;
+    engine.log.wait_durable(shutdown.end)?;
+    engine.log.cover()?;
+    Ok(())
+}

@@ -1,0 +1,14 @@
+//! What the engine counts, for `stats`.
+
+use std::sync::atomic::AtomicU64;
+
+/// Counts since open.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) aborts: AtomicU64,
+    pub(crate) waits: AtomicU64,
+    pub(crate) timeouts: AtomicU64,
+    pub(crate) deadlocks: AtomicU64,
+    pub(crate) checkpoints: AtomicU64,
+}

@@ -1,0 +1,237 @@
+//! The handle of an open database.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockstone_recovery::RecoveryReport;
+use lockstone_recovery::record::Body;
+use lockstone_wal::Record;
+
+use crate::catalog::{CatalogEntry, check_table_name};
+use crate::closing::{self, EngineRef};
+use crate::engine::Ports;
+use crate::error::{Error, Result};
+use crate::listing;
+use crate::listing::{CheckReport, Info, LockInfo, Stats, TransactionInfo};
+use crate::opening;
+use crate::options::{Options, TxnOptions};
+use crate::snapshot::Snapshot;
+use crate::table::Table;
+use crate::transaction::Transaction;
+
+/// An open database: a directory that this process owns until it is closed. A cheap handle, shared freely
+/// between threads.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("db");
+/// use lockstone::Options;
+///
+/// let db = Options::new().segment_bytes(1 << 20).log_bytes(4 << 20).open(&path)?;
+/// let accounts = db.create_table("accounts")?;
+/// let moved: lockstone::Result<()> = db.transact(|txn| {
+///     txn.put(&accounts, "alice", "90")?;
+///     txn.put(&accounts, "bob", "10")
+/// });
+/// moved?;
+/// assert_eq!(db.snapshot().get(&accounts, "bob")?.as_deref(), Some(b"10".as_slice()));
+/// db.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Database {
+    engine: Arc<EngineRef>,
+}
+
+impl Options {
+    /// Opens the database in the directory `path`, creating it if that is allowed; recovers what a crash
+    /// left.
+    ///
+    /// # Errors
+    /// [`Error::NotADatabase`], [`Error::NewerVersion`], [`Error::Locked`], [`Error::Corrupt`] (nothing was
+    /// changed), [`Error::InvalidArgument`], [`Error::DiskFull`], [`Error::Io`].
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Database> {
+        self.validate()?;
+        let ports = opening::real_ports(path.as_ref(), self.create)?;
+        self.open_with(ports)
+    }
+
+    /// Opens the database that the ports lead to: for harnesses that simulate the machine.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open_with(self, ports: Ports) -> Result<Database> {
+        let engine = opening::start(self, ports)?;
+        Ok(Database {
+            engine: Arc::new(EngineRef::new(engine)),
+        })
+    }
+}
+
+impl Database {
+    /// Opens the database in the directory `path` with the default options; creates it if it is absent.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open(path)
+    }
+
+    /// The table `name`; created if it is absent, and then durable and visible at once, outside any
+    /// transaction.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a name that no table may have. [`Error::DiskFull`],
+    /// [`Error::Poisoned`]: whether the table exists is known after a reopen.
+    pub fn create_table(&self, name: &str) -> Result<Table> {
+        check_table_name(name)?;
+        let engine = &self.engine;
+        engine.check_serving()?;
+        if let Some(entry) = engine.catalog.get(name) {
+            return Ok(Table::new(engine, entry));
+        }
+        let _one_at_a_time = engine.ddl.lock();
+        if let Some(entry) = engine.catalog.get(name) {
+            return Ok(Table::new(engine, entry));
+        }
+        let id = engine.catalog.take_id()?;
+        let body = Body::CreateTable { id, name }.encode();
+        let record = Record {
+            tag: body.tag as u8,
+            context: &[],
+            body: &body.pieces(),
+        };
+        let appended = engine.log.append(&record)?;
+        engine.log.wait_durable(appended.end)?;
+        let entry = CatalogEntry {
+            id,
+            name: name.into(),
+            created: appended.lsn,
+        };
+        engine.catalog.insert(entry.clone());
+        Ok(Table::new(engine, entry))
+    }
+
+    /// The table `name`, if there is one.
+    pub fn table(&self, name: &str) -> Option<Table> {
+        self.engine
+            .catalog
+            .get(name)
+            .map(|entry| Table::new(&self.engine, entry))
+    }
+
+    /// All tables, by name.
+    pub fn tables(&self) -> Vec<Table> {
+        let tables = self.engine.catalog.all().into_iter();
+        tables
+            .map(|entry| Table::new(&self.engine, entry))
+            .collect()
+    }
+
+    /// Begins a transaction with the default options. Never fails: the first call reports what is wrong.
+    pub fn begin(&self) -> Transaction {
+        self.begin_with(TxnOptions::new())
+    }
+
+    /// Begins a transaction. Never fails: the first call reports what is wrong, the options included.
+    pub fn begin_with(&self, options: TxnOptions) -> Transaction {
+        Transaction::begin(self.engine.clone(), options)
+    }
+
+    /// Runs `work` in a transaction and commits it; runs it again, with backoff, while its last failing
+    /// call may succeed then.
+    ///
+    /// # Errors
+    /// What `work` returned, or the commit; after [`Options::retries_max`] attempts the last error.
+    pub fn transact<T, E: From<Error>>(
+        &self,
+        work: impl FnMut(&mut Transaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.transact_with(TxnOptions::new(), work)
+    }
+
+    /// As [`Database::transact`], with options. A transaction that is run again keeps its age, so that it
+    /// does not stay the youngest, which dies in deadlocks.
+    ///
+    /// # Errors
+    /// As [`Database::transact`].
+    pub fn transact_with<T, E: From<Error>>(
+        &self,
+        options: TxnOptions,
+        mut work: impl FnMut(&mut Transaction) -> Result<T, E>,
+    ) -> Result<T, E> {
+        for attempt in 0.. {
+            let mut txn = Transaction::begin(self.engine.clone(), options.clone());
+            let (error, retryable) = match work(&mut txn) {
+                Ok(value) => match txn.commit() {
+                    Ok(_) => return Ok(value),
+                    Err(error) => (E::from(error.clone()), error.is_retryable()),
+                },
+                Err(error) => (error, txn.is_retryable()),
+            };
+            if !retryable || attempt >= self.engine.options.retries_max {
+                return Err(error);
+            }
+            self.back_off(attempt);
+        }
+        unreachable!("the loop returns at the last attempt")
+    }
+
+    /// Waits a random time, longer with every attempt, so that rivals do not meet again in step.
+    fn back_off(&self, attempt: u32) {
+        const FIRST_US: u64 = 50;
+        const DOUBLINGS_MAX: u32 = 8;
+        let ceiling = FIRST_US << attempt.min(DOUBLINGS_MAX);
+        let ports = &self.engine.ports;
+        let jitter = ports.entropy.next_u64() % ceiling;
+        ports.clock.sleep(Duration::from_micros(jitter));
+    }
+
+    /// A read-only view of this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.engine.clone())
+    }
+
+    /// Every lock that is held or waited for, without stopping anyone; it promises no single moment.
+    pub fn locks(&self) -> impl Iterator<Item = Result<LockInfo>> + use<> {
+        listing::locks(&self.engine).into_iter()
+    }
+
+    /// Every transaction that has begun and not ended, the oldest first.
+    pub fn transactions(&self) -> Vec<TransactionInfo> {
+        listing::transactions(&self.engine)
+    }
+
+    /// Counts and sizes.
+    pub fn stats(&self) -> Stats {
+        listing::stats(&self.engine)
+    }
+
+    /// What and where this database is.
+    pub fn info(&self) -> Info {
+        listing::info(&self.engine)
+    }
+
+    /// Reads every block of every run and compares the manifest with the directory. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], or what the disk refused; damage is among the report's findings.
+    pub fn check(&self) -> Result<CheckReport> {
+        listing::check(&self.engine)
+    }
+
+    /// What this open found in the log, and what became of it.
+    pub fn recovery_report(&self) -> &RecoveryReport {
+        &self.engine.report
+    }
+
+    /// Ends the engine for all handles: rolls back live transactions, makes buffered commits durable,
+    /// takes a checkpoint, and frees the directory before it returns.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if that was done before; else what the disk refused. The directory is free.
+    pub fn close(self) -> Result<()> {
+        closing::close(&self.engine)
+    }
+}

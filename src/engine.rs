@@ -1,0 +1,119 @@
+//! The engine behind all handles: its parts, and the questions that every call asks first.
+//!
+//! 1. Handles own an [`EngineRef`](crate::closing::EngineRef); background threads hold the engine itself
+//!    and end when it is closed.
+//! 2. W11: once the log is poisoned nothing but snapshots at or below the frozen mark still works.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use lockstone_base::clock::Clock;
+use lockstone_base::disk::Disk;
+use lockstone_base::entropy::Entropy;
+use lockstone_base::{Lsn, TxnId};
+use lockstone_locks::LockTable;
+use lockstone_recovery::RecoveryReport;
+use lockstone_recovery::directory::DirectoryLock;
+use lockstone_storage::{Manifest, Sources, Store};
+use lockstone_wal::Log;
+use parking_lot::Mutex;
+
+use crate::catalog::Catalog;
+use crate::counters::Counters;
+use crate::error::{Error, Result};
+use crate::live::LiveTxns;
+use crate::options::Options;
+use crate::requests::Requests;
+use crate::snapshots::Snapshots;
+use crate::watermarks::Watermarks;
+
+/// The machine as the engine sees it: real, or simulated by a test harness.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    /// The database's directory.
+    pub disk: Arc<dyn Disk>,
+    /// Monotonic time.
+    pub clock: Arc<dyn Clock>,
+    /// Random numbers: salt, uuid, draws, jitter.
+    pub entropy: Arc<dyn Entropy>,
+    /// Whether background threads run. Without them checkpoints run inside the call that needs one, and
+    /// `Buffered` commits wait for the next flush: for harnesses with one thread and one seed.
+    pub background: bool,
+}
+
+/// All parts of an open database.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) options: Options,
+    pub(crate) ports: Ports,
+    pub(crate) log: Log,
+    pub(crate) store: Store,
+    pub(crate) locks: LockTable,
+    pub(crate) catalog: Catalog,
+    pub(crate) live: LiveTxns,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) watermarks: Watermarks,
+    pub(crate) counters: Counters,
+    pub(crate) report: RecoveryReport,
+    /// The newest durable manifest. Held through a whole checkpoint: one runs at a time.
+    pub(crate) manifest: Mutex<Manifest>,
+    /// Held while a table is created, so that a manifest has it or the log behind it does.
+    pub(crate) ddl: Mutex<()>,
+    pub(crate) checkpoints: Requests,
+    /// Whether something was appended that nobody waits for: the keeper sees to it.
+    pub(crate) unattended: AtomicBool,
+    /// The end of the last `Buffered` commit: on the device within the bound, seen to by the keeper.
+    pub(crate) buffered: AtomicU64,
+    pub(crate) keeper: Requests,
+    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(crate) directory: Mutex<Option<DirectoryLock>>,
+    pub(crate) closed: AtomicBool,
+    pub(crate) next_txn: AtomicU64,
+}
+
+impl Engine {
+    /// Whether calls are still served.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            Err(Error::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether transactions are still served (W11).
+    pub(crate) fn check_serving(&self) -> Result<()> {
+        self.check_open()?;
+        if self.log.is_poisoned() {
+            Err(Error::Poisoned)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// An id that no transaction ever had.
+    pub(crate) fn next_txn_id(&self) -> TxnId {
+        TxnId::new(
+            self.report.boot_epoch,
+            self.next_txn.fetch_add(1, Ordering::Relaxed),
+        )
+    }
+
+    /// The commit tail, and sources that hold all versions it needs. W5: the LSN first, the sources
+    /// second; W7: both again if a merge has dropped versions in between.
+    pub(crate) fn newest(&self) -> (Lsn, Arc<Sources>) {
+        loop {
+            let tail = self.watermarks.tail();
+            let sources = self.store.sources();
+            if sources.drop_horizon() <= tail {
+                return (tail, sources);
+            }
+        }
+    }
+
+    /// What a new snapshot reads at (W6).
+    pub(crate) fn snapshot_lsn(&self) -> Lsn {
+        self.watermarks.snapshot(self.log.durable())
+    }
+}

@@ -1,0 +1,516 @@
+//! The one error type, and what a caller may assume after each.
+//!
+//! 1. [`Error::outcome`] says what became of the transaction; [`Error::is_retryable`] whether running
+//!    it again may succeed. Both are tables, tested against every variant.
+//! 2. Bad input, a damaged file and a full disk are errors that say what, where and what to do.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lockstone_base::disk::DiskError;
+use lockstone_base::{LockMode, Lsn, Rank, TxnId};
+use lockstone_recovery::RecoveryError;
+use lockstone_storage::StorageError;
+use lockstone_wal::WalError;
+use serde::Serialize;
+use thiserror::Error as ThisError;
+
+/// What a call of the engine returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What became of the transaction whose call failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The call left no trace; the transaction goes on and keeps its locks.
+    Unchanged,
+    /// The transaction is rolled back and its locks are free; each later call repeats the error.
+    RolledBack,
+    /// Whether the commit is durable is not known: reopen the database and look.
+    Unknown,
+    /// There is no transaction that it concerns.
+    NoTransaction,
+}
+
+/// Everything that can go wrong.
+#[derive(Debug, Clone, ThisError)]
+#[non_exhaustive]
+pub enum Error {
+    /// The lock is held by another transaction, and the policy is not to wait.
+    #[error("{row} is locked: {holder} holds {held}, which conflicts with {asked}")]
+    WouldBlock {
+        /// The row.
+        row: RowName,
+        /// Who stands in the way.
+        holder: Box<Holder>,
+        /// The mode that the holder has, or waits for ahead of this request.
+        held: LockMode,
+        /// The mode asked for.
+        asked: LockMode,
+    },
+    /// The lock was not granted within the timeout.
+    #[error("{row} was not granted in mode {asked} within {waited_ms} ms: {holder} holds {held}")]
+    LockTimeout {
+        /// The row.
+        row: RowName,
+        /// Who stood in the way when the wait began.
+        holder: Box<Holder>,
+        /// The mode that the holder had.
+        held: LockMode,
+        /// The mode asked for.
+        asked: LockMode,
+        /// The timeout, in milliseconds.
+        waited_ms: u64,
+    },
+    /// The savepoint belongs to another transaction, or a rollback has undone it.
+    #[error("the savepoint belongs to another transaction, or a rollback behind it has undone it")]
+    InvalidSavepoint,
+    /// A key must have at least one byte.
+    #[error("the key is empty: a key has at least one byte")]
+    KeyEmpty,
+    /// A key longer than [`KEY_BYTES_MAX`](crate::KEY_BYTES_MAX).
+    #[error("the key has {bytes} bytes: at most {max} are allowed")]
+    KeyTooLong {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A value longer than [`VALUE_BYTES_MAX`](crate::VALUE_BYTES_MAX).
+    #[error("the value has {bytes} bytes: at most {max} are allowed")]
+    ValueTooLong {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// No table has this name.
+    #[error("there is no table `{name}`: create it with create_table")]
+    UnknownTable {
+        /// The name.
+        name: String,
+    },
+    /// The table handle belongs to another database.
+    #[error("table `{name}` belongs to another database")]
+    ForeignTable {
+        /// The table's name.
+        name: String,
+    },
+    /// An option or argument outside its range, or a combination that is refused.
+    #[error("invalid argument: {what}")]
+    InvalidArgument {
+        /// Which one, why, and what is allowed.
+        what: String,
+    },
+
+    /// The transaction was chosen to end a deadlock.
+    #[error("deadlock: {cycle}")]
+    Deadlock {
+        /// Who waits for whom.
+        cycle: Arc<Cycle>,
+    },
+    /// The disk, a quota or a file-size limit left no room; the transaction is rolled back.
+    #[error("no room on the disk: {source}; free some space and run the transaction again")]
+    DiskFull {
+        /// The call that failed.
+        source: DiskError,
+    },
+    /// The transaction stayed open while the log behind it grew to its limit.
+    #[error(
+        "the transaction stayed open while the log behind it grew to its limit of {max} bytes, and was \
+         rolled back; commit earlier, or raise Options::log_bytes"
+    )]
+    LogFull {
+        /// The log's limit in bytes.
+        max: u64,
+    },
+
+    /// A log write failed: nothing is acknowledged any more. Out of a commit: its outcome is unknown.
+    #[error(
+        "a write or sync of the log failed, so nothing more is acknowledged: reopen the database"
+    )]
+    Poisoned,
+
+    /// The path holds something else than a Lockstone database.
+    #[error("{} is not a Lockstone database: {why}", path.display())]
+    NotADatabase {
+        /// The path.
+        path: PathBuf,
+        /// What was found there.
+        why: &'static str,
+    },
+    /// The database was written by a newer version.
+    #[error("{} has format version {found}; this program reads up to {supported}: use a newer one", file.display())]
+    NewerVersion {
+        /// The file that says so.
+        file: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest that is understood here.
+        supported: u32,
+    },
+    /// A file is damaged. Nothing was changed.
+    #[error("{} is damaged{}: {what}", file.display(), Place { offset: *offset, lsn: *lsn })]
+    Corrupt {
+        /// The file.
+        file: PathBuf,
+        /// Where in the file.
+        offset: Option<u64>,
+        /// Where in the log.
+        lsn: Option<Lsn>,
+        /// What does not fit.
+        what: String,
+    },
+    /// Another process, or another handle of this one, has the database open.
+    #[error("{} is in use{}", path.display(), ByPid(*pid))]
+    Locked {
+        /// The database's directory.
+        path: PathBuf,
+        /// The process that has it open, if its lock file says so.
+        pid: Option<u32>,
+    },
+    /// The database was closed.
+    #[error("the database is closed")]
+    Closed,
+    /// The transaction has already ended.
+    #[error("the transaction has ended")]
+    TransactionEnded,
+    /// The kernel gave no thread for the engine's background work.
+    #[error("cannot start a background thread: {source}")]
+    NoThread {
+        /// Its reason.
+        source: Arc<std::io::Error>,
+    },
+    /// The kernel refused a call.
+    #[error(transparent)]
+    Io(#[from] DiskError),
+}
+
+impl Error {
+    /// What became of the transaction.
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::WouldBlock { .. }
+            | Self::LockTimeout { .. }
+            | Self::InvalidSavepoint
+            | Self::KeyEmpty
+            | Self::KeyTooLong { .. }
+            | Self::ValueTooLong { .. }
+            | Self::UnknownTable { .. }
+            | Self::ForeignTable { .. }
+            | Self::InvalidArgument { .. } => Outcome::Unchanged,
+            Self::Deadlock { .. } | Self::DiskFull { .. } | Self::LogFull { .. } => {
+                Outcome::RolledBack
+            }
+            Self::Poisoned => Outcome::Unknown,
+            Self::NotADatabase { .. }
+            | Self::NewerVersion { .. }
+            | Self::Corrupt { .. }
+            | Self::Locked { .. }
+            | Self::Closed
+            | Self::TransactionEnded
+            | Self::NoThread { .. }
+            | Self::Io(_) => Outcome::NoTransaction,
+        }
+    }
+
+    /// Whether running the transaction again may succeed.
+    pub const fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::WouldBlock { .. } | Self::LockTimeout { .. } | Self::Deadlock { .. }
+        )
+    }
+
+    pub(crate) fn invalid(what: impl Into<String>) -> Self {
+        Self::InvalidArgument { what: what.into() }
+    }
+}
+
+/// A row as errors and listings name it: the key only when it is short, printable and not redacted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RowName {
+    /// The table's name.
+    pub table: Arc<str>,
+    /// The key, if it may be shown.
+    pub key: Option<String>,
+}
+
+/// The longest key that is shown, in bytes.
+const SHOWN_KEY_BYTES_MAX: usize = 64;
+
+impl RowName {
+    pub(crate) fn new(table: Arc<str>, key: &[u8], redact: bool) -> Self {
+        let printable = key.iter().all(|byte| (b' '..=b'~').contains(byte));
+        let shown = !redact && printable && key.len() <= SHOWN_KEY_BYTES_MAX;
+        Self {
+            table,
+            key: shown.then(|| key.escape_ascii().to_string()),
+        }
+    }
+}
+
+impl fmt::Display for RowName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.key {
+            Some(key) => write!(f, "row `{key}` of table `{}`", self.table),
+            None => write!(f, "a row of table `{}`", self.table),
+        }
+    }
+}
+
+/// The transaction that stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Holder {
+    /// Its id.
+    pub txn: TxnId,
+    /// What its owner calls it.
+    pub label: Option<Arc<str>>,
+    /// Its priority.
+    pub priority: Option<Rank>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "transaction {}", self.txn)?;
+        if let Some(label) = &self.label {
+            write!(f, " `{label}`")?;
+        }
+        match self.priority {
+            Some(rank) => write!(f, " (priority {rank})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A circle of transactions, each waiting for the next and the last for the first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cycle {
+    /// The waits, in order.
+    pub waits: Vec<CycleWait>,
+    /// The transaction that was rolled back to end it.
+    pub victim: TxnId,
+}
+
+/// One wait of a deadlock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CycleWait {
+    /// Who waits.
+    pub txn: TxnId,
+    /// What its owner calls it.
+    pub label: Option<Arc<str>>,
+    /// The row it waits for.
+    pub row: RowName,
+    /// The mode it asked for.
+    pub mode: LockMode,
+}
+
+impl fmt::Display for Cycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for wait in &self.waits {
+            write!(f, "{}", wait.txn)?;
+            if let Some(label) = &wait.label {
+                write!(f, " `{label}`")?;
+            }
+            write!(f, " waits for {} in mode {}; ", wait.row, wait.mode)?;
+        }
+        write!(f, "{} was rolled back", self.victim)
+    }
+}
+
+/// No room is the transaction's end; every other failure of the log is the engine's (W11).
+impl From<WalError> for Error {
+    fn from(error: WalError) -> Self {
+        match error {
+            WalError::Disk(source) if source.is_full() => Self::DiskFull { source },
+            WalError::Disk(source) => Self::Io(source),
+            WalError::Closed => Self::Closed,
+            WalError::Poisoned => Self::Poisoned,
+            WalError::Corrupt {
+                file,
+                offset,
+                lsn,
+                what,
+            } => Self::Corrupt {
+                file,
+                offset: Some(offset),
+                lsn: Some(lsn),
+                what: what.into(),
+            },
+            WalError::Locked { file } => Self::Locked {
+                path: file,
+                pid: None,
+            },
+            WalError::NewerFormat { file, version, .. } => Self::NewerVersion {
+                file,
+                found: version,
+                supported: lockstone_wal::FORMAT_VERSION,
+            },
+            WalError::Foreign { file } => Self::Corrupt {
+                file,
+                offset: None,
+                lsn: None,
+                what: "it belongs to another database".into(),
+            },
+            other => Self::invalid(other.to_string()),
+        }
+    }
+}
+
+impl From<StorageError> for Error {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Disk(source) if source.is_full() => Self::DiskFull { source },
+            StorageError::Disk(source) => Self::Io(source),
+            StorageError::Corrupt { file, offset, what } => Self::Corrupt {
+                file,
+                offset,
+                lsn: None,
+                what: what.to_string(),
+            },
+            StorageError::NewerVersion {
+                file,
+                found,
+                supported,
+            } => Self::NewerVersion {
+                file,
+                found,
+                supported,
+            },
+            other => Self::invalid(other.to_string()),
+        }
+    }
+}
+
+impl From<RecoveryError> for Error {
+    fn from(error: RecoveryError) -> Self {
+        match error {
+            RecoveryError::NotADatabase { path, why } => Self::NotADatabase { path, why },
+            RecoveryError::Locked { path, pid } => Self::Locked { path, pid },
+            RecoveryError::Missing { file, why } => Self::Corrupt {
+                file,
+                offset: None,
+                lsn: None,
+                what: why.into(),
+            },
+            RecoveryError::Wal(error) => error.into(),
+            RecoveryError::Storage(error) => error.into(),
+            RecoveryError::Disk(error) => {
+                if error.is_full() {
+                    Self::DiskFull { source: error }
+                } else {
+                    Self::Io(error)
+                }
+            }
+            other => Self::invalid(other.to_string()),
+        }
+    }
+}
+
+struct Place {
+    offset: Option<u64>,
+    lsn: Option<Lsn>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(offset) = self.offset {
+            write!(f, " at offset {offset}")?;
+        }
+        match self.lsn {
+            Some(lsn) => write!(f, " (LSN {lsn})"),
+            None => Ok(()),
+        }
+    }
+}
+
+struct ByPid(Option<u32>);
+
+impl fmt::Display for ByPid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(pid) => write!(f, " by process {pid}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_shown_only_when_short_printable_and_not_redacted() {
+        let name = |key: &[u8], redact| RowName::new("t".into(), key, redact).to_string();
+        assert_eq!(name(b"alice", false), "row `alice` of table `t`");
+        assert_eq!(name(b"alice", true), "a row of table `t`");
+        assert_eq!(name(b"\x00", false), "a row of table `t`");
+        assert_eq!(name(&[b'a'; 65], false), "a row of table `t`");
+    }
+
+    #[test]
+    fn what_is_retryable_is_unchanged_or_rolled_back() {
+        let holder = Box::new(Holder {
+            txn: TxnId::new(1, 2),
+            label: None,
+            priority: None,
+        });
+        let row = RowName::new("t".into(), b"k", false);
+        let (held, asked) = (LockMode::Update, LockMode::Share);
+        let cycle = Arc::new(Cycle {
+            waits: vec![],
+            victim: TxnId::new(1, 2),
+        });
+        let retryable = [
+            Error::WouldBlock {
+                row: row.clone(),
+                holder: holder.clone(),
+                held,
+                asked,
+            },
+            Error::LockTimeout {
+                row,
+                holder,
+                held,
+                asked,
+                waited_ms: 5,
+            },
+            Error::Deadlock { cycle },
+        ];
+        for error in retryable {
+            assert!(error.is_retryable());
+            assert!(
+                matches!(error.outcome(), Outcome::Unchanged | Outcome::RolledBack),
+                "{error}"
+            );
+        }
+        for error in [
+            Error::Closed,
+            Error::KeyEmpty,
+            Error::LogFull { max: 1 },
+            Error::TransactionEnded,
+        ] {
+            assert!(!error.is_retryable(), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_row_holder_label_and_priority() {
+        let holder = Holder {
+            txn: TxnId::new(1, 7),
+            label: Some("nightly".into()),
+            priority: Rank::from_bits((1 << 32) | 3),
+        };
+        let error = Error::WouldBlock {
+            row: RowName::new("accounts".into(), b"alice", false),
+            holder: Box::new(holder),
+            held: LockMode::Update,
+            asked: LockMode::NoKeyUpdate,
+        };
+        assert_eq!(
+            error.to_string(),
+            "row `alice` of table `accounts` is locked: transaction 1-7 `nightly` (priority high 3) holds \
+             Update, which conflicts with NoKeyUpdate"
+        );
+    }
+}

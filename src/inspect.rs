@@ -1,0 +1,68 @@
+//! A database directory looked at without opening it: nothing in it is changed.
+//!
+//! A database in use is refused with its owner's process id; of a crashed one this tells what recovery
+//! would find and do.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lockstone_base::clock::MonotonicClock;
+pub use lockstone_recovery::record::{Body, Context, Effect, Provisional, Tag};
+pub use lockstone_recovery::{DeadLock, DumpSink, FrameInfo};
+
+use crate::error::Result;
+use crate::listing::CheckReport;
+use crate::opening::real_ports;
+use lockstone_recovery::RecoveryReport;
+
+/// A database directory, held still while it is looked at.
+#[derive(Debug)]
+pub struct Inspection(lockstone_recovery::Inspection);
+
+impl Inspection {
+    /// Looks at the database in the directory `path`.
+    ///
+    /// # Errors
+    /// [`Error::NotADatabase`](crate::Error::NotADatabase), [`Error::Locked`](crate::Error::Locked),
+    /// [`Error::NewerVersion`](crate::Error::NewerVersion), [`Error::Corrupt`](crate::Error::Corrupt).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let ports = real_ports(path.as_ref(), false)?;
+        Ok(Self(lockstone_recovery::Inspection::open(
+            Arc::clone(&ports.disk),
+            &MonotonicClock::new(),
+        )?))
+    }
+
+    /// What recovery would find and do.
+    ///
+    /// # Errors
+    /// What recovery would refuse with.
+    pub fn report(&self) -> Result<RecoveryReport> {
+        Ok(self.0.report()?)
+    }
+
+    /// The locks of whoever was in flight when the run before ended, by row. Nobody holds them now.
+    ///
+    /// # Errors
+    /// What recovery would refuse with.
+    pub fn dead_locks(&self) -> Result<Vec<DeadLock>> {
+        Ok(self.0.dead_locks()?)
+    }
+
+    /// Reads the log and every block of every run.
+    ///
+    /// # Errors
+    /// What recovery would refuse with; damage to runs is among the findings.
+    pub fn check(&self) -> Result<(RecoveryReport, CheckReport)> {
+        let (report, check) = self.0.check()?;
+        Ok((report, check.into()))
+    }
+
+    /// Shows the log from where recovery starts: frames, records, the chain.
+    ///
+    /// # Errors
+    /// What recovery would refuse with; what comes before the damage has been shown.
+    pub fn dump(&self, sink: &mut dyn DumpSink) -> Result<()> {
+        Ok(self.0.dump(sink)?)
+    }
+}

@@ -1,0 +1,239 @@
+//! What a user can ask the engine about itself.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use lockstone_base::disk::WritePath;
+use lockstone_base::{FencingToken, LockMode, Lsn, Rank, TxnId};
+use lockstone_locks::{LockStatus, OwnerState};
+use lockstone_storage::StoreCheck;
+use serde::Serialize;
+
+use crate::engine::Engine;
+use crate::error::{Result, RowName};
+use crate::txn_state::name_row;
+
+/// What a lock protects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub enum LockKind {
+    /// One row.
+    Row,
+}
+
+/// Whether a lock is held or waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum LockInfoState {
+    /// Held.
+    Granted,
+    /// Waited for.
+    Waiting,
+}
+
+/// A lock that is held or waited for.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct LockInfo {
+    /// The table's name.
+    pub table: Arc<str>,
+    /// The key, if it may be shown.
+    pub key: Option<String>,
+    /// What it protects.
+    pub kind: LockKind,
+    /// Its mode.
+    pub mode: LockMode,
+    /// Whose it is.
+    pub txn: TxnId,
+    /// What its owner calls the transaction.
+    pub label: Option<Arc<str>>,
+    /// Whether it is held or waited for.
+    pub state: LockInfoState,
+    /// The fencing token, once the lock's record is in the log.
+    pub token: Option<FencingToken>,
+}
+
+/// A transaction that has begun and not ended.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct TransactionInfo {
+    /// Its id.
+    pub txn: TxnId,
+    /// What its owner calls it.
+    pub label: Option<Arc<str>>,
+    /// Its priority, once its first lock has settled it.
+    pub priority: Option<Rank>,
+    /// Whether it was rolled back and its handle still exists.
+    pub rolled_back: bool,
+    /// How many rows it has locked.
+    pub locks: u64,
+    /// How many puts and deletes it has done.
+    pub writes: u64,
+    /// How long ago it began.
+    pub age: Duration,
+}
+
+/// What and where a database is.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Info {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Its identity, as 32 hexadecimal digits.
+    pub uuid: String,
+    /// This run's epoch: the first half of its transaction ids.
+    pub boot_epoch: u32,
+    /// How log writes reach the device.
+    pub log_writes: WritePath,
+    /// The memory budget in bytes.
+    pub memory_bytes: u64,
+    /// The log's limit in bytes.
+    pub log_bytes: u64,
+    /// The size of a log segment in bytes.
+    pub segment_bytes: u64,
+}
+
+/// Counts since open, and sizes now.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Transactions committed.
+    pub commits: u64,
+    /// Transactions rolled back.
+    pub aborts: u64,
+    /// Lock requests that waited.
+    pub lock_waits: u64,
+    /// Lock requests whose time was up.
+    pub lock_timeouts: u64,
+    /// Deadlocks ended.
+    pub deadlocks: u64,
+    /// Checkpoints taken.
+    pub checkpoints: u64,
+    /// Transactions live.
+    pub transactions: usize,
+    /// Snapshots open.
+    pub snapshots: usize,
+    /// The LSN of the last commit.
+    pub commit_tail: Lsn,
+    /// How far the log is on the device.
+    pub durable: Lsn,
+    /// The log's bytes since the last position that a checkpoint freed.
+    pub log_bytes: u64,
+    /// Memory taken by committed rows.
+    pub memory_bytes: usize,
+    /// Runs.
+    pub runs: usize,
+}
+
+/// What a check of a whole database found.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// Runs read.
+    pub runs: usize,
+    /// Blocks read.
+    pub blocks: u64,
+    /// Versions of rows read.
+    pub versions: u64,
+    /// What does not fit, each with its file.
+    pub findings: Vec<String>,
+}
+
+impl CheckReport {
+    /// Whether all is well.
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+impl From<StoreCheck> for CheckReport {
+    fn from(check: StoreCheck) -> Self {
+        Self {
+            runs: check.runs,
+            blocks: check.blocks,
+            versions: check.versions,
+            findings: check.findings.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+pub(crate) fn locks(engine: &Engine) -> Vec<Result<LockInfo>> {
+    if let Err(closed) = engine.check_open() {
+        return vec![Err(closed)];
+    }
+    let info = |entry: lockstone_locks::LockEntry| {
+        let RowName { table, key } = name_row(engine, &entry.row);
+        LockInfo {
+            table,
+            key,
+            kind: LockKind::Row,
+            mode: entry.mode,
+            txn: entry.txn,
+            label: entry.label,
+            state: match entry.status {
+                LockStatus::Granted => LockInfoState::Granted,
+                LockStatus::Waiting => LockInfoState::Waiting,
+            },
+            token: entry.token,
+        }
+    };
+    engine
+        .locks
+        .list()
+        .into_iter()
+        .map(|entry| Ok(info(entry)))
+        .collect()
+}
+
+pub(crate) fn transactions(engine: &Engine) -> Vec<TransactionInfo> {
+    let now = engine.ports.clock.now();
+    let info = |txn: Arc<crate::live::LiveTxn>| TransactionInfo {
+        txn: txn.owner.id(),
+        label: txn.owner.label().cloned(),
+        priority: txn.owner.rank(),
+        rolled_back: txn.owner.state() == OwnerState::Aborted,
+        locks: txn.locks.load(Ordering::Relaxed),
+        writes: txn.writes.load(Ordering::Relaxed),
+        age: now.saturating_sub(txn.begun),
+    };
+    engine.live.all().into_iter().map(info).collect()
+}
+
+pub(crate) fn stats(engine: &Engine) -> Stats {
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let counters = &engine.counters;
+    let store = engine.store.stats();
+    Stats {
+        commits: count(&counters.commits),
+        aborts: count(&counters.aborts),
+        lock_waits: count(&counters.waits),
+        lock_timeouts: count(&counters.timeouts),
+        deadlocks: count(&counters.deadlocks),
+        checkpoints: count(&counters.checkpoints),
+        transactions: engine.live.len(),
+        snapshots: engine.snapshots.len(),
+        commit_tail: engine.watermarks.tail(),
+        durable: engine.log.durable(),
+        log_bytes: engine.log.used_bytes(),
+        memory_bytes: store.memory_bytes,
+        runs: store.runs,
+    }
+}
+
+pub(crate) fn info(engine: &Engine) -> Info {
+    Info {
+        path: engine.ports.disk.path(""),
+        uuid: format!("{:032x}", engine.manifest.lock().uuid),
+        boot_epoch: engine.report.boot_epoch,
+        log_writes: engine.ports.disk.write_path(),
+        memory_bytes: engine.options.memory_bytes,
+        log_bytes: engine.options.log_bytes,
+        segment_bytes: engine.options.segment_bytes,
+    }
+}
+
+pub(crate) fn check(engine: &Engine) -> Result<CheckReport> {
+    engine.check_open()?;
+    Ok(engine.store.check().into())
+}

@@ -1,0 +1,118 @@
+//! From a path to a running engine.
+//!
+//! 1. Nothing is created in a directory that holds other people's files, and nothing is changed in one
+//!    that recovery refuses.
+//! 2. The second opener is refused (F16).
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use lockstone_base::TableId;
+use lockstone_base::clock::MonotonicClock;
+use lockstone_base::disk::BlockingDisk;
+use lockstone_base::entropy::OsEntropy;
+use lockstone_locks::LockTable;
+use lockstone_recovery::directory::{self, Content, DirectoryLock};
+use lockstone_recovery::{Config, Identity};
+use parking_lot::Mutex;
+
+use crate::background;
+use crate::catalog::Catalog;
+use crate::counters::Counters;
+use crate::engine::{Engine, Ports};
+use crate::error::{Error, Result};
+use crate::live::LiveTxns;
+use crate::options::Options;
+use crate::requests::Requests;
+use crate::snapshots::Snapshots;
+use crate::watermarks::Watermarks;
+
+/// More runs than this are merged into one, so that a read looks into few.
+const RUNS_MAX: usize = 8;
+
+/// The real machine, with its disk at `path`.
+pub(crate) fn real_ports(path: &Path, create: bool) -> Result<Ports> {
+    let disk = BlockingDisk::open(path, create).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if !create => not_a_database(path, "there is nothing"),
+        io::ErrorKind::NotFound => {
+            not_a_database(path, "the directory it would lie in does not exist")
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            not_a_database(path, "it is a file")
+        }
+        _ => Error::Io(error),
+    })?;
+    Ok(Ports {
+        disk: Arc::new(disk),
+        clock: Arc::new(MonotonicClock::new()),
+        entropy: Arc::new(OsEntropy),
+        background: true,
+    })
+}
+
+fn not_a_database(path: &Path, why: &'static str) -> Error {
+    Error::NotADatabase {
+        path: path.to_owned(),
+        why,
+    }
+}
+
+/// Recovers what lies in the directory, or creates a database in an empty one, and starts the engine.
+pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
+    options.validate()?;
+    if directory::content(&*ports.disk)? == Content::Empty && !options.create {
+        return Err(not_a_database(
+            &ports.disk.path(""),
+            "the directory is empty",
+        ));
+    }
+    let lock = DirectoryLock::exclusive(&*ports.disk, &*ports.clock)?;
+    // Only whoever holds the lock may believe what it sees.
+    let fresh = directory::content(&*ports.disk)? == Content::Empty;
+    let entropy = || ports.entropy.next_u64();
+    let identity = Identity {
+        uuid: u128::from(entropy()) << 64 | u128::from(entropy()),
+        salt: entropy(),
+    };
+    let config = Config {
+        segment_bytes: options.segment_bytes,
+        memory_bytes: options.memory_bytes as usize,
+        runs_max: RUNS_MAX,
+        create: fresh.then_some(identity),
+    };
+    let recovered = lockstone_recovery::recover(&ports.disk, &*ports.clock, &config)?;
+    let engine = Arc::new(Engine {
+        locks: LockTable::new(entropy()),
+        catalog: Catalog::new(
+            recovered.manifest.tables.clone(),
+            TableId(recovered.manifest.next_table),
+        ),
+        watermarks: Watermarks::new(recovered.commit_tail),
+        manifest: Mutex::new(recovered.manifest),
+        log: recovered.log,
+        store: recovered.store,
+        report: recovered.report,
+        directory: Mutex::new(Some(lock)),
+        live: LiveTxns::default(),
+        snapshots: Snapshots::default(),
+        counters: Counters::default(),
+        ddl: Mutex::new(()),
+        checkpoints: Requests::default(),
+        keeper: Requests::default(),
+        unattended: AtomicBool::new(false),
+        buffered: AtomicU64::new(0),
+        threads: Mutex::new(Vec::new()),
+        closed: AtomicBool::new(false),
+        next_txn: AtomicU64::new(1),
+        options,
+        ports,
+    });
+    if engine.ports.background {
+        background::start(&engine).map_err(|source| Error::NoThread {
+            source: Arc::new(source),
+        })?;
+    }
+    Ok(engine)
+}

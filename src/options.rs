@@ -1,0 +1,211 @@
+//! What a user can set: for a database at open, for a transaction at begin.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockstone_base::Priority;
+use lockstone_base::limits::LABEL_BYTES_MAX;
+
+use crate::error::{Error, Result};
+
+/// How a database is opened.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Options {
+    pub(crate) memory_bytes: u64,
+    pub(crate) log_bytes: u64,
+    pub(crate) segment_bytes: u64,
+    pub(crate) redact: bool,
+    pub(crate) create: bool,
+    pub(crate) retries_max: u32,
+}
+
+/// The smallest log segment: a frame must fit a few times.
+const SEGMENT_BYTES_MIN: u64 = 256 << 10;
+/// The log is this many segments at least: one written, one spare, two on their way to a checkpoint.
+const LOG_SEGMENTS_MIN: u64 = 4;
+/// Less than this makes a flush out of every few commits.
+const MEMORY_BYTES_MIN: u64 = 1 << 20;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 256 << 20,
+            log_bytes: 1 << 30,
+            segment_bytes: 64 << 20,
+            redact: false,
+            create: true,
+            retries_max: 100,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults: 256 MiB of memory, 1 GiB of log in segments of 64 MiB, created if absent.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How much memory committed rows may take before they are in files, in bytes: at least 1 MiB.
+    pub fn memory_bytes(mut self, bytes: u64) -> Self {
+        self.memory_bytes = bytes;
+        self
+    }
+
+    /// How long the log may grow before a checkpoint must have freed it, in bytes: at least four segments.
+    pub fn log_bytes(mut self, bytes: u64) -> Self {
+        self.log_bytes = bytes;
+        self
+    }
+
+    /// The size of a log segment in bytes: a multiple of 4096, at least 256 KiB.
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// Whether keys are kept out of errors and listings.
+    pub fn redact(mut self, redact: bool) -> Self {
+        self.redact = redact;
+        self
+    }
+
+    /// Whether a database that does not exist is created.
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// How often `transact` runs a transaction again before it gives up.
+    pub fn retries_max(mut self, retries: u32) -> Self {
+        self.retries_max = retries;
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        if self.memory_bytes < MEMORY_BYTES_MIN {
+            return Err(Error::invalid(format!(
+                "memory_bytes is {}: at least {MEMORY_BYTES_MIN} are needed",
+                self.memory_bytes
+            )));
+        }
+        if self.segment_bytes < SEGMENT_BYTES_MIN || !self.segment_bytes.is_multiple_of(4096) {
+            return Err(Error::invalid(format!(
+                "segment_bytes is {}: a multiple of 4096 of at least {SEGMENT_BYTES_MIN} is needed",
+                self.segment_bytes
+            )));
+        }
+        if self.log_bytes < self.segment_bytes.saturating_mul(LOG_SEGMENTS_MIN) {
+            return Err(Error::invalid(format!(
+                "log_bytes is {}: at least {LOG_SEGMENTS_MIN} segments of {} bytes are needed",
+                self.log_bytes, self.segment_bytes
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// What a lock request does when another transaction stands in its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnConflict {
+    /// Wait in line: first come, first served within a priority, higher priority first; deadlocks are
+    /// found. With a timeout per call; zero is `LockTimeout` at once if it would wait.
+    Wait {
+        /// How long; `None` for as long as it takes.
+        timeout: Option<Duration>,
+    },
+    /// Refuse at once with `WouldBlock`.
+    NoWait,
+}
+
+impl Default for OnConflict {
+    fn default() -> Self {
+        Self::Wait { timeout: None }
+    }
+}
+
+/// When a commit is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Durability {
+    /// When it is on the device.
+    #[default]
+    Sync,
+    /// At once; it is on the device within 100 ms. Its success is no promise against a crash; what
+    /// survives is a prefix of the commit order that holds every `Sync` commit.
+    Buffered,
+}
+
+/// How a transaction runs.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct TxnOptions {
+    pub(crate) on_conflict: OnConflict,
+    pub(crate) priority: Priority,
+    pub(crate) durability: Durability,
+    pub(crate) label: Option<Arc<str>>,
+}
+
+impl TxnOptions {
+    /// The defaults: waits without limit, automatic priority, durable commit, no label.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What its lock requests do when another transaction stands in their way.
+    pub fn on_conflict(mut self, policy: OnConflict) -> Self {
+        self.on_conflict = policy;
+        self
+    }
+
+    /// Its priority.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// When its commit is acknowledged.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// What errors, listings and recovery reports call it: at most 255 bytes.
+    pub fn label(mut self, label: impl AsRef<str>) -> Self {
+        self.label = Some(label.as_ref().into());
+        self
+    }
+
+    /// `begin_with` never fails: what is wrong here is said by the first call.
+    pub(crate) fn validate(&self) -> Result<()> {
+        match &self.label {
+            Some(label) if label.len() > LABEL_BYTES_MAX => Err(Error::invalid(format!(
+                "the transaction's label has {} bytes: at most {LABEL_BYTES_MAX} are allowed",
+                label.len()
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert!(Options::new().validate().is_ok());
+        assert!(TxnOptions::new().validate().is_ok());
+    }
+
+    #[test]
+    fn options_outside_their_range_are_refused_by_name() {
+        let refused = |options: Options| options.validate().expect_err("out of range").to_string();
+        assert!(refused(Options::new().memory_bytes(0)).contains("memory_bytes"));
+        assert!(refused(Options::new().segment_bytes(1 << 10)).contains("segment_bytes"));
+        assert!(refused(Options::new().segment_bytes((1 << 20) + 1)).contains("segment_bytes"));
+        assert!(refused(Options::new().log_bytes(1 << 20)).contains("log_bytes"));
+        assert!(TxnOptions::new().label("x".repeat(256)).validate().is_err());
+    }
+}

@@ -1,0 +1,107 @@
+//! A read-only view of one moment: never blocks, never blocked.
+//!
+//! 1. W6: it never sees what a crash could take back, unless a `Buffered` commit was acknowledged past it.
+//! 2. W7: it is registered before its LSN is read, so nobody drops what it sees.
+//! 3. W11: it still works when the log is poisoned.
+
+use std::sync::Arc;
+
+use lockstone_base::Lsn;
+use lockstone_storage::Sources;
+
+use crate::closing::EngineRef;
+use crate::error::Result;
+use crate::key_range::{KeyRange, row_bounds};
+use crate::key_value::Value;
+use crate::range::Range;
+use crate::table::Table;
+
+/// All rows as of one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    engine: Arc<EngineRef>,
+    lsn: Lsn,
+}
+
+impl Snapshot {
+    pub(crate) fn new(engine: Arc<EngineRef>) -> Self {
+        let lsn = engine.snapshots.register(|| engine.snapshot_lsn());
+        Self { engine, lsn }
+    }
+
+    /// The moment: every commit at or below it is seen, none above.
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    /// The value that `key` had.
+    ///
+    /// # Errors
+    /// A key or table that cannot be used; [`Error::Closed`](crate::Error::Closed);
+    /// [`Error::Corrupt`](crate::Error::Corrupt) and [`Error::Io`](crate::Error::Io) for a row that cannot
+    /// be read.
+    pub fn get(&self, table: &Table, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        let row = table.row(&self.engine, key.as_ref())?;
+        let version = self.sources()?.get(row.as_bytes(), self.lsn)?;
+        Ok(version.and_then(|version| version.value).map(Value::new))
+    }
+
+    /// The values that `keys` had, in their order.
+    ///
+    /// # Errors
+    /// As [`Snapshot::get`].
+    pub fn multi_get<K: AsRef<[u8]>>(
+        &self,
+        table: &Table,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Value>>> {
+        let sources = self.sources()?;
+        keys.into_iter()
+            .map(|key| {
+                let row = table.row(&self.engine, key.as_ref())?;
+                let version = sources.get(row.as_bytes(), self.lsn)?;
+                Ok(version.and_then(|version| version.value).map(Value::new))
+            })
+            .collect()
+    }
+
+    /// The rows of a range, in order of their keys, in both directions.
+    ///
+    /// # Errors
+    /// As [`Snapshot::get`]; each step of the iterator too.
+    pub fn range(&self, table: &Table, range: impl KeyRange) -> Result<Range<'_>> {
+        let bounds = row_bounds(table.id_in(&self.engine)?, &range);
+        Ok(Range::of_snapshot(
+            &self.engine,
+            &self.sources()?,
+            bounds,
+            self.lsn,
+        ))
+    }
+
+    fn sources(&self) -> Result<Arc<Sources>> {
+        self.engine.check_open()?;
+        let sources = self.engine.store.sources();
+        assert!(
+            sources.drop_horizon() <= self.lsn,
+            "W7: nothing that a registered snapshot sees is dropped"
+        );
+        Ok(sources)
+    }
+}
+
+impl Clone for Snapshot {
+    fn clone(&self) -> Self {
+        self.engine.snapshots.register_again(self.lsn);
+        Self {
+            engine: self.engine.clone(),
+            lsn: self.lsn,
+        }
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.engine.snapshots.release(self.lsn);
+    }
+}

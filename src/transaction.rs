@@ -1,0 +1,384 @@
+//! The handle of a transaction: what a user calls. Checks arguments, reads, and hands every lock, write
+//! and ending to the write path.
+//!
+//! 1. Reads see the newest commit at each call (`ReadCommitted`), and the transaction's own writes.
+//! 2. W10: every call checks the transaction's state again after its effect, so a transaction that was
+//!    rolled back meanwhile never returns what it read.
+//! 3. A handle that is dropped aborts.
+
+use std::sync::Arc;
+
+use lockstone_base::{FencingToken, LockMode, Lsn, RowKey, TxnId};
+
+use crate::closing::EngineRef;
+use crate::error::{Error, Result};
+use crate::key_range::{KeyRange, row_bounds};
+use crate::key_value::Value;
+use crate::options::TxnOptions;
+use crate::parker::Parker;
+use crate::range::Range;
+use crate::range_for::RangeFor;
+use crate::table::Table;
+use crate::txn_state::TxnState;
+use crate::write_path::{self, Write};
+
+/// A unit of work: locks rows, reads, writes, and commits all of it or nothing.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let db = lockstone::Options::new().segment_bytes(1 << 20).log_bytes(4 << 20).open(dir.path().join("db"))?;
+/// use lockstone::LockMode;
+///
+/// let accounts = db.create_table("accounts")?;
+/// let mut txn = db.begin();
+/// txn.put(&accounts, "alice", "100")?;
+/// let alice = txn.get_for(&accounts, "alice", LockMode::Update)?;
+/// assert_eq!(alice.as_deref(), Some(b"100".as_slice()));
+/// txn.commit()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A committed or aborted transaction is gone: using it again does not compile.
+///
+/// ```compile_fail
+/// # let db = lockstone::Database::open("db")?;
+/// let txn = db.begin();
+/// txn.commit()?;
+/// txn.id();
+/// # Ok::<(), lockstone::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Transaction {
+    engine: Arc<EngineRef>,
+    /// Absent once it has ended.
+    state: Option<TxnState>,
+}
+
+/// A mark to roll back to. Valid until a rollback to an earlier one; rolling back to it keeps it valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Savepoint {
+    txn: TxnId,
+    sub: u32,
+}
+
+impl Transaction {
+    pub(crate) fn begin(engine: Arc<EngineRef>, options: TxnOptions) -> Self {
+        let id = engine.next_txn_id();
+        let parker = Arc::new(Parker::default());
+        let owner = engine
+            .locks
+            .begin(id, options.label.clone(), parker.clone());
+        let live = engine.live.begin(owner.clone(), engine.ports.clock.now());
+        Self {
+            engine,
+            state: Some(TxnState::new(owner, live, parker, options)),
+        }
+    }
+
+    /// Its id, unique over the whole life of the database.
+    pub fn id(&self) -> TxnId {
+        self.state().owner.id()
+    }
+
+    /// The newest value of `key`, or what this transaction has written. Locks nothing, never waits.
+    ///
+    /// # Errors
+    /// A key or table that cannot be used: [`Outcome::Unchanged`](crate::Outcome). The error that ended
+    /// the transaction, if one did. [`Error::Corrupt`] and [`Error::Io`] for a row that cannot be read.
+    pub fn get(&self, table: &Table, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        self.state().note(self.read(table, key.as_ref()))
+    }
+
+    /// The newest values of `keys`, in their order, all at one moment.
+    ///
+    /// # Errors
+    /// As [`Transaction::get`].
+    pub fn multi_get<K: AsRef<[u8]>>(
+        &self,
+        table: &Table,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Value>>> {
+        let txn = self.state();
+        let read = || {
+            txn.check(&self.engine)?;
+            let (at, sources) = self.engine.newest();
+            let mut values = Vec::new();
+            for key in keys {
+                let row = table.row(&self.engine, key.as_ref())?;
+                values.push(match txn.writes.get(row.as_bytes()) {
+                    Some(own) => own.clone(),
+                    None => sources
+                        .get(row.as_bytes(), at)?
+                        .and_then(|version| version.value),
+                });
+            }
+            txn.saw(at);
+            txn.check(&self.engine)?;
+            Ok(values
+                .into_iter()
+                .map(|value| value.map(Value::new))
+                .collect())
+        };
+        txn.note(read())
+    }
+
+    /// Locks `key` in `mode`, then reads its newest value. The row need not exist.
+    ///
+    /// # Errors
+    /// As [`Transaction::lock`] and [`Transaction::get`].
+    pub fn get_for(
+        &mut self,
+        table: &Table,
+        key: impl AsRef<[u8]>,
+        mode: LockMode,
+    ) -> Result<Option<Value>> {
+        let key = key.as_ref();
+        let result = self
+            .lock_row(table, key, mode)
+            .and_then(|_| self.read(table, key));
+        self.state().note(result)
+    }
+
+    /// Locks `key` in `mode` until the transaction ends, or is rolled back to an earlier savepoint. The
+    /// row need not exist. The token grows with every later holder of the row, across crashes.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`], [`Error::LockTimeout`]: the call left no trace. [`Error::Deadlock`],
+    /// [`Error::DiskFull`], [`Error::LogFull`]: the transaction is rolled back, its locks are free.
+    pub fn lock(
+        &mut self,
+        table: &Table,
+        key: impl AsRef<[u8]>,
+        mode: LockMode,
+    ) -> Result<FencingToken> {
+        let result = self.lock_row(table, key.as_ref(), mode).and_then(|row| {
+            let token = self.engine.locks.token(&self.state().owner, &row);
+            // Whoever no longer holds what was just granted has been rolled back (W10).
+            token.ok_or_else(|| {
+                self.state()
+                    .check(&self.engine)
+                    .err()
+                    .unwrap_or(Error::TransactionEnded)
+            })
+        });
+        self.state().note(result)
+    }
+
+    /// Gives `key` a value; locks it `NoKeyUpdate`.
+    ///
+    /// # Errors
+    /// As [`Transaction::lock`]; [`Error::ValueTooLong`].
+    pub fn put(
+        &mut self,
+        table: &Table,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+    ) -> Result<()> {
+        let result = table.row(&self.engine, key.as_ref()).and_then(|row| {
+            let write = Write::put(value.as_ref())?;
+            self.write_row(row, write)
+        });
+        self.state().note(result)
+    }
+
+    /// Gives `key` a value if it has none; locks it `Update` in any case. Whether it had none.
+    ///
+    /// # Errors
+    /// As [`Transaction::put`].
+    pub fn insert_new(
+        &mut self,
+        table: &Table,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+    ) -> Result<bool> {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        let mut insert = || {
+            let write = Write::put(value)?;
+            let row = self.lock_to_write(table, key)?;
+            let absent = self.read(table, key)?.is_none();
+            if absent {
+                self.write_row(row, write)?;
+            }
+            Ok(absent)
+        };
+        let result = insert();
+        self.state().note(result)
+    }
+
+    /// Removes `key`; locks it `Update` in any case. Whether it existed.
+    ///
+    /// # Errors
+    /// As [`Transaction::lock`].
+    pub fn delete(&mut self, table: &Table, key: impl AsRef<[u8]>) -> Result<bool> {
+        let key = key.as_ref();
+        let mut delete = || {
+            let row = self.lock_to_write(table, key)?;
+            let exists = self.read(table, key)?.is_some();
+            if exists {
+                self.write_row(row, Write::Delete)?;
+            }
+            Ok(exists)
+        };
+        let result = delete();
+        self.state().note(result)
+    }
+
+    /// The rows of a range with their newest values, all as of one moment, in order of their keys; from
+    /// the back with `rev` or `next_back`. Locks nothing.
+    ///
+    /// # Errors
+    /// As [`Transaction::get`]; each step of the iterator too. A damaged block gives one error, and the
+    /// iterator goes on behind it.
+    pub fn range(&self, table: &Table, range: impl KeyRange) -> Result<Range<'_>> {
+        let txn = self.state();
+        let open = || {
+            txn.check(&self.engine)?;
+            let bounds = row_bounds(table.id_in(&self.engine)?, &range);
+            let (at, sources) = self.engine.newest();
+            txn.saw(at);
+            Ok(Range::of_transaction(
+                &self.engine,
+                txn,
+                &sources,
+                bounds,
+                at,
+            ))
+        };
+        txn.note(open())
+    }
+
+    /// A cursor over the rows of a range, in either direction, that locks each row in `mode` as it yields
+    /// it, and only those. The row last yielded can be changed through the cursor.
+    ///
+    /// # Errors
+    /// As [`Transaction::lock`]; each step of the cursor too.
+    pub fn range_for(
+        &mut self,
+        table: &Table,
+        range: impl KeyRange,
+        mode: LockMode,
+    ) -> Result<RangeFor<'_>> {
+        let bounds = table
+            .id_in(&self.engine)
+            .map(|table| row_bounds(table, &range));
+        let checked = self.state().check(&self.engine).and(bounds);
+        let bounds = self.state().note(checked)?;
+        let (engine, txn) = self.parts();
+        Ok(RangeFor::new(engine, txn, bounds, mode))
+    }
+
+    /// Marks the place that a later [`Transaction::rollback_to`] returns to.
+    pub fn savepoint(&mut self) -> Savepoint {
+        let txn = self.state_mut();
+        // Past four billion marks none is valid any more, and a rollback to it says so.
+        let sub = txn.mark().unwrap_or(u32::MAX);
+        Savepoint {
+            txn: txn.owner.id(),
+            sub,
+        }
+    }
+
+    /// Undoes what was written since the savepoint, and releases or weakens the row locks taken since, at
+    /// once. The savepoint stays valid; later ones do not.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSavepoint`]: nothing was changed. Else as [`Transaction::lock`].
+    pub fn rollback_to(&mut self, savepoint: Savepoint) -> Result<()> {
+        let (engine, txn) = self.parts();
+        let result = txn.check(engine).and_then(|()| {
+            if savepoint.txn != txn.owner.id() || !txn.is_marked(savepoint.sub) {
+                return Err(Error::InvalidSavepoint);
+            }
+            write_path::rollback_to(engine, txn, savepoint.sub)
+        });
+        self.state().note(result)
+    }
+
+    /// Makes everything that was written visible to others, and durable unless
+    /// [`Durability::Buffered`](crate::Durability) was asked for. The commit's position in the log; for a
+    /// transaction that wrote nothing, the one that it has read at.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`]: the outcome is unknown, reopen and look. After any other error nothing of
+    /// the transaction is there.
+    pub fn commit(mut self) -> Result<Lsn> {
+        let state = self.state.take().expect(HAS_STATE);
+        write_path::commit(&self.engine, state)
+    }
+
+    /// Undoes everything. Dropping the handle does the same.
+    pub fn abort(self) {}
+
+    /// The mode in which this transaction holds `key`.
+    pub fn holds(&self, table: &Table, key: impl AsRef<[u8]>) -> Option<LockMode> {
+        let row = table.row(&self.engine, key.as_ref()).ok()?;
+        self.engine.locks.holds(&self.state().owner, &row)
+    }
+
+    /// The fencing token of the lock that this transaction holds on `key`.
+    pub fn fencing_token(&self, table: &Table, key: impl AsRef<[u8]>) -> Option<FencingToken> {
+        let row = table.row(&self.engine, key.as_ref()).ok()?;
+        self.engine.locks.token(&self.state().owner, &row)
+    }
+
+    /// Whether the last failing call may succeed when the transaction is run again.
+    pub(crate) fn is_retryable(&self) -> bool {
+        self.state().is_retryable()
+    }
+
+    fn state(&self) -> &TxnState {
+        self.state.as_ref().expect(HAS_STATE)
+    }
+
+    fn state_mut(&mut self) -> &mut TxnState {
+        self.state.as_mut().expect(HAS_STATE)
+    }
+
+    fn parts(&mut self) -> (&EngineRef, &mut TxnState) {
+        (&self.engine, self.state.as_mut().expect(HAS_STATE))
+    }
+
+    fn write_row(&mut self, row: RowKey, write: Write) -> Result<()> {
+        let (engine, txn) = self.parts();
+        write_path::write(engine, txn, row, write)
+    }
+
+    fn lock_row(&mut self, table: &Table, key: &[u8], mode: LockMode) -> Result<RowKey> {
+        let row = table.row(&self.engine, key)?;
+        let (engine, txn) = self.parts();
+        write_path::lock(engine, txn, &row, mode, true)?;
+        Ok(row)
+    }
+
+    fn lock_to_write(&mut self, table: &Table, key: &[u8]) -> Result<RowKey> {
+        let row = table.row(&self.engine, key)?;
+        let (engine, txn) = self.parts();
+        write_path::lock(engine, txn, &row, LockMode::Update, false)?;
+        Ok(row)
+    }
+
+    fn read(&self, table: &Table, key: &[u8]) -> Result<Option<Value>> {
+        let txn = self.state();
+        txn.check(&self.engine)?;
+        let row = table.row(&self.engine, key)?;
+        if let Some(own) = txn.writes.get(row.as_bytes()) {
+            return Ok(own.clone().map(Value::new));
+        }
+        let (at, sources) = self.engine.newest();
+        let version = sources.get(row.as_bytes(), at)?;
+        txn.saw(at);
+        txn.check(&self.engine)?;
+        Ok(version.and_then(|version| version.value).map(Value::new))
+    }
+}
+
+/// Only `commit` and `drop` take the state, and both take the handle with it.
+const HAS_STATE: &str = "a transaction has its state until it ends";
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if let Some(state) = self.state.take() {
+            write_path::abort(&self.engine, state);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What a transaction is between its calls: its place in the lock table, its writes, its savepoints.
+//! Owned by the handle; only the write path changes it.
+//!
+//! 1. Sub-transaction numbers only grow and are never reused; a savepoint is the number that it began.
+//! 2. The rank is settled before the first lock and never changes.
+//! 3. A transaction that is rolled back answers each later call with the first error.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use lockstone_base::{Lsn, Rank, RowKey};
+use lockstone_locks::{AbortCause, Owner, OwnerState};
+use lockstone_recovery::record::{CONTEXT_BYTES, Context};
+
+use crate::engine::Engine;
+use crate::error::{Cycle, CycleWait, Error, Result, RowName};
+use crate::live::LiveTxn;
+use crate::options::{OnConflict, TxnOptions};
+use crate::parker::Parker;
+use crate::write_set::WriteSet;
+
+/// The state of one transaction.
+#[derive(Debug)]
+pub(crate) struct TxnState {
+    pub(crate) owner: Arc<Owner>,
+    pub(crate) live: Arc<LiveTxn>,
+    pub(crate) parker: Arc<Parker>,
+    pub(crate) options: TxnOptions,
+    pub(crate) writes: WriteSet,
+    /// The id and rank as its records carry them; there once the rank is settled.
+    pub(crate) context: Option<[u8; CONTEXT_BYTES]>,
+    pub(crate) sub: u32,
+    /// The savepoints that are still valid, the innermost last.
+    savepoints: Vec<u32>,
+    /// The highest commit that it could have seen (W6).
+    pub(crate) seen: Cell<Lsn>,
+    /// Why it was rolled back, if its own call did it.
+    failed: Option<Error>,
+    /// Whether its last failing call may succeed when run again: what `transact` asks.
+    retryable: Cell<bool>,
+}
+
+impl TxnState {
+    pub(crate) fn new(
+        owner: Arc<Owner>,
+        live: Arc<LiveTxn>,
+        parker: Arc<Parker>,
+        options: TxnOptions,
+    ) -> Self {
+        Self {
+            owner,
+            live,
+            parker,
+            failed: options.validate().err(),
+            options,
+            writes: WriteSet::default(),
+            context: None,
+            sub: 0,
+            savepoints: Vec::new(),
+            seen: Cell::new(Lsn::ZERO),
+            retryable: Cell::new(false),
+        }
+    }
+
+    /// Whether the transaction goes on: asked before each call's work and again after it (W10).
+    pub(crate) fn check(&self, engine: &Engine) -> Result<()> {
+        engine.check_open()?;
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        match self.owner.state() {
+            OwnerState::Active => engine.check_serving(),
+            OwnerState::Committing | OwnerState::Released => Err(Error::TransactionEnded),
+            OwnerState::Aborted => Err(self.aborted(engine)),
+        }
+    }
+
+    /// Remembers why it was rolled back by its own call.
+    pub(crate) fn fail(&mut self, error: &Error) {
+        self.failed.get_or_insert_with(|| error.clone());
+    }
+
+    /// Notes how its call ended, for `transact`.
+    pub(crate) fn note<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result {
+            self.retryable.set(error.is_retryable());
+        }
+        result
+    }
+
+    /// Whether its last failing call may succeed when run again.
+    pub(crate) fn is_retryable(&self) -> bool {
+        self.retryable.get()
+    }
+
+    /// Whether any of its records is in the log.
+    pub(crate) fn is_logged(&self) -> bool {
+        self.live.first_record().is_some()
+    }
+
+    /// Settles the rank at the first locking call; `explicit` if that one locks and does not write.
+    pub(crate) fn settle(&mut self, engine: &Engine, explicit: bool) -> [u8; CONTEXT_BYTES] {
+        *self.context.get_or_insert_with(|| {
+            let rank: Rank = self
+                .options
+                .priority
+                .settle(engine.ports.entropy.next_u64() as u32, explicit);
+            self.owner.settle(rank);
+            Context {
+                txn: self.owner.id(),
+                rank,
+            }
+            .encode()
+        })
+    }
+
+    /// Begins the next sub-transaction; its number.
+    pub(crate) fn next_sub(&mut self) -> Result<u32> {
+        let full =
+            || Error::invalid("a transaction has at most 4294967295 savepoints and rollbacks");
+        self.sub = self.sub.checked_add(1).ok_or_else(full)?;
+        Ok(self.sub)
+    }
+
+    /// Marks a savepoint that the user holds; its number.
+    pub(crate) fn mark(&mut self) -> Result<u32> {
+        let sub = self.next_sub()?;
+        self.savepoints.push(sub);
+        Ok(sub)
+    }
+
+    /// Whether `sub` is a savepoint that can be rolled back to.
+    pub(crate) fn is_marked(&self, sub: u32) -> bool {
+        self.savepoints.binary_search(&sub).is_ok()
+    }
+
+    /// Forgets the savepoints that a rollback to `from` undoes: those behind it.
+    pub(crate) fn unmark_behind(&mut self, from: u32) {
+        self.savepoints.retain(|sub| *sub <= from);
+    }
+
+    /// Notes that it has seen what was committed up to `lsn`.
+    pub(crate) fn saw(&self, lsn: Lsn) {
+        self.seen.set(self.seen.get().max(lsn));
+    }
+
+    /// Notes one more lock, for listings.
+    pub(crate) fn count_lock(&self) {
+        self.live.locks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The policy and the timeout of its lock requests.
+    pub(crate) fn policy(&self) -> OnConflict {
+        self.options.on_conflict
+    }
+
+    /// The error that stands for the way somebody else ended it.
+    fn aborted(&self, engine: &Engine) -> Error {
+        match self.owner.cause() {
+            Some(AbortCause::Deadlock(cycle)) => Error::Deadlock {
+                cycle: Arc::new(name_cycle(engine, &cycle)),
+            },
+            Some(AbortCause::LogFull) => Error::LogFull {
+                max: engine.options.log_bytes,
+            },
+            Some(AbortCause::Closed) => Error::Closed,
+            Some(AbortCause::Poisoned) => Error::Poisoned,
+            _ => Error::TransactionEnded,
+        }
+    }
+}
+
+/// The row as errors and listings show it.
+pub(crate) fn name_row(engine: &Engine, row: &RowKey) -> RowName {
+    RowName::new(
+        engine.catalog.name(row.table()),
+        row.key(),
+        engine.options.redact,
+    )
+}
+
+/// The deadlock with its rows by name.
+pub(crate) fn name_cycle(engine: &Engine, cycle: &lockstone_locks::Cycle) -> Cycle {
+    let wait = |edge: &lockstone_locks::CycleEdge| CycleWait {
+        txn: edge.txn,
+        label: edge.label.clone(),
+        row: name_row(engine, &edge.row),
+        mode: edge.requested,
+    };
+    Cycle {
+        waits: cycle.edges.iter().map(wait).collect(),
+        victim: cycle.victim,
+    }
+}

@@ -1,0 +1,475 @@
+//! The one write path: *lock, log, stage, reserve, commit, apply, release, ack*, and the two ways back,
+//! rollback to a savepoint and abort. Every lock, write and commit of the engine runs through this file
+//! and nowhere else.
+//!
+//! ```text
+//! lock      ask the lock table; wait in line if told to                                  K1, K4
+//! log       append the provisional record, unsynced; check the state again               W10
+//! stage     keep the write private to the transaction
+//! reserve   memory, and room in the log; after this nothing waits, only the device fails G10
+//! commit    in one hold of the append latch: Active -> Committing, append the commit     W2
+//! apply     still in that hold: the writes into the memtable, then move the commit tail  W2
+//! release   all locks are void; the next in line are woken, before the sync              W1
+//! ack       wait until the commit is on the device                                       W3
+//! ```
+//!
+//! Crash: before the commit record is durable the transaction never was; behind it, it is whole (R1).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lockstone_base::limits::VALUE_BYTES_MAX;
+use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
+use lockstone_locks::{
+    AbortCause, Blocker, Decision, Grant, Outcome, Policy, Refusal, Request, Ticket, Wakes,
+};
+use lockstone_recovery::record::{Body, COMMIT_BODY_BYTES, CONTEXT_BYTES, Effect, Provisional};
+use lockstone_wal::{Appended, Record};
+
+use crate::checkpoint;
+use crate::engine::Engine;
+use crate::error::{Error, Holder, Result};
+use crate::options::{Durability, OnConflict};
+use crate::txn_state::{TxnState, name_row};
+
+/// What a write does to its row.
+#[derive(Debug, Clone)]
+pub(crate) enum Write {
+    /// Gives it a value.
+    Put(Bytes),
+    /// Removes it.
+    Delete,
+}
+
+impl Write {
+    /// The write that gives a row this value.
+    pub(crate) fn put(value: &[u8]) -> Result<Self> {
+        match value.len() {
+            bytes if bytes > VALUE_BYTES_MAX => Err(Error::ValueTooLong {
+                bytes,
+                max: VALUE_BYTES_MAX,
+            }),
+            _ => Ok(Self::Put(Bytes::copy_from_slice(value))),
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// lock, log, stage
+
+/// Takes the row in `mode`: *lock, log*. The lock's record is in the log when this returns. `explicit`
+/// if the caller locks for its own sake, not to write.
+pub(crate) fn lock(
+    engine: &Engine,
+    txn: &mut TxnState,
+    row: &RowKey,
+    mode: LockMode,
+    explicit: bool,
+) -> Result<()> {
+    let grant = request(engine, txn, row, mode, explicit)?;
+    if grant.strengthened {
+        log(engine, txn, row, &grant, None)?;
+    }
+    Ok(())
+}
+
+/// Locks the row as the write demands, logs it and keeps it: *lock, log, stage*.
+pub(crate) fn write(engine: &Engine, txn: &mut TxnState, row: RowKey, write: Write) -> Result<()> {
+    let mode = if matches!(write, Write::Delete) {
+        LockMode::Update
+    } else {
+        LockMode::NoKeyUpdate
+    };
+    let grant = request(engine, txn, &row, mode, false)?;
+    log(engine, txn, &row, &grant, Some(&write))?;
+    let effect = match write {
+        Write::Put(value) => Some(value),
+        Write::Delete => None,
+    };
+    txn.writes.stage(row, txn.sub, effect);
+    txn.live.writes.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+/// *lock*: asks for the row, and waits in line if the policy says so.
+fn request(
+    engine: &Engine,
+    txn: &mut TxnState,
+    row: &RowKey,
+    mode: LockMode,
+    explicit: bool,
+) -> Result<Grant> {
+    txn.check(engine)?;
+    txn.settle(engine, explicit);
+    let (policy, timeout) = match txn.policy() {
+        OnConflict::NoWait => (Policy::NoWait, None),
+        OnConflict::Wait {
+            timeout: Some(Duration::ZERO),
+        } => (Policy::NoWait, Some(Duration::ZERO)),
+        OnConflict::Wait { timeout } => (Policy::Wait, timeout),
+    };
+    let decision = ask(engine, txn, row, mode, policy);
+    let grant = match decision {
+        Decision::Granted(grant) => grant,
+        Decision::Refused(refusal) => {
+            return Err(refused(engine, txn, row, mode, refusal, timeout));
+        }
+        Decision::Queued(ticket) => {
+            engine.counters.waits.fetch_add(1, Ordering::Relaxed);
+            let give_up = timeout.map(|timeout| engine.ports.clock.now() + timeout);
+            loop {
+                match engine.locks.outcome(&txn.owner, &ticket) {
+                    Some(Outcome::Granted(grant)) => break grant,
+                    Some(_) => return Err(ended(engine, txn)),
+                    None => {}
+                }
+                let left = give_up.map(|at| at.saturating_sub(engine.ports.clock.now()));
+                if left == Some(Duration::ZERO) {
+                    match give_up_waiting(engine, txn, row, mode, &ticket) {
+                        Ok(grant) => break grant,
+                        Err(refusal) => {
+                            return Err(refused(engine, txn, row, mode, refusal, timeout));
+                        }
+                    }
+                }
+                txn.parker.park(left);
+            }
+        }
+    };
+    // The grant is counted only for a transaction that is still active (W10).
+    txn.check(engine)?;
+    if grant.fresh {
+        txn.count_lock();
+    }
+    Ok(grant)
+}
+
+fn ask(engine: &Engine, txn: &TxnState, row: &RowKey, mode: LockMode, policy: Policy) -> Decision {
+    let mut wakes = Wakes::default();
+    let request = Request {
+        row,
+        mode,
+        sub: txn.sub,
+        policy,
+    };
+    let decision = engine.locks.request(&txn.owner, request, &mut wakes);
+    wakes.fire();
+    decision
+}
+
+/// The time is up: leaves the queue, unless the grant came first. The last word is one more look
+/// without waiting, which also tells who stands in the way.
+fn give_up_waiting(
+    engine: &Engine,
+    txn: &TxnState,
+    row: &RowKey,
+    mode: LockMode,
+    ticket: &Arc<Ticket>,
+) -> Result<Grant, Refusal> {
+    let mut wakes = Wakes::default();
+    let outcome = engine.locks.cancel(&txn.owner, ticket, &mut wakes);
+    wakes.fire();
+    if let Outcome::Granted(grant) = outcome {
+        return Ok(grant);
+    }
+    match ask(engine, txn, row, mode, Policy::NoWait) {
+        Decision::Granted(grant) => Ok(grant),
+        Decision::Refused(refusal) => Err(refusal),
+        Decision::Queued(_) => unreachable!("K1: NoWait never queues"),
+    }
+}
+
+fn refused(
+    engine: &Engine,
+    txn: &TxnState,
+    row: &RowKey,
+    mode: LockMode,
+    refusal: Refusal,
+    timeout: Option<Duration>,
+) -> Error {
+    match refusal {
+        Refusal::WouldBlock(blocker) => would_block(engine, row, mode, blocker, timeout),
+        _ => ended(engine, txn),
+    }
+}
+
+/// Why a request of a transaction that is no longer active was not granted.
+fn ended(engine: &Engine, txn: &TxnState) -> Error {
+    let error = txn.check(engine).err().unwrap_or(Error::TransactionEnded);
+    if matches!(error, Error::Deadlock { .. }) {
+        engine.counters.deadlocks.fetch_add(1, Ordering::Relaxed);
+    }
+    error
+}
+
+fn would_block(
+    engine: &Engine,
+    row: &RowKey,
+    asked: LockMode,
+    blocker: Blocker,
+    timeout: Option<Duration>,
+) -> Error {
+    let row = name_row(engine, row);
+    let held = blocker.mode;
+    let holder = Box::new(Holder {
+        txn: blocker.txn,
+        label: blocker.label,
+        priority: Some(blocker.rank),
+    });
+    match timeout {
+        None => Error::WouldBlock {
+            row,
+            holder,
+            held,
+            asked,
+        },
+        Some(timeout) => {
+            engine.counters.timeouts.fetch_add(1, Ordering::Relaxed);
+            Error::LockTimeout {
+                row,
+                holder,
+                held,
+                asked,
+                waited_ms: timeout.as_millis() as u64,
+            }
+        }
+    }
+}
+
+/// *log*: appends the provisional record of a granted lock or a write, unsynced. A lost lock implies
+/// a lost transaction, and that one was never acknowledged.
+fn log(
+    engine: &Engine,
+    txn: &mut TxnState,
+    row: &RowKey,
+    grant: &Grant,
+    write: Option<&Write>,
+) -> Result<()> {
+    let effect = match write {
+        None => Effect::Lock,
+        Some(Write::Put(value)) => Effect::Put(log_parts(engine, txn, row, value)?),
+        Some(Write::Delete) => Effect::Delete,
+    };
+    let provisional = Provisional {
+        row: row.as_bytes(),
+        mode: grant.mode,
+        fresh: grant.fresh,
+        sub: txn.sub,
+        effect,
+    };
+    let appended = append(engine, txn, Body::Provisional(provisional))?;
+    if grant.strengthened {
+        engine
+            .locks
+            .stamp(&txn.owner, row, FencingToken::new(appended.lsn));
+    }
+    // W10: whoever was rolled back meanwhile must not believe that it holds the row.
+    txn.check(engine)
+}
+
+/// Logs what of a long value does not fit one record (G4); the rest, which does.
+fn log_parts<'a>(
+    engine: &Engine,
+    txn: &mut TxnState,
+    row: &RowKey,
+    value: &'a [u8],
+) -> Result<&'a [u8]> {
+    /// The fixed head of a provisional record's body, with room to spare.
+    const HEAD_BYTES: usize = 64;
+    let part_bytes =
+        engine.log.record_bytes_max() - CONTEXT_BYTES - row.as_bytes().len() - HEAD_BYTES;
+    let mut rest = value;
+    while let Some((part, behind)) = rest
+        .split_at_checked(part_bytes)
+        .filter(|(_, behind)| !behind.is_empty())
+    {
+        append(engine, txn, Body::ValuePart(part))?;
+        rest = behind;
+    }
+    Ok(rest)
+}
+
+/// Appends a record of the transaction; the first time, notes before it where its records begin (S3).
+fn append(engine: &Engine, txn: &mut TxnState, body: Body<'_>) -> Result<Appended> {
+    checkpoint::admit(engine)?;
+    txn.check(engine)?;
+    let context = txn.settle(engine, false);
+    if !txn.is_logged() {
+        txn.live.note_first_record(engine.log.end());
+        if let Some(label) = txn.options.label.clone() {
+            append_record(engine, txn, &context, Body::Begin { label: &label })?;
+        }
+    }
+    append_record(engine, txn, &context, body)
+}
+
+fn append_record(
+    engine: &Engine,
+    txn: &mut TxnState,
+    context: &[u8],
+    body: Body<'_>,
+) -> Result<Appended> {
+    let bytes = body.encode();
+    let appended = engine.log.append(&Record {
+        tag: bytes.tag as u8,
+        context,
+        body: &bytes.pieces(),
+    });
+    checkpoint::attend(engine);
+    appended.map_err(|error| {
+        let error = Error::from(error);
+        // Its write set and the log no longer agree: the transaction cannot go on.
+        roll_back(engine, txn, AbortCause::Requested);
+        txn.fail(&error);
+        error
+    })
+}
+
+// ---------------------------------------------------------------------------------------------------
+// reserve, commit, apply, release, ack
+
+/// Commits: *reserve, commit, apply, release, ack*. The LSN of the commit, or what a transaction that
+/// wrote nothing has read at.
+pub(crate) fn commit(engine: &Engine, mut txn: TxnState) -> Result<Lsn> {
+    let durability = txn.options.durability;
+    let outcome = reserve_and_apply(engine, &mut txn);
+    if outcome.is_err() {
+        roll_back(engine, &mut txn, AbortCause::Requested);
+    }
+    engine.live.end(txn.owner.id());
+    match outcome? {
+        Some(commit) => acknowledge(engine, commit, durability),
+        None => acknowledge_reader(engine, txn.seen.get()),
+    }
+}
+
+/// *reserve, commit, apply, release*; the commit record's place, if anything was written.
+fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appended>> {
+    txn.check(engine)?;
+    let rows = txn.writes.len();
+    let batch = std::mem::take(&mut txn.writes).into_batch();
+    if rows > 0 {
+        checkpoint::reserve_memory(engine, batch.bytes())?;
+    }
+    let context = txn.settle(engine, false);
+    let body = Body::Commit { rows: rows as u64 }.encode();
+    let room = match txn.is_logged() {
+        true => Some(engine.log.reserve(CONTEXT_BYTES + COMMIT_BODY_BYTES)?),
+        false => None,
+    };
+    let mut commit = None;
+    if let Some(room) = room {
+        let mut hold = engine.log.hold();
+        hold.check()?;
+        if !txn.owner.try_commit() {
+            drop(hold);
+            txn.check(engine)?;
+            return Err(Error::TransactionEnded);
+        }
+        let record = Record {
+            tag: body.tag as u8,
+            context: &context,
+            body: &body.pieces(),
+        };
+        let appended = hold.append(room, &record);
+        if rows > 0 {
+            // W2: applied in the hold that gave the LSN; the tail moves last.
+            engine.store.apply(batch, appended.lsn);
+            engine.watermarks.move_tail(appended.lsn);
+            commit = Some(appended);
+        }
+    } else if !txn.owner.try_commit() {
+        txn.check(engine)?;
+        return Err(Error::TransactionEnded);
+    }
+    txn.owner.released();
+    release(engine, txn);
+    engine.counters.commits.fetch_add(1, Ordering::Relaxed);
+    Ok(commit)
+}
+
+/// *release*: the release pass of a transaction that has ended; the next in line are woken.
+fn release(engine: &Engine, txn: &TxnState) {
+    let mut wakes = Wakes::default();
+    engine.locks.end(&txn.owner, &mut wakes);
+    wakes.fire();
+}
+
+/// *ack*: waits for the device, and notes the commit as acknowledged before its success is returned (W6).
+fn acknowledge(engine: &Engine, commit: Appended, durability: Durability) -> Result<Lsn> {
+    match durability {
+        Durability::Sync => engine.log.wait_durable(commit.end)?,
+        Durability::Buffered => {
+            engine
+                .buffered
+                .fetch_max(commit.end.get(), Ordering::AcqRel);
+            checkpoint::attend(engine);
+        }
+    }
+    engine.watermarks.acknowledge(commit.lsn);
+    checkpoint::ask_if_due(engine);
+    Ok(commit.lsn)
+}
+
+/// *ack* of a transaction that wrote nothing (W6): all that it could have seen is on the device, or
+/// was acknowledged.
+fn acknowledge_reader(engine: &Engine, seen: Lsn) -> Result<Lsn> {
+    let lsn = if seen == Lsn::ZERO {
+        engine.snapshot_lsn()
+    } else {
+        seen
+    };
+    if lsn > engine.watermarks.acknowledged() {
+        engine.log.wait_durable(lsn.plus(1))?;
+    }
+    Ok(lsn)
+}
+
+// ---------------------------------------------------------------------------------------------------
+// the ways back
+
+/// Undoes everything that sub-transaction `from` and all later ones did: writes, then locks (L9). W9:
+/// the record is in the log before any of the locks can be granted to another.
+pub(crate) fn rollback_to(engine: &Engine, txn: &mut TxnState, from: u32) -> Result<()> {
+    txn.check(engine)?;
+    let through = txn.sub;
+    txn.next_sub()?;
+    if txn.is_logged() {
+        append(engine, txn, Body::RollbackTo { from, through })?;
+    }
+    txn.writes.rollback_to(from);
+    let mut wakes = Wakes::default();
+    engine.locks.rollback_to(&txn.owner, from, &mut wakes);
+    wakes.fire();
+    txn.live
+        .locks
+        .store(engine.locks.held_by(&txn.owner) as u64, Ordering::Relaxed);
+    txn.unmark_behind(from);
+    txn.check(engine)
+}
+
+/// Ends the transaction without effect. Nothing needs to be logged for that; the record that is, if
+/// there is room for it, tells the next recovery's report that it was no longer in flight.
+pub(crate) fn abort(engine: &Engine, mut txn: TxnState) {
+    roll_back(engine, &mut txn, AbortCause::Requested);
+    engine.live.end(txn.owner.id());
+}
+
+/// Active -> Aborted, and the release pass; harmless when somebody else has done it.
+fn roll_back(engine: &Engine, txn: &mut TxnState, cause: AbortCause) {
+    let mut wakes = Wakes::default();
+    engine.locks.kill(&txn.owner, cause, &mut wakes);
+    wakes.fire();
+    txn.writes = crate::write_set::WriteSet::default();
+    engine.counters.aborts.fetch_add(1, Ordering::Relaxed);
+    if let Some(context) = txn.context.filter(|_| txn.is_logged()) {
+        let body = Body::Abort.encode();
+        let _ = engine.log.append(&Record {
+            tag: body.tag as u8,
+            context: &context,
+            body: &body.pieces(),
+        });
+    }
+}
