@@ -231,7 +231,13 @@ impl RowLock {
             let Some(queue) = self.queue.as_deref_mut() else {
                 return;
             };
-            queue.retain(|waiter| waiter.owner.is_active() || !waiter.ticket.try_end());
+            queue.retain(|waiter| {
+                let void = !waiter.owner.is_active() && waiter.ticket.try_end();
+                if void {
+                    wakes.add(&waiter.owner);
+                }
+                !void
+            });
             self.promote(wakes);
             if self.queue.as_deref().is_none_or(WaitQueue::is_empty) {
                 self.queue = None;

@@ -1,0 +1,340 @@
+//! Lock scripts: `testdata/*.txt`, each a situation with the table's state after every command.
+//!
+//! `UPDATE=1 cargo test -p lockstone-locks --test scripts` rewrites what the commands print; the
+//! difference is then for a human to judge. A line `> command` is run, the lines below it are what
+//! it prints; other lines, up to the first command or behind a blank line, are kept.
+//!
+//! ```text
+//! > begin NAME [normal N | high N]     > NAME lock ROW MODE [nowait]      > NAME cancel
+//! > NAME savepoint                     > NAME rollback NUMBER             > NAME token ROW
+//! > NAME commit | abort | committing   > NAME held                        > sweep NUMBER
+//! > NAME dies        its state alone   > NAME passes   its release pass   > NAME locks-many ROWS
+//! ```
+//!
+//! A state line is `row: holder mode #token, ... | waiter mode, ...`.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use lockstone_base::{FencingToken, LockMode, Lsn, Priority, RowKey, TableId, TxnId};
+use lockstone_locks::{
+    AbortCause, Cycle, Decision, LockEntry, LockStatus, LockTable, Notify, Outcome, Owner,
+    OwnerState, Policy, Refusal, Request, Ticket, Wakes,
+};
+
+struct Bell {
+    name: String,
+    rung: Arc<Mutex<Vec<String>>>,
+}
+
+impl Notify for Bell {
+    fn notify(&self) {
+        let mut rung = self.rung.lock().unwrap();
+        if !rung.contains(&self.name) {
+            rung.push(self.name.clone());
+        }
+    }
+}
+
+struct Txn {
+    owner: Arc<Owner>,
+    sub: u32,
+    wait: Option<Arc<Ticket>>,
+}
+
+struct Stage {
+    table: LockTable,
+    txns: BTreeMap<String, Txn>,
+    names: BTreeMap<TxnId, String>,
+    rung: Arc<Mutex<Vec<String>>>,
+    lsn: u64,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self {
+            table: LockTable::new(11),
+            txns: BTreeMap::new(),
+            names: BTreeMap::new(),
+            rung: Arc::default(),
+            lsn: 0,
+        }
+    }
+
+    /// Runs a command; what it prints, with the state behind it.
+    fn run(&mut self, command: &str) -> String {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let mut said = match words.as_slice() {
+            ["begin", name, rank @ ..] => return self.begin(name, rank),
+            ["sweep", steps] => {
+                let steps = steps.parse().unwrap();
+                format!("swept {}\n", self.table.sweep(steps, &mut Wakes::new()))
+            }
+            [name, "lock", row, mode, rest @ ..] => self.lock(name, row, mode, rest == ["nowait"]),
+            [name, verb, rest @ ..] => self.act(name, verb, rest),
+            _ => panic!("no command: {command}"),
+        };
+        self.tell_the_woken(&mut said);
+        self.show(&mut said);
+        said
+    }
+
+    fn begin(&mut self, name: &str, rank: &[&str]) -> String {
+        let id = TxnId::new(1, self.names.len() as u64 + 1);
+        let bell = Bell {
+            name: name.to_owned(),
+            rung: Arc::clone(&self.rung),
+        };
+        let owner = self.table.begin(id, Some(name.into()), Arc::new(bell));
+        let priority = match rank {
+            [] => Priority::auto(),
+            ["normal", number] => Priority::normal(number.parse().unwrap()),
+            ["high", number] => Priority::high(number.parse().unwrap()),
+            _ => panic!("no priority: {rank:?}"),
+        };
+        owner.settle(priority.settle(7, false));
+        self.names.insert(id, name.to_owned());
+        let txn = Txn {
+            owner,
+            sub: 0,
+            wait: None,
+        };
+        assert!(self.txns.insert(name.to_owned(), txn).is_none(), "{name}");
+        String::new()
+    }
+
+    fn lock(&mut self, name: &str, row: &str, mode: &str, nowait: bool) -> String {
+        let txn = self.txns.get_mut(name).unwrap();
+        let row = RowKey::new(TableId(1), row.as_bytes());
+        let mode = LockMode::ALL
+            .into_iter()
+            .find(|known| known.to_string() == mode)
+            .unwrap();
+        let request = Request {
+            row: &row,
+            mode,
+            sub: txn.sub,
+            policy: if nowait { Policy::NoWait } else { Policy::Wait },
+        };
+        let mut wakes = Wakes::new();
+        match self.table.request(&txn.owner, request, &mut wakes) {
+            Decision::Granted(grant) if grant.strengthened => {
+                self.lsn += 1;
+                let token = FencingToken::new(Lsn::new(self.lsn));
+                self.table.stamp(&txn.owner, &row, token);
+                let how = if grant.fresh {
+                    "granted"
+                } else {
+                    "strengthened"
+                };
+                format!("{how}\n")
+            }
+            Decision::Granted(grant) => format!("held already in {}\n", grant.mode),
+            Decision::Queued(ticket) => {
+                txn.wait = Some(ticket);
+                "waits\n".to_owned()
+            }
+            Decision::Refused(Refusal::WouldBlock(blocker)) => {
+                let blocked_by = &self.names[&blocker.txn];
+                format!("would block: {blocked_by} {}\n", blocker.mode)
+            }
+            Decision::Refused(Refusal::Deadlock(cycle)) => self.describe(&cycle),
+            Decision::Refused(refusal) => format!("{refusal:?}\n"),
+        }
+    }
+
+    fn act(&mut self, name: &str, verb: &str, rest: &[&str]) -> String {
+        let txn = self.txns.get_mut(name).unwrap();
+        let mut wakes = Wakes::new();
+        match (verb, rest) {
+            ("savepoint", []) => {
+                txn.sub += 1;
+                return format!("savepoint {}\n", txn.sub);
+            }
+            ("rollback", [sub]) => {
+                self.table
+                    .rollback_to(&txn.owner, sub.parse().unwrap(), &mut wakes);
+                txn.sub += 1;
+            }
+            ("cancel", []) => {
+                let ticket = txn.wait.take().unwrap();
+                let outcome = self.table.cancel(&txn.owner, &ticket, &mut wakes);
+                return format!("{outcome:?}\n");
+            }
+            ("committing", []) => assert!(txn.owner.try_commit()),
+            ("commit", []) => {
+                let state = txn.owner.state();
+                if state != OwnerState::Committing && !txn.owner.try_commit() {
+                    return format!("is {state:?}\n");
+                }
+                txn.owner.released();
+                self.table.end(&txn.owner, &mut wakes);
+            }
+            ("abort", []) => {
+                let killed = self
+                    .table
+                    .kill(&txn.owner, AbortCause::Requested, &mut wakes);
+                return format!("aborted: {killed}\n");
+            }
+            // The state changes and nobody has yet run the release pass.
+            ("dies", []) => assert!(txn.owner.try_abort(AbortCause::Closed)),
+            ("passes", []) => self.table.end(&txn.owner, &mut wakes),
+            ("locks-many", [rows]) => {
+                for row in 0..rows.parse().unwrap() {
+                    let row: u32 = row;
+                    let request = Request {
+                        row: &RowKey::new(TableId(2), &row.to_be_bytes()),
+                        mode: LockMode::Update,
+                        sub: txn.sub,
+                        policy: Policy::Wait,
+                    };
+                    let decision = self.table.request(&txn.owner, request, &mut wakes);
+                    assert!(matches!(decision, Decision::Granted(_)));
+                }
+            }
+            ("held", []) => {
+                let held = self.table.held_by(&txn.owner);
+                return format!("{held} of {} live\n", self.table.live_locks());
+            }
+            _ => panic!("no verb: {verb} {rest:?}"),
+        }
+        String::new()
+    }
+
+    /// The tickets of whoever was woken; nobody else's may have been decided (L6).
+    fn tell_the_woken(&mut self, said: &mut String) {
+        let rung: Vec<String> = std::mem::take(&mut *self.rung.lock().unwrap());
+        for name in &rung {
+            let txn = self.txns.get_mut(name).unwrap();
+            let Some(ticket) = txn.wait.clone() else {
+                continue;
+            };
+            let Some(outcome) = self.table.outcome(&txn.owner, &ticket) else {
+                continue;
+            };
+            txn.wait = None;
+            let cause = txn.owner.cause();
+            match (outcome, cause) {
+                (Outcome::Granted(grant), _) => {
+                    self.lsn += 1;
+                    let token = FencingToken::new(Lsn::new(self.lsn));
+                    self.table.stamp(&txn.owner, ticket.row(), token);
+                    writeln!(said, "{name}: granted {}", grant.mode).unwrap();
+                }
+                (Outcome::Ended, Some(AbortCause::Deadlock(cycle))) => {
+                    write!(said, "{name}: {}", self.describe(&cycle)).unwrap();
+                }
+                (outcome, _) => writeln!(said, "{name}: {outcome:?}").unwrap(),
+            }
+        }
+        for (name, txn) in &self.txns {
+            let decided = txn.wait.as_ref().filter(|ticket| !ticket.is_waiting());
+            assert!(decided.is_none(), "L6: {name} was decided and not woken");
+        }
+    }
+
+    fn describe(&self, cycle: &Cycle) -> String {
+        let mut said = "deadlock: ".to_owned();
+        for edge in &cycle.edges {
+            let name = &self.names[&edge.txn];
+            assert_eq!(edge.label.as_deref(), Some(name.as_str()));
+            let (row, wanted, met) = (key(&edge.row), edge.requested, edge.blocked_by);
+            let soft = if edge.soft { ", queued" } else { "" };
+            write!(said, "{name} waits for {wanted} of {row} ({met}{soft}) -> ").unwrap();
+        }
+        let first = &self.names[&cycle.edges[0].txn];
+        writeln!(said, "{first}; victim {}", self.names[&cycle.victim]).unwrap();
+        said
+    }
+
+    fn show(&self, said: &mut String) {
+        let mut rows: BTreeMap<RowKey, (Vec<String>, Vec<String>)> = BTreeMap::new();
+        for entry in self.table.list() {
+            if entry.row.table() != TableId(1) {
+                continue;
+            }
+            let LockEntry {
+                row,
+                mode,
+                txn,
+                token,
+                ..
+            } = entry;
+            let token = token.map_or(String::new(), |token| format!(" #{token}"));
+            let shown = format!("{} {mode}{token}", self.names[&txn]);
+            let (held, waiting) = rows.entry(row).or_default();
+            match entry.status {
+                LockStatus::Granted => held.push(shown),
+                LockStatus::Waiting => waiting.push(shown),
+            }
+        }
+        for (row, (held, waiting)) in rows {
+            write!(said, "  {}: {}", key(&row), held.join(", ")).unwrap();
+            if !waiting.is_empty() {
+                write!(said, " | {}", waiting.join(", ")).unwrap();
+            }
+            said.push('\n');
+        }
+    }
+}
+
+fn key(row: &RowKey) -> String {
+    String::from_utf8_lossy(row.key()).into_owned()
+}
+
+/// The script with what its commands print now.
+fn replay(script: &str) -> String {
+    let mut stage = Stage::new();
+    let mut said = String::new();
+    let mut printing = false;
+    for line in script.lines() {
+        if let Some(command) = line.strip_prefix("> ") {
+            printing = true;
+            writeln!(said, "{line}").unwrap();
+            said.push_str(&stage.run(command));
+        } else if !printing || line.is_empty() || line.starts_with('#') {
+            printing = false;
+            writeln!(said, "{line}").unwrap();
+        }
+    }
+    said
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test reads its own scripts")]
+fn scripts() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test rewrites its own scripts when told to"
+)]
+fn every_script_prints_what_it_says() {
+    let mut wrong = String::new();
+    let paths = scripts();
+    for path in &paths {
+        let script = std::fs::read_to_string(path).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy();
+        assert!(script.starts_with("# "), "{name} opens without its origin");
+        let printed = replay(&script);
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, &printed).unwrap();
+        } else if printed != script {
+            let differs = script.lines().zip(printed.lines());
+            let at = differs.take_while(|(said, now)| said == now).count();
+            let [said, now] = [&script, &printed].map(|text| text.lines().nth(at).unwrap_or("-"));
+            writeln!(wrong, "{name}:{}: says {said:?}, prints {now:?}", at + 1).unwrap();
+        }
+    }
+    assert!(paths.len() >= 20, "only {} scripts", paths.len());
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
