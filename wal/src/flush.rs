@@ -114,3 +114,6 @@ impl Flush {
         self.chain.lock().forget_below(below);
     }
 }
+
+#[cfg(test)]
+mod tests;

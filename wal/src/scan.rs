@@ -14,8 +14,8 @@ use lockstone_base::limits::BLOCK_BYTES;
 use crate::chain::{ChainPoint, FrameIndex};
 use crate::error::WalError;
 use crate::format::{
-    FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameFields, FrameHeader, Records, SEGMENT_HEADER_BYTES,
-    SEGMENT_VERSION, Salt, SegmentHeader, frame_signature,
+    FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_VERSION, FrameFields, FrameHeader, Records,
+    SEGMENT_HEADER_BYTES, SEGMENT_VERSION, Salt, SegmentHeader, frame_signature,
 };
 use crate::segment::{Segment, segment_name};
 use crate::tail::{Evidence, Verdict};
@@ -223,7 +223,7 @@ impl<'a> Scan<'a> {
         let Some(header) = FrameHeader::decode(block, own, &self.salt) else {
             return Ok(None);
         };
-        if !header.is_known() {
+        if header.version() > FRAME_VERSION {
             return Err(WalError::NewerFormat {
                 file: self.disk.path(&segment.name),
                 offset,

@@ -10,7 +10,8 @@ mod record;
 mod segment_header;
 
 pub(crate) use frame_header::{
-    FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameFields, FrameHeader, Salt, frame_signature,
+    FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_VERSION, FrameFields, FrameHeader, Salt,
+    frame_signature,
 };
 pub(crate) use record::{
     CONTEXT_BYTES_MAX, CONTEXT_SHARED, RECORD_HEADER_BYTES, RecordHeader, Records,
