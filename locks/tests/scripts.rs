@@ -14,6 +14,11 @@
 //! A state line is `row: holder mode #token, ... | waiter mode, ...`.
 
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected fails"
+)]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
