@@ -102,6 +102,10 @@ pub(crate) fn run(engine: &Engine) -> Result<()> {
 }
 
 fn checkpoint(engine: &Engine, newest: &mut Manifest) -> Result<()> {
+    if engine.log.end() == Lsn::ZERO {
+        // Nothing was ever logged: there is nothing below the log's end.
+        return Ok(());
+    }
     let (rotated_at, first_needed) = rotate(engine)?;
     engine.log.wait_durable(rotated_at)?;
     flush(engine)?;

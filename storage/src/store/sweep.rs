@@ -6,6 +6,7 @@
 //! 2. Files made since the open are never swept, whoever gives their names.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 
 use super::Store;
 use crate::error::StorageError;
@@ -33,7 +34,11 @@ impl Store {
     pub fn sweep(&self, names: &[String]) -> Result<usize, StorageError> {
         let orphans = self.orphans(names);
         for name in &orphans {
-            self.disk.remove(name)?;
+            match self.disk.remove(name) {
+                // A manifest written since the open has taken the name of an unfinished one, and left it.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                removed => removed?,
+            }
         }
         Ok(orphans.len())
     }
