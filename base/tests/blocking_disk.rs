@@ -3,6 +3,7 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     reason = "the tests look behind the disk's back, and fail by panicking"
 )]
 
@@ -12,6 +13,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use lockstone_base::disk::{AlignedBuf, BlockingDisk, Disk, DiskOp, FileLock, OpenMode};
+use rustix::fs::OFlags;
 use tempfile::TempDir;
 
 const MODES: [OpenMode; 4] = [
@@ -150,29 +152,37 @@ fn names_that_are_no_text_are_not_listed() {
     assert_eq!(disk.list().unwrap(), ["plain"]);
 }
 
+/// The flags of every descriptor that this process has for the file.
+fn descriptor_flags(path: &Path) -> Vec<OFlags> {
+    let inode = fs::metadata(path).unwrap().ino();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd").unwrap() {
+        let entry = entry.unwrap();
+        // Other tests close their descriptors meanwhile.
+        if !fs::metadata(entry.path()).is_ok_and(|target| target.ino() == inode) {
+            continue;
+        }
+        let info = Path::new("/proc/self/fdinfo").join(entry.file_name());
+        let info = fs::read_to_string(info).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = u32::from_str_radix(flags.unwrap().trim(), 8).unwrap();
+        found.push(OFlags::from_bits_retain(flags));
+    }
+    found
+}
+
 #[test]
 fn descriptors_close_when_another_program_starts() {
     let (_parent, disk) = directory();
     let _file = disk.open("file", OpenMode::CreateNew).unwrap();
     let _log = disk.open("file", OpenMode::Log).unwrap();
-    let inode = fs::metadata(disk.path("file")).unwrap().ino();
-    let mut found = 0;
-    for entry in fs::read_dir("/proc/self/fd").unwrap() {
-        let entry = entry.unwrap();
-        let Ok(target) = fs::metadata(entry.path()) else {
-            continue;
-        };
-        if target.ino() != inode {
-            continue;
-        }
-        found += 1;
-        let info = Path::new("/proc/self/fdinfo").join(entry.file_name());
-        let info = fs::read_to_string(info).unwrap();
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-        let flags = u32::from_str_radix(flags.unwrap().trim(), 8).unwrap();
-        assert_ne!(flags & rustix::fs::OFlags::CLOEXEC.bits(), 0);
-    }
-    assert_eq!(found, 2);
+    let flags = descriptor_flags(&disk.path("file"));
+    assert_eq!(flags.len(), 2);
+    assert!(flags.iter().all(|flags| flags.contains(OFlags::CLOEXEC)));
+    assert!(
+        !flags.iter().any(|flags| flags.contains(OFlags::NONBLOCK)),
+        "asynchronous reads and writes would fail with EAGAIN"
+    );
 }
 
 /// The write path that is reported is the one that this filesystem was found to have.
@@ -182,17 +192,13 @@ fn the_write_path_is_found_by_writing() {
     let file = disk.open("log", OpenMode::CreateNew).unwrap();
     file.write_at(0, &vec![0; 65536]).unwrap();
     file.sync().unwrap();
+    drop(file);
     let log = disk.open("log", OpenMode::Log).unwrap();
     let mut buffer = AlignedBuf::zeroed(65536);
     buffer.as_mut_bytes().fill(7);
     log.write_durable(0, buffer.as_bytes()).unwrap();
-    let descriptor_is_direct = fs::read_dir("/proc/self/fdinfo").unwrap().any(|entry| {
-        let info = fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-        let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
-        flags.unwrap_or(0) & rustix::fs::OFlags::DIRECT.bits() != 0
-    });
-    assert!(!disk.write_path().direct || descriptor_is_direct);
+    let direct = descriptor_flags(&disk.path("log"))[0].contains(OFlags::DIRECT);
+    assert_eq!(disk.write_path().direct, direct);
     println!("{:?}", disk.write_path());
 }
 

@@ -127,15 +127,17 @@ impl Disk for BlockingDisk {
             OpenMode::CreateNew => DiskOp::Create,
             _ => DiskOp::Open,
         };
-        let (descriptor, caching) = self
-            .open_mode(name, mode)
-            .map_err(|e| self.error(op, name, e))?;
-        let stat = rustix::fs::fstat(&descriptor).map_err(|e| self.error(op, name, e))?;
+        let failed = |e: Errno| self.error(op, name, e);
+        let (descriptor, caching) = self.open_mode(name, mode).map_err(failed)?;
+        let stat = rustix::fs::fstat(&descriptor).map_err(failed)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {}
-            FileType::Directory => return Err(self.error(op, name, Errno::ISDIR)),
-            _ => return Err(self.error(op, name, Errno::INVAL)),
+            FileType::Directory => return Err(failed(Errno::ISDIR)),
+            _ => return Err(failed(Errno::INVAL)),
         }
+        // It was for the opening alone; asynchronous I/O would take it at its word.
+        let flags = rustix::fs::fcntl_getfl(&descriptor).map_err(failed)?;
+        rustix::fs::fcntl_setfl(&descriptor, flags - OFlags::NONBLOCK).map_err(failed)?;
         Ok(Arc::new(BlockingFile::new(
             File::from(descriptor),
             self.path.join(name),
