@@ -119,6 +119,10 @@ fn first_life(disk: &Arc<SimDisk>, history: &mut History) {
     txn.put(&one, "e", "aborted").unwrap();
     txn.abort();
 
+    // S3: its records lie below the checkpoint, its commit behind it.
+    let mut late = db.begin_with(no_wait());
+    late.put(&one, "e", "late").unwrap();
+
     // Large enough to call for a checkpoint, which a transaction that stays open outlives.
     let large = vec![9u8; 300 << 10];
     let mut txn = db.begin_with(no_wait());
@@ -134,6 +138,10 @@ fn first_life(disk: &Arc<SimDisk>, history: &mut History) {
         db.stats().checkpoints > 0,
         "the workload runs a checkpoint beside an open transaction"
     );
+
+    late.commit().unwrap();
+    history.model.get_mut("one").unwrap().insert("e".into(), b"late".to_vec());
+    history.acknowledge(disk);
 
     let two = create(&db, "two", history, disk);
     let mut txn = db.begin_with(no_wait());
