@@ -191,3 +191,6 @@ fn corrupt(disk: &dyn Disk, name: &str, what: Damage) -> StorageError {
         what,
     }
 }
+
+#[cfg(test)]
+mod tests;

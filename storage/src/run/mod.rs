@@ -22,3 +22,6 @@ pub(crate) use entry::Identity;
 pub use entry::RunEntry;
 pub(crate) use reader::Run;
 pub(crate) use writer::{RunPlan, write};
+
+#[cfg(test)]
+mod tests;

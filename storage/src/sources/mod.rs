@@ -78,3 +78,6 @@ impl Sources {
         self.memtables.get(1..).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! Manifests: what is written is read back; changed bytes are refused; no older one takes the place of a
+//! damaged one.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use lockstone_base::disk::DiskOp;
+use lockstone_testkit::{SimDisk, Survivors};
+use proptest::prelude::*;
+
+use super::*;
+use crate::checksum::Place;
+use crate::error::Section;
+
+fn manifest(generation: u64) -> Manifest {
+    let run = |number, oldest, newest| RunEntry {
+        number,
+        bytes: 4711,
+        checksum: 0xdead_beef,
+        versions: 17,
+        oldest: Lsn::new(oldest),
+        newest: Lsn::new(newest),
+    };
+    Manifest {
+        uuid: 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef,
+        salt: 0xfeed,
+        generation,
+        boot_epoch: 3,
+        durable: Lsn::new(0x5000),
+        flushed_through: Lsn::new(0x4000),
+        scan_end: Lsn::new(0x3000),
+        scan_crc: 0x1234_5678,
+        clean_shutdown: true,
+        next_table: 9,
+        next_run: 6,
+        tables: vec![
+            TableEntry {
+                id: TableId(1),
+                name: "accounts".into(),
+                created: Lsn::new(64),
+            },
+            TableEntry {
+                id: TableId(8),
+                name: "\u{1f512}".into(),
+                created: Lsn::new(0x1000),
+            },
+        ],
+        runs: vec![run(5, 0x2001, 0x4000), run(2, 1, 0x2000)],
+    }
+}
+
+fn read(disk: &SimDisk) -> Result<Option<Manifest>, StorageError> {
+    Manifest::read_newest(disk)
+}
+
+#[test]
+fn a_directory_without_a_manifest_has_none() {
+    let disk = SimDisk::new(1);
+    disk.write_file("manifest-0000000000000001.tmp", b"unfinished");
+    assert_eq!(read(&disk).unwrap(), None);
+}
+
+#[test]
+fn the_newest_one_is_read_and_the_previous_one_kept() {
+    let disk = SimDisk::new(1);
+    for generation in [1, 2, 5, 6] {
+        manifest(generation).write(disk.as_ref()).unwrap();
+        assert_eq!(read(&disk).unwrap(), Some(manifest(generation)));
+    }
+    assert_eq!(
+        disk.names(),
+        ["manifest-0000000000000005", "manifest-0000000000000006"]
+    );
+}
+
+#[test]
+fn every_flipped_byte_is_refused() {
+    let disk = SimDisk::new(1);
+    manifest(1).write(disk.as_ref()).unwrap();
+    manifest(2).write(disk.as_ref()).unwrap();
+    let name = file_name::manifest(2);
+    let bytes = disk.read_file(&name);
+    for offset in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut flipped = bytes.clone();
+            flipped[offset] ^= 1 << bit;
+            disk.write_file(&name, &flipped);
+            let error = read(&disk).unwrap_err();
+            assert!(
+                matches!(error, StorageError::Corrupt { ref file, .. } if *file == disk.path(&name)),
+                "S5"
+            );
+        }
+    }
+    for len in 0..bytes.len() {
+        disk.write_file(&name, &bytes[..len]);
+        assert!(
+            matches!(read(&disk), Err(StorageError::Corrupt { .. })),
+            "S5: {len} bytes"
+        );
+    }
+    disk.write_file(&name, &[&bytes[..], b"\0"].concat());
+    assert!(read(&disk).is_err());
+}
+
+#[test]
+fn a_manifest_under_another_name_is_refused() {
+    let disk = SimDisk::new(1);
+    disk.write_file(&file_name::manifest(7), &manifest(6).encode());
+    let error = read(&disk).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            StorageError::Corrupt {
+                what: Damage::Swapped,
+                ..
+            }
+        ),
+        "F13: {error}"
+    );
+}
+
+#[test]
+fn a_newer_version_is_named_and_not_read() {
+    let disk = SimDisk::new(1);
+    let mut bytes = manifest(1).encode();
+    bytes[8] = 2;
+    reseal(&mut bytes);
+    disk.write_file(&file_name::manifest(1), &bytes);
+    let error = read(&disk).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            StorageError::NewerVersion {
+                found: 2,
+                supported: 1,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_too_large_to_be_a_manifest_is_refused_unread() {
+    let disk = SimDisk::new(1);
+    let file = disk
+        .open(&file_name::manifest(1), OpenMode::CreateNew)
+        .unwrap();
+    file.set_len(MANIFEST_BYTES_MAX + 1).unwrap();
+    assert!(matches!(
+        read(&disk),
+        Err(StorageError::Corrupt {
+            what: Damage::Length { .. },
+            ..
+        })
+    ));
+}
+
+#[test]
+fn every_crash_leaves_the_old_or_the_new_one() {
+    let disk = SimDisk::new(1);
+    manifest(1).write(disk.as_ref()).unwrap();
+    let from = disk.io_count();
+    manifest(2).write(disk.as_ref()).unwrap();
+    manifest(3).write(disk.as_ref()).unwrap();
+    let (mut old, mut new) = (0, 0);
+    for moment in from..=disk.io_count() {
+        for survivors in Survivors::enumerate(disk.unsynced(moment), 16) {
+            let found = read(&disk.after_crash(moment, &survivors))
+                .unwrap()
+                .unwrap();
+            match found.generation {
+                1 => old += 1,
+                _ => new += 1,
+            }
+            assert_eq!(found, manifest(found.generation));
+        }
+    }
+    assert!(old > 10 && new > 10, "{old} old, {new} new");
+}
+
+#[test]
+fn a_failing_write_leaves_the_old_or_the_new_one_and_can_be_repeated() {
+    for op in [
+        DiskOp::Create,
+        DiskOp::Write,
+        DiskOp::Sync,
+        DiskOp::Rename,
+        DiskOp::SyncDir,
+    ] {
+        let disk = SimDisk::new(1);
+        manifest(1).write(disk.as_ref()).unwrap();
+        disk.fail_matching(op, "", ErrorKind::StorageFull);
+        let error = manifest(2).write(disk.as_ref()).unwrap_err();
+        assert!(
+            matches!(error, StorageError::Disk(ref error) if error.is_full()),
+            "{op}"
+        );
+        let found = read(&disk).unwrap().unwrap();
+        assert_eq!(
+            found.generation,
+            if op == DiskOp::SyncDir { 2 } else { 1 },
+            "{op}"
+        );
+        disk.clear_faults();
+        manifest(3).write(disk.as_ref()).unwrap();
+        assert_eq!(read(&disk).unwrap(), Some(manifest(3)));
+        assert!(
+            !disk
+                .names()
+                .iter()
+                .any(|name| name.ends_with(TEMPORARY) && op != DiskOp::Rename)
+        );
+    }
+}
+
+#[test]
+fn an_unfinished_manifest_of_the_same_generation_is_replaced() {
+    let disk = SimDisk::new(1);
+    disk.write_file("manifest-0000000000000001.tmp", &[1; 9000]);
+    manifest(1).write(disk.as_ref()).unwrap();
+    assert_eq!(read(&disk).unwrap(), Some(manifest(1)));
+}
+
+#[test]
+#[should_panic(expected = "S1")]
+fn a_manifest_beyond_the_durable_lsn_is_never_written() {
+    let disk = SimDisk::new(1);
+    let beyond = Manifest {
+        durable: Lsn::new(0x3fff),
+        ..manifest(1)
+    };
+    beyond.write(disk.as_ref()).ok();
+}
+
+/// Makes the checksum good.
+fn reseal(bytes: &mut [u8]) {
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let place = Place {
+        salt: number(16),
+        file: number(24),
+        section: Section::Manifest,
+        number: 0,
+    };
+    let sum = place.checksum(&[&bytes[..12], &bytes[32..]]);
+    bytes[12..16].copy_from_slice(&sum.to_le_bytes());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn hostile_bytes_with_a_good_checksum_never_panic(
+        changes in prop::collection::vec((16..240_usize, prop_oneof![Just(0), Just(0xff), any::<u8>()]), 1..8),
+        len in prop_oneof![3 => Just(usize::MAX), 1 => 32..240_usize],
+    ) {
+        let disk: Arc<SimDisk> = SimDisk::new(1);
+        let mut bytes = manifest(1).encode();
+        bytes.truncate(len);
+        for (at, to) in changes {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = to;
+            }
+        }
+        reseal(&mut bytes);
+        // F23: what is accepted says exactly what the bytes say.
+        if let Ok(read) = Manifest::decode(disk.as_ref(), "manifest", &bytes) {
+            prop_assert_eq!(read.encode(), bytes);
+        }
+    }
+}
+
+#[test]
+fn golden_bytes() {
+    let bytes = manifest(0xa).encode();
+    assert_eq!(
+        bytes,
+        include_bytes!("../../testdata/manifest.golden"),
+        "docs/format.md says what a manifest is"
+    );
+}
