@@ -6,40 +6,20 @@
 //! these recoveries are cut short themselves.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod machine;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lockstone::{
-    Database, Error, FencingToken, LockMode, OnConflict, Options, Ports, Table, TxnOptions,
-};
-use lockstone_testkit::{SeededEntropy, SimClock, SimDisk, Survivors};
+use lockstone::{Database, FencingToken, LockMode, Table};
+use lockstone_testkit::{SimDisk, Survivors};
+use machine::{no_wait, open};
 
 const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "locked"];
 const TABLES: [&str; 2] = ["one", "two"];
 /// How many random and torn subsets are tried at each moment, beside none, all, prefixes and each missing.
 const SEEDS: u64 = 3;
-
-fn options() -> Options {
-    Options::new()
-        .segment_bytes(256 << 10)
-        .log_bytes(1 << 20)
-        .memory_bytes(1 << 20)
-}
-
-fn open(disk: &Arc<SimDisk>) -> Result<Database, Error> {
-    let ports = Ports {
-        disk: disk.clone(),
-        clock: Arc::new(SimClock::new()),
-        entropy: Arc::new(SeededEntropy::new(7)),
-        background: false,
-    };
-    options().open_with(ports)
-}
-
-fn no_wait() -> TxnOptions {
-    TxnOptions::new().on_conflict(OnConflict::NoWait)
-}
 
 /// What was committed: table, key, value.
 type Model = BTreeMap<&'static str, BTreeMap<String, Vec<u8>>>;
@@ -140,7 +120,11 @@ fn first_life(disk: &Arc<SimDisk>, history: &mut History) {
     );
 
     late.commit().unwrap();
-    history.model.get_mut("one").unwrap().insert("e".into(), b"late".to_vec());
+    history
+        .model
+        .get_mut("one")
+        .unwrap()
+        .insert("e".into(), b"late".to_vec());
     history.acknowledge(disk);
 
     let two = create(&db, "two", history, disk);
