@@ -1,1 +1,85 @@
-fn main() {}
+//! sessions, and looks into a directory that nobody has open.
+//!
+//! Here the command line is read and the command called; a failure is printed as `error: …` and makes the
+//! exit code 1 (2 for a command line that makes no sense).
+//!
+//! Modules, lowest first: a file uses only what stands above it in this list.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a program, not the engine: it has a clock, starts processes and removes its own directory"
+)]
+
+mod failure;
+mod output;
+mod engine_arguments;
+mod report;
+mod inspection;
+mod demo;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::{Failure, Result};
+
+/// An embedded, durable, transactional key-value engine in which a row lock is a record on disk.
+#[derive(Debug, Parser)]
+#[command(name = "lockstone", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Play the two-session example, then kill the engine while it works and count what it kept
+    Demo(demo::DemoArguments),
+    /// Work on accounts until killed: what `demo` starts
+    #[command(hide = true)]
+    DemoTransfers(demo::TransfersArguments),
+    /// Several sessions in one prompt
+    /// The locks of whoever was in flight when a database that is not open was last in use
+    Locks(inspection::LocksArguments),
+    /// Read all of a database that is not open, and say what does not fit
+    Check {
+        /// The database's directory
+        dir: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// The log of a database that is not open
+    #[command(subcommand)]
+    Wal(Wal),
+}
+
+#[derive(Debug, Subcommand)]
+enum Wal {
+    /// Every frame and record from where recovery starts
+    Dump(inspection::DumpArguments),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        // Whoever stops reading has what they wanted.
+        Ok(()) | Err(Failure::NobodyReads) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // With standard error closed, too, the exit code is all that is left to say.
+            let _ = writeln!(io::stderr(), "error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result {
+    match command {
+        Command::Demo(arguments) => demo::demo(&arguments),
+        Command::DemoTransfers(arguments) => demo::transfers(&arguments),
+        Command::Locks(arguments) => inspection::locks(&arguments),
+        Command::Check { dir, json } => inspection::check(&dir, json),
+        Command::Wal(Wal::Dump(arguments)) => inspection::wal_dump(&arguments),
+    }
+}

@@ -1,0 +1,11 @@
+//! What the program shows of a database that nobody has open. Nothing in its directory is changed.
+//!
+//! Modules, lowest first: a file uses only what stands above it in this list.
+
+mod locks;
+mod check;
+mod wal_dump;
+
+pub(crate) use check::check;
+pub(crate) use locks::{LocksArguments, locks};
+pub(crate) use wal_dump::{DumpArguments, wal_dump};

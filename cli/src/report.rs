@@ -1,0 +1,96 @@
+//! A recovery report for people. Called by every command that shows what a crash left.
+
+use lockstone::RecoveryReport;
+
+use crate::failure::Result;
+use crate::output::{Output, bytes, count, grouped, or_dash, say, table};
+
+/// How many transactions in flight are listed by name; the rest are counted.
+const IN_FLIGHT_SHOWN_MAX: usize = 20;
+
+/// Prints what opening a database found in its log, and what became of it.
+pub(crate) fn print(output: &mut Output, report: &RecoveryReport, indent: usize) -> Result {
+    let shutdown = match (report.created, report.clean_shutdown) {
+        (true, _) => "this open created the database",
+        (false, true) => "the run before was closed in order",
+        (false, false) => "the run before ended without closing",
+    };
+    say!(
+        output,
+        "{:indent$}shutdown    {shutdown}; this is run {}",
+        "",
+        report.boot_epoch
+    )?;
+    say!(
+        output,
+        "{:indent$}log         {} read, LSN {} to {}: {}, {}",
+        "",
+        bytes(report.log_bytes),
+        report.log_from,
+        report.log_end,
+        count(report.frames, "frame"),
+        count(report.records, "record"),
+    )?;
+    if let Some(torn) = &report.torn {
+        say!(
+            output,
+            "{:indent$}torn tail   at LSN {}: {} behind it had never been acknowledged, and were dropped",
+            "",
+            torn.lsn,
+            count(torn.frames, "frame"),
+        )?;
+    }
+    say!(
+        output,
+        "{:indent$}committed   {} replayed, {}; {} had ended without effect",
+        "",
+        count(report.committed, "transaction"),
+        count(report.rows_replayed, "row"),
+        grouped(report.aborted),
+    )?;
+    say!(
+        output,
+        "{:indent$}in flight   {} with {}; all resolved, no lock is left",
+        "",
+        count(report.in_flight.len(), "transaction"),
+        count(report.locks_in_flight(), "row lock"),
+    )?;
+    print_in_flight(output, report, indent + 12)?;
+    say!(
+        output,
+        "{:indent$}time        {:.1?} (reading {:.1?}, installing {:.1?})",
+        "",
+        report.total,
+        report.scan,
+        report.replay,
+    )
+}
+
+fn print_in_flight(output: &mut Output, report: &RecoveryReport, indent: usize) -> Result {
+    if report.in_flight.is_empty() {
+        return Ok(());
+    }
+    let mut rows = table([
+        "transaction",
+        "label",
+        "priority",
+        "locks",
+        "writes",
+        "resolution",
+    ]);
+    for txn in report.in_flight.iter().take(IN_FLIGHT_SHOWN_MAX) {
+        rows.add_row([
+            txn.txn.to_string(),
+            or_dash(txn.label.as_ref()),
+            txn.priority.to_string(),
+            grouped(txn.locks),
+            grouped(txn.writes),
+            format!("{:?}", txn.resolution).to_lowercase(),
+        ]);
+    }
+    output.table(indent, &rows)?;
+    match report.in_flight.len().saturating_sub(IN_FLIGHT_SHOWN_MAX) {
+        0 => Ok(()),
+        more => say!(output, "{:indent$}and {more} more", ""),
+    }
+}
