@@ -1,1 +1,65 @@
-fn main() {}
+//! The throughput program of Lockstone: `lockstone-benches WORKLOAD [options] [--json]`.
+//!
+//! `README.md` beside this crate tells what each workload does and how to read what it prints.
+//!
+//! Modules, lowest first: a module uses only what stands above it in this list.
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a program that measures the real machine, not library code"
+)]
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "counts become rates, where 53 bits are plenty"
+)]
+
+mod error;
+mod rows;
+mod permutation;
+mod zipf;
+mod settings;
+mod latency;
+mod memory;
+mod place;
+mod control;
+mod run;
+mod report;
+mod closed_loop;
+mod loaded;
+mod workload;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use error::Error;
+use place::Place;
+use settings::{Program, Workload};
+
+fn main() -> ExitCode {
+    match measure(&Program::parse().workload) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lockstone-benches: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(workload: &Workload) -> Result<(), Error> {
+    workload.check()?;
+    let common = workload.common();
+    let place = Place::new(common.dir.as_deref())?;
+    if workload::play_child(workload, &place)? {
+        return Ok(());
+    }
+    println!("{}", report::heading(workload, &place)?);
+    let one_run = workload::prepare(workload, &place)?;
+    let seen = |number: u32, run: &_| println!("{}", report::row(&(number + 1).to_string(), run));
+    let runs = run::repeat(&place, common, one_run, seen)?;
+    println!("{}", report::footing(&runs));
+    if common.json {
+        println!("{}", report::json(workload, &place, &runs)?);
+    }
+    Ok(())
+}

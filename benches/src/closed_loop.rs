@@ -1,0 +1,175 @@
+//! The closed loop: clients that start the next operation when the last has ended.
+//!
+//! 1. Counted are operations that end inside the measured window, those that began before it included.
+//! 2. An operation's latency begins where the one before ended: there is no think time to leave out.
+//! 3. The first client that fails ends the run; its error is the run's.
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::latency::{Retries, Tally};
+
+/// What one call of a client has done.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Done {
+    pub(crate) operations: u64,
+    pub(crate) retries: Retries,
+}
+
+/// How long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    pub(crate) warm_up: Duration,
+    pub(crate) measured: Duration,
+}
+
+impl Window {
+    /// The window of run `number`: the first warms caches, later ones only get into step.
+    pub(crate) fn of_run(number: u32, seconds: f64) -> Self {
+        let warm_up = Duration::from_millis(if number == 0 { 1_000 } else { 200 });
+        let measured = Duration::from_secs_f64(seconds);
+        Self {
+            warm_up: warm_up.min(measured),
+            measured,
+        }
+    }
+}
+
+const WARMING_UP: u8 = 0;
+const MEASURING: u8 = 1;
+const OVER: u8 = 2;
+
+/// Runs `threads` clients, each made by `client` on its own thread from its number; what they did in the
+/// window, and how long that was.
+pub(crate) fn run<C>(
+    threads: u32,
+    window: Window,
+    client: impl Fn(u32) -> C + Sync,
+) -> Result<(Tally, Duration), Error>
+where
+    C: FnMut() -> Result<Done, Error>,
+{
+    let phase = AtomicU8::new(WARMING_UP);
+    let started = Barrier::new(threads as usize + 1);
+    let director = thread::current();
+    let run_client = |number| {
+        let mut operate = client(number);
+        started.wait();
+        let tally = measure(&mut operate, &phase);
+        if tally.is_err() {
+            phase.store(OVER, Ordering::Release);
+            director.unpark();
+        }
+        tally
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..threads)
+            .map(|number| {
+                scope.spawn({
+                    let run_client = &run_client;
+                    move || run_client(number)
+                })
+            })
+            .collect();
+        started.wait();
+        rest_until(Instant::now() + window.warm_up, &phase);
+        // A client that failed has ended the run, and it stays ended.
+        let _ = phase.compare_exchange(WARMING_UP, MEASURING, Ordering::AcqRel, Ordering::Acquire);
+        let begin = Instant::now();
+        rest_until(begin + window.measured, &phase);
+        phase.store(OVER, Ordering::Release);
+        let measured = begin.elapsed();
+        let tallies = clients.into_iter().map(|client| match client.join() {
+            Ok(tally) => tally,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        Tally::of_all(tallies).map(|tally| (tally, measured))
+    })
+}
+
+fn measure(
+    operate: &mut impl FnMut() -> Result<Done, Error>,
+    phase: &AtomicU8,
+) -> Result<Tally, Error> {
+    let mut tally = Tally::new();
+    let mut begin = Instant::now();
+    loop {
+        let done = operate()?;
+        let end = Instant::now();
+        match phase.load(Ordering::Acquire) {
+            WARMING_UP => {}
+            MEASURING => tally.count(done.operations, end - begin, done.retries),
+            _ => return Ok(tally),
+        }
+        begin = end;
+    }
+}
+
+fn rest_until(end: Instant, phase: &AtomicU8) {
+    while let Some(left) = end
+        .checked_duration_since(Instant::now())
+        .filter(|left| !left.is_zero())
+    {
+        if phase.load(Ordering::Acquire) == OVER {
+            return;
+        }
+        thread::park_timeout(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+
+    const SHORT: Window = Window {
+        warm_up: Duration::from_millis(20),
+        measured: Duration::from_millis(60),
+    };
+
+    #[test]
+    fn only_what_ends_in_the_window_counts() {
+        let calls = AtomicU64::new(0);
+        let client = |_| {
+            || {
+                thread::sleep(Duration::from_millis(5));
+                calls.fetch_add(1, Ordering::Relaxed);
+                Ok(Done {
+                    operations: 10,
+                    retries: Retries::default(),
+                })
+            }
+        };
+        let (tally, measured) = run(2, SHORT, client).unwrap();
+        assert!(measured >= SHORT.measured);
+        let counted = tally.operations / 10;
+        assert!(counted > 0 && counted < calls.into_inner(), "{counted}");
+        assert_eq!(tally.latencies.len(), counted);
+        assert!(tally.latencies.quantile_us(0.01) >= 4_900.0);
+    }
+
+    #[test]
+    fn an_error_ends_the_run_at_once() {
+        let long = Window {
+            warm_up: Duration::from_secs(60),
+            measured: Duration::from_secs(60),
+        };
+        let begin = Instant::now();
+        let client = |number| {
+            move || {
+                thread::sleep(Duration::from_millis(1));
+                if number == 1 {
+                    Err(Error::Setting("broken"))
+                } else {
+                    Ok(Done::default())
+                }
+            }
+        };
+        assert!(run(3, long, client).is_err());
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    }
+}

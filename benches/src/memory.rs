@@ -1,0 +1,76 @@
+//! How much memory the process takes, without the files that it maps.
+//!
+//! The kernel keeps a peak (`VmHWM`) only of all resident pages, mapped files included, so a thread looks
+//! every few milliseconds instead: `RssAnon` plus `RssShmem` of `/proc/self/status`. A peak that is over
+//! faster is missed. What is counted includes this program's own histograms.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Runs `work` and watches the process meanwhile: its result, and the peak in bytes.
+pub(crate) fn watched<T>(work: impl FnOnce() -> T) -> (T, u64) {
+    let (over, peak) = (AtomicBool::new(false), AtomicU64::new(resident_bytes()));
+    let result = thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            while !over.load(Ordering::Acquire) {
+                peak.fetch_max(resident_bytes(), Ordering::Relaxed);
+                thread::park_timeout(LOOK_EVERY);
+            }
+        });
+        let result = work();
+        peak.fetch_max(resident_bytes(), Ordering::Relaxed);
+        over.store(true, Ordering::Release);
+        watcher.thread().unpark();
+        result
+    });
+    (result, peak.into_inner())
+}
+
+/// Resident bytes without mapped files; zero where the kernel does not say.
+pub(crate) fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    field_bytes(&status, "RssAnon:") + field_bytes(&status, "RssShmem:")
+}
+
+fn field_bytes(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line
+        .and_then(|line| line.trim().strip_suffix(" kB"))
+        .and_then(|kib| kib.parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_in_bytes() {
+        let status =
+            "VmHWM:\t  900 kB\nRssAnon:\t     128 kB\nRssFile:\t 5 kB\nRssShmem:\t       0 kB\n";
+        assert_eq!(
+            (
+                field_bytes(status, "RssAnon:"),
+                field_bytes(status, "RssShmem:")
+            ),
+            (131_072, 0)
+        );
+        assert_eq!(field_bytes(status, "Missing:"), 0);
+    }
+
+    #[test]
+    fn a_peak_that_is_over_is_remembered() {
+        const BYTES: usize = 256 << 20;
+        let before = resident_bytes();
+        let ((), peak) = watched(|| {
+            let block = std::hint::black_box(vec![1_u8; BYTES]);
+            thread::sleep(LOOK_EVERY * 5);
+            drop(block);
+        });
+        assert!(peak > before + BYTES as u64 / 2, "{before} {peak}");
+        assert!(resident_bytes() < peak);
+    }
+}

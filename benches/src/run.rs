@@ -1,0 +1,213 @@
+//! One measured run, and many of them with the control between.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::control::Control;
+use crate::error::Error;
+use crate::latency::Tally;
+use crate::memory;
+use crate::place::Place;
+use crate::settings::Common;
+
+/// What one run has shown. Fields that a workload has nothing to say about are absent from the report.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Run {
+    /// How long it was measured.
+    pub(crate) measured_s: f64,
+    /// Operations that ended meanwhile.
+    pub(crate) operations: u64,
+    pub(crate) ops_per_s: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
+    pub(crate) max_us: f64,
+    pub(crate) aborts: u64,
+    pub(crate) deadlocks: u64,
+    pub(crate) timeouts: u64,
+    /// The mean of the controls before and behind this run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) control_ops_per_s: Option<f64>,
+    /// This run's operations for one of the control.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) control_ratio: Option<f64>,
+    /// `lock-many`: the call that ended the transaction.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) release_ms: Option<f64>,
+    /// `lock-many`: by how much memory grew, for each lock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_bytes_per_lock: Option<f64>,
+    /// `recover`: the open alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) open_ms: Option<f64>,
+    /// `recover`: from before the open until the first commit was durable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first_txn_ms: Option<f64>,
+    /// `recover`: log that was read. `lock-many`: log that the transaction wrote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log_bytes: Option<u64>,
+    /// `load`: closing the database, which moves to runs what the log still held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) close_ms: Option<f64>,
+    /// `load`: bytes that the device wrote, up to the closed database, for each byte of a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) write_amplification: Option<f64>,
+}
+
+impl Run {
+    /// The run in which `tally` was counted.
+    pub(crate) fn of(tally: &Tally, measured: Duration) -> Self {
+        let latencies = &tally.latencies;
+        Self {
+            measured_s: measured.as_secs_f64(),
+            operations: tally.operations,
+            ops_per_s: tally.operations as f64 / measured.as_secs_f64(),
+            p50_us: latencies.quantile_us(0.5),
+            p99_us: latencies.quantile_us(0.99),
+            p999_us: latencies.quantile_us(0.999),
+            max_us: latencies.max_us(),
+            aborts: tally.retries.aborts,
+            deadlocks: tally.retries.deadlocks,
+            timeouts: tally.retries.timeouts,
+            ..Self::default()
+        }
+    }
+}
+
+/// All runs of a workload.
+#[derive(Debug)]
+pub(crate) struct Runs {
+    pub(crate) runs: Vec<Run>,
+    /// The peak over all of them.
+    pub(crate) rss_bytes: u64,
+    /// The median of all controls, one more than the runs.
+    pub(crate) control_ops_per_s: Option<f64>,
+}
+
+/// How long a control takes at most.
+const CONTROL_MAX: Duration = Duration::from_secs(2);
+
+/// Runs `one` as often as asked for: control, run, control, run, …, control. `seen` is shown each run as
+/// soon as it is over.
+pub(crate) fn repeat(
+    place: &Place,
+    common: &Common,
+    mut one: impl FnMut(u32) -> Result<Run, Error>,
+    mut seen: impl FnMut(u32, &Run),
+) -> Result<Runs, Error> {
+    let mut control = if common.control {
+        Some(Control::prepare(place.dir())?)
+    } else {
+        None
+    };
+    let control_time = Duration::from_secs_f64(common.seconds).min(CONTROL_MAX);
+    let mut bare = || {
+        control
+            .as_mut()
+            .map(|control| control.run(control_time))
+            .transpose()
+    };
+    let all = || {
+        let mut runs = Vec::new();
+        let mut controls: Vec<_> = bare()?.into_iter().collect();
+        for number in 0..common.runs {
+            let mut run = one(number)?;
+            let before = controls.last().copied();
+            let behind = bare()?;
+            if let (Some(before), Some(behind)) = (before, behind) {
+                let beside = f64::midpoint(before, behind);
+                run.control_ops_per_s = Some(beside);
+                run.control_ratio = Some(run.ops_per_s / beside);
+                controls.push(behind);
+            }
+            seen(number, &run);
+            runs.push(run);
+        }
+        Ok::<_, Error>((runs, controls))
+    };
+    let (result, rss_bytes) = memory::watched(all);
+    let (runs, controls) = result?;
+    let control_ops_per_s = median_by(&controls, |rate| *rate).copied();
+    Ok(Runs {
+        runs,
+        rss_bytes,
+        control_ops_per_s,
+    })
+}
+
+impl Runs {
+    /// The run with the median rate.
+    pub(crate) fn median(&self) -> Option<&Run> {
+        median_by(&self.runs, |run| run.ops_per_s)
+    }
+}
+
+/// The item in the middle by `key`; of an even number the lower one in the middle, since it must be one
+/// that was measured.
+fn median_by<T>(items: &[T], key: impl Fn(&T) -> f64) -> Option<&T> {
+    let mut sorted: Vec<_> = items.iter().collect();
+    sorted.sort_by(|a, b| key(a).total_cmp(&key(b)));
+    sorted.get(sorted.len().checked_sub(1)? / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::latency::Retries;
+
+    #[test]
+    fn a_run_is_its_tally_over_its_time() {
+        let mut tally = Tally::new();
+        for _ in 0..100 {
+            tally.count(
+                3,
+                Duration::from_micros(50),
+                Retries {
+                    aborts: 1,
+                    ..Retries::default()
+                },
+            );
+        }
+        let run = Run::of(&tally, Duration::from_secs(2));
+        assert_eq!((run.operations, run.aborts), (300, 100));
+        assert!((run.ops_per_s - 150.0).abs() < 1e-9);
+        assert!((run.p50_us - 50.0).abs() < 0.5);
+    }
+
+    #[test]
+    fn the_median_is_one_that_was_measured() {
+        let median = |rates: &[f64]| median_by(rates, |rate| *rate).copied();
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[3.0]), Some(3.0));
+        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), Some(2.0));
+    }
+
+    #[test]
+    fn runs_are_numbered_and_without_control_there_is_none() {
+        let outer = tempfile::tempdir().unwrap();
+        let place = Place::new(Some(outer.path())).unwrap();
+        let common = Common {
+            dir: None,
+            rows: 1,
+            seconds: 0.01,
+            runs: 3,
+            seed: 1,
+            control: false,
+            json: false,
+        };
+        let mut shown = Vec::new();
+        let one = |number| {
+            Ok(Run {
+                ops_per_s: f64::from(10 - number),
+                ..Run::default()
+            })
+        };
+        let runs = repeat(&place, &common, one, |number, _| shown.push(number)).unwrap();
+        assert_eq!(shown, [0, 1, 2]);
+        assert!((runs.median().unwrap().ops_per_s - 9.0).abs() < 1e-9);
+        assert!(runs.control_ops_per_s.is_none() && runs.runs[0].control_ratio.is_none());
+        assert!(runs.rss_bytes > 0);
+    }
+}
