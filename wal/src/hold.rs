@@ -43,9 +43,12 @@ impl Hold<'_> {
             "G10: the record fits the room reserved for it"
         );
         let others = self.rooms.promised().minus(own);
-        self.staging
+        let appended = self
+            .staging
             .append(record, others)
-            .expect("G10: every promise can be kept")
+            .expect("G10: every promise can be kept");
+        drop(room);
+        appended
     }
 
     /// Behind the last record, or the last frame.

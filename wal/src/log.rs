@@ -368,7 +368,8 @@ impl Log {
             Shortage::Buffer => self.wait_durable(durable.plus(1)),
             Shortage::Segment => self.ready_segment(&mut self.shelf.lock()),
             Shortage::Rooms => {
-                self.rooms.wait_for_less(promised, || self.progress.check().is_err());
+                self.rooms
+                    .wait_for_less(promised, || self.progress.check().is_err());
                 Ok(())
             }
         }

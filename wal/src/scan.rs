@@ -384,25 +384,23 @@ impl<'a> Scan<'a> {
                 let (place, lsn) = self
                     .generation
                     .filter(|_| !damaged_log)
-                    .map_or_else(|| (self.place_of(end), end), |(_, place, lsn)| (place, lsn));
+                    .map_or_else(|| self.place_behind(end), |(_, place, lsn)| (place, lsn));
                 return Err(self.corrupt(place, lsn, what));
             }
         }
         Ok(())
     }
 
-    /// Where `lsn` is, or would be if the last segment below it reached that far.
-    fn place_of(&self, lsn: Lsn) -> Place {
-        let below = self.segments.partition_point(|segment| segment.base <= lsn);
-        let segment = below.saturating_sub(1);
-        let base = self
-            .segments
-            .get(segment)
-            .map_or(lsn, |segment| segment.base);
-        Place {
-            segment,
-            offset: lsn.since(base),
-        }
+    /// Where the frame behind `end` would be: what is missing or damaged (G6).
+    fn place_behind(&self, end: Lsn) -> (Place, Lsn) {
+        let at = self.segments.partition_point(|it| it.end() <= end);
+        let (segment, lsn) = match self.segments.get(at) {
+            Some(segment) => (at, end.max(segment.first())),
+            None => (at.saturating_sub(1), end),
+        };
+        let base = self.segments.get(segment).map_or(lsn, |it| it.base);
+        let offset = lsn.since(base);
+        (Place { segment, offset }, lsn)
     }
 
     fn path_of(&self, place: Place) -> std::path::PathBuf {

@@ -7,6 +7,10 @@
 
 /// What speaks about the end of the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the columns of a decision table"
+)]
 pub(crate) struct Evidence {
     /// The manifest's position lies in, or behind, a segment that is not there.
     pub(crate) segment_missing: bool,
@@ -69,12 +73,12 @@ impl Evidence {
     pub(crate) fn verdict(self) -> Verdict {
         TABLE
             .iter()
-            .find(|(row, _)| self.meets(row))
+            .find(|(row, _)| self.meets(*row))
             .map(|(_, verdict)| *verdict)
             .expect("G6: the table covers every evidence, as its test shows")
     }
 
-    fn meets(self, row: &[Option<bool>; 5]) -> bool {
+    fn meets(self, row: [Option<bool>; 5]) -> bool {
         let seen = [
             self.segment_missing,
             self.manifest_beyond,
@@ -82,7 +86,7 @@ impl Evidence {
             self.manifest_missing,
             self.leftovers,
         ];
-        row.iter()
+        row.into_iter()
             .zip(seen)
             .all(|(asked, seen)| asked.is_none_or(|asked| asked == seen))
     }
@@ -105,7 +109,7 @@ mod tests {
     #[test]
     fn every_evidence_meets_exactly_one_row() {
         for evidence in every_evidence() {
-            let rows = TABLE.iter().filter(|(row, _)| evidence.meets(row)).count();
+            let rows = TABLE.iter().filter(|(row, _)| evidence.meets(*row)).count();
             assert_eq!(rows, 1, "{evidence:?}");
         }
     }

@@ -1,5 +1,9 @@
 //! The log in order: what is appended is read back, what it costs, how it fills, grows and recycles.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails loudly"
+)]
 
 mod fixture;
 
@@ -50,7 +54,11 @@ fn what_was_committed_is_read_back_in_order_over_segments_and_runs() {
     assert_eq!(scan.frames, 244, "and one empty frame a run");
     let lsns: Vec<_> = seen.records.iter().map(|record| record.0).collect();
     assert!(lsns.is_sorted_by(|a, b| a < b), "no LSN twice");
-    assert!(disk.names().len() > 6, "several segments: {:?}", disk.names());
+    assert!(
+        disk.names().len() > 6,
+        "several segments: {:?}",
+        disk.names()
+    );
 }
 
 #[test]
@@ -125,8 +133,14 @@ fn the_longest_record_fits_and_a_longer_one_is_refused() {
         commit(&log, &body(number, max - CONTEXT.len())).unwrap();
     }
     let long = body(0, max - CONTEXT.len() + 1);
-    assert!(matches!(append(&log, &long), Err(WalError::RecordTooLong { .. })));
-    assert!(matches!(log.reserve(max + 1), Err(WalError::RecordTooLong { .. })));
+    assert!(matches!(
+        append(&log, &long),
+        Err(WalError::RecordTooLong { .. })
+    ));
+    assert!(matches!(
+        log.reserve(max + 1),
+        Err(WalError::RecordTooLong { .. })
+    ));
     drop(log);
     assert_eq!(inspect(disk, NOTHING).unwrap().1.records.len(), 9);
     let default = LogConfig {
@@ -150,7 +164,10 @@ fn room_is_given_back_and_nothing_waits_for_it_in_vain() {
         let room = log.reserve(max).unwrap();
         let waiter = scope.spawn(|| log.reserve(max).map(drop));
         std::thread::yield_now();
-        assert!(!waiter.is_finished(), "there is room for one of that length");
+        assert!(
+            !waiter.is_finished(),
+            "there is room for one of that length"
+        );
         drop(room);
         waiter.join().unwrap().unwrap();
     });
@@ -190,7 +207,11 @@ fn an_empty_frame_covers_the_last_commit() {
     let (log, ..) = start(disk.clone(), NOTHING).unwrap();
     assert!(!log.has_uncovered());
     log.cover().unwrap();
-    assert_eq!(log.durable(), Lsn::ZERO, "nothing to cover, nothing written");
+    assert_eq!(
+        log.durable(),
+        Lsn::ZERO,
+        "nothing to cover, nothing written"
+    );
     commit(&log, b"commit").unwrap();
     assert!(log.has_uncovered());
     let before = disk.io_count();
@@ -226,7 +247,11 @@ fn recycling_bounds_the_files_and_old_frames_in_them_are_inert() {
         ..NOTHING
     };
     let (log, scan, seen) = start(disk.clone(), known).unwrap();
-    assert_eq!(seen.bodies(), [b"after"], "G6: nothing of the files' earlier lives");
+    assert_eq!(
+        seen.bodies(),
+        [b"after"],
+        "G6: nothing of the files' earlier lives"
+    );
     assert_eq!(scan.torn, None);
     commit(&log, b"and on").unwrap();
 }
@@ -235,7 +260,13 @@ fn recycling_bounds_the_files_and_old_frames_in_them_are_inert() {
 fn another_segment_length_in_the_next_run_works() {
     let disk = SimDisk::new(1);
     let mut committed = Vec::new();
-    for segment_bytes in [SEGMENT_BYTES, 1 << 20, SEGMENT_BYTES + 4096, 2 << 20, SEGMENT_BYTES] {
+    for segment_bytes in [
+        SEGMENT_BYTES,
+        1 << 20,
+        SEGMENT_BYTES + 4096,
+        2 << 20,
+        SEGMENT_BYTES,
+    ] {
         let config = LogConfig {
             segment_bytes,
             ..config()
@@ -302,7 +333,10 @@ fn impossible_configurations_are_refused() {
         };
         let disk = SimDisk::new(1);
         let refused = start_with(disk.clone(), NOTHING, config);
-        assert!(matches!(refused, Err(WalError::InvalidConfig(_))), "{segment_bytes}");
+        assert!(
+            matches!(refused, Err(WalError::InvalidConfig(_))),
+            "{segment_bytes}"
+        );
         assert!(disk.names().is_empty());
     }
 }
@@ -316,13 +350,20 @@ fn a_failed_write_poisons_for_good_and_is_never_tried_again() {
     assert!(matches!(commit(&log, b"in doubt"), Err(WalError::Poisoned)));
     assert!(log.is_poisoned());
     let after = disk.io_count();
-    assert!(matches!(log.wait_durable(Lsn::new(1)), Err(WalError::Poisoned)), "W11");
+    assert!(
+        matches!(log.wait_durable(Lsn::new(1)), Err(WalError::Poisoned)),
+        "W11"
+    );
     assert!(matches!(append(&log, b"no more"), Err(WalError::Poisoned)));
     assert!(matches!(log.reserve(1), Err(WalError::Poisoned)));
     assert!(matches!(log.cover(), Err(WalError::Poisoned)));
     assert!(matches!(log.recycle(Lsn::ZERO), Err(WalError::Poisoned)));
     assert!(matches!(log.hold().check(), Err(WalError::Poisoned)));
-    assert_eq!(disk.io_count(), after, "a failed write is never tried again");
+    assert_eq!(
+        disk.io_count(),
+        after,
+        "a failed write is never tried again"
+    );
     drop(log);
     let (_, _, seen) = start(disk, NOTHING).unwrap();
     assert_eq!(seen.bodies()[0], b"durable");
@@ -341,7 +382,10 @@ fn a_full_disk_is_a_clean_error_and_reserved_commits_still_fit() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(&error, WalError::Disk(error) if error.is_full()), "{error}");
+    assert!(
+        matches!(&error, WalError::Disk(error) if error.is_full()),
+        "{error}"
+    );
     assert!(!log.is_poisoned());
     let mut hold = log.hold();
     let record = Record {

@@ -25,14 +25,10 @@ fn golden_bytes() {
     let mut buffer = AlignedBuf::zeroed(4096);
     buffer.as_mut_bytes().fill(0xff);
     let mut open = OpenFrame::new(buffer);
-    let records: [(u8, &[u8], &[&[u8]]); 3] = [
-        (2, b"ctx", &[b"fir", b"st"]),
-        (2, b"ctx", &[b"second"]),
-        (5, b"", &[]),
-    ];
-    for (tag, context, body) in records {
-        open.push(&Record { tag, context, body });
-    }
+    let record = |tag, context, body| Record { tag, context, body };
+    open.push(&record(2, b"ctx", &[b"fir", b"st"]));
+    open.push(&record(2, b"ctx", &[b"second"]));
+    open.push(&record(5, b"", &[]));
     let mut frame = open.seal(AlignedBuf::zeroed(4096), Lsn::new(0x41000), segment);
     let before = ChainPoint {
         end: Lsn::new(0x3f000),
