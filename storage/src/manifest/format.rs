@@ -14,14 +14,11 @@
 //! 2. Nothing is left over behind the last run.
 //! 3. A hostile manifest costs no more memory than its length (F23).
 
-use std::collections::HashSet;
-
-use lockstone_base::limits::TABLE_NAME_BYTES_MAX;
 use lockstone_base::{Lsn, TableId};
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{Manifest, TableEntry};
+use super::state::{Manifest, TableEntry};
 use crate::checksum::Place;
 use crate::error::{Damage, Section};
 use crate::run::RunEntry;
@@ -253,57 +250,4 @@ fn bounded(count: u32, each: usize, rest: &[u8]) -> Result<usize, Damage> {
 
 fn malformed(what: &'static str) -> Damage {
     Damage::malformed(Section::Manifest, what)
-}
-
-impl Manifest {
-    /// The first rule that the manifest breaks, whoever made it.
-    pub(super) fn broken_rule(&self) -> Option<&'static str> {
-        let mut numbers = HashSet::new();
-        let mut names = HashSet::new();
-        let rules = [
-            (
-                self.flushed_through <= self.durable,
-                "S1: flushed beyond what was durable",
-            ),
-            (
-                self.scan_end <= self.durable,
-                "S3: reading starts beyond what was durable",
-            ),
-            (
-                self.tables.iter().all(|table| table.id.0 < self.next_table),
-                "S7: a table's id is not below the next one",
-            ),
-            (
-                self.tables.is_sorted_by(|a, b| a.id < b.id),
-                "the tables' ids do not ascend",
-            ),
-            (
-                self.tables.iter().all(|table| {
-                    (1..=TABLE_NAME_BYTES_MAX).contains(&table.name.len())
-                        && names.insert(&table.name)
-                }),
-                "a table's name is empty, too long or taken",
-            ),
-            (
-                self.runs
-                    .iter()
-                    .all(|run| run.number < self.next_run && numbers.insert(run.number)),
-                "a run's number is taken or not below the next one",
-            ),
-            (
-                self.runs
-                    .iter()
-                    .all(|run| run.oldest <= run.newest && run.newest <= self.flushed_through),
-                "S1: a run holds stamps above flushed_through",
-            ),
-            (
-                self.runs
-                    .is_sorted_by(|newer, older| older.newest < newer.oldest),
-                "W5: the runs' stamps overlap or are out of order",
-            ),
-        ];
-        rules
-            .into_iter()
-            .find_map(|(holds, rule)| (!holds).then_some(rule))
-    }
 }

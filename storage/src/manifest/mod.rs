@@ -9,63 +9,22 @@
 //!
 //! Crash: either the old or the new manifest is in force, whole; a temporary file may be left behind.
 
+mod state;
 mod format;
 
 use std::io::ErrorKind;
 
 use lockstone_base::disk::{Disk, OpenMode};
-use lockstone_base::{Lsn, TableId};
 
 use crate::error::{Damage, StorageError};
 use crate::file_name::{self, TEMPORARY};
-use crate::run::RunEntry;
 use format::Refusal;
+
+pub use state::{Manifest, TableEntry};
 
 /// The longest manifest that is read: some hundred thousand tables and runs. A file that claims more is
 /// damaged, and is not given the memory (F23).
 const MANIFEST_BYTES_MAX: u64 = 64 << 20;
-
-/// The state of the committed store at one LSN.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Manifest {
-    /// The database's identity.
-    pub uuid: u128,
-    /// What enters every checksum of the database.
-    pub salt: u64,
-    /// Larger in every later manifest; its file's name.
-    pub generation: u64,
-    /// Raised at every open.
-    pub boot_epoch: u32,
-    /// The log was durable up to here when this manifest was written.
-    pub durable: Lsn,
-    /// Every commit at or below is in `runs`, none above (S1).
-    pub flushed_through: Lsn,
-    /// The chain point where recovery starts to read: the end of the frame before (S3).
-    pub scan_end: Lsn,
-    /// That frame's checksum.
-    pub scan_crc: u32,
-    /// Whether the database was closed in order.
-    pub clean_shutdown: bool,
-    /// The id of the next table; ids are never reused (S7).
-    pub next_table: u32,
-    /// The number of the next run.
-    pub next_run: u64,
-    /// The tables, by id.
-    pub tables: Vec<TableEntry>,
-    /// The runs, newest first.
-    pub runs: Vec<RunEntry>,
-}
-
-/// A table, as a manifest lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableEntry {
-    /// Its id.
-    pub id: TableId,
-    /// Its name.
-    pub name: String,
-    /// Where in the log it was created.
-    pub created: Lsn,
-}
 
 impl Manifest {
     /// Its bytes on disk.

@@ -11,6 +11,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::checksum::Place;
 use crate::error::Section;
+use crate::run::RunEntry;
+use lockstone_base::{Lsn, TableId};
 
 fn manifest(generation: u64) -> Manifest {
     let run = |number, oldest, newest| RunEntry {

@@ -7,7 +7,8 @@
 //!    not noticed until the next open.
 //! 3. A damaged block is an error for its rows, at each touch, and for no others (F11).
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -53,79 +54,46 @@ impl Run {
     ) -> Result<Self, StorageError> {
         let name = file_name::run(entry.number);
         let path = disk.path(&name);
-        let corrupt = |offset, what| StorageError::Corrupt {
-            file: path.clone(),
-            offset,
-            what,
-        };
         let file = disk
             .open(&name, OpenMode::Read)
             .map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => corrupt(None, Damage::Missing),
+                ErrorKind::NotFound => corrupt(&path, None, Damage::Missing),
                 _ => error.into(),
             })?;
-        let found = file.len()?;
-        if found != entry.bytes || found < (HEAD_BYTES + FOOTER_BYTES) as u64 {
-            return Err(corrupt(
-                None,
-                Damage::Length {
-                    found,
-                    expected: entry.bytes,
-                },
-            ));
-        }
-        let version = read_head(file.as_ref(), entry.number, identity.salt)?
-            .map_err(|what| corrupt(Some(0), what))?;
-        if version != VERSION {
-            return Err(StorageError::NewerVersion {
-                file: path,
-                found: version,
-                supported: VERSION,
-            });
-        }
-        let footer_at = found - FOOTER_BYTES as u64;
-        let footer = read_footer(file.as_ref(), footer_at, identity, entry)?
-            .map_err(|what| corrupt(Some(footer_at), what))?;
-        let map = file.map()?;
-        let (filter_at, index_at) = (footer.filter_at.get(), footer.index_at.get());
-        let place = |section| Place {
-            salt: identity.salt,
-            file: entry.number,
-            section,
-            number: 0,
+        let sections = Sections {
+            file,
+            path,
+            identity,
+            entry,
         };
-        let sections = [
-            (
-                filter_at,
-                index_at,
-                place(Section::Filter),
-                footer.filter_checksum,
-            ),
-            (
-                index_at,
-                footer_at,
-                place(Section::Index),
-                footer.index_checksum,
-            ),
-        ];
-        let [filter, index] = sections.map(|(start, end, place, checksum)| {
-            let bytes = read(file.as_ref(), start, (end - start) as usize)?;
-            let mapped = map.slice(start as usize, (end - start) as usize);
-            match mapped {
-                Some(mapped) if place.checksum(&[&bytes]) == checksum.get() => Ok(mapped),
-                _ => Err(corrupt(Some(start), Damage::Checksum(place.section))),
-            }
-        });
-        let (filter, index) = (filter?, index?);
+        sections.check_head()?;
+        let footer = sections.footer()?;
+        let map = sections.file.map()?;
+        let (filter_at, index_at) = (footer.filter_at.get(), footer.index_at.get());
+        let footer_at = entry.bytes - FOOTER_BYTES as u64;
+        let filter = sections.section(
+            &map,
+            Section::Filter,
+            (filter_at, index_at),
+            footer.filter_checksum.get(),
+        )?;
         if !filter::is_whole(filter.len() as u64) {
             let what =
                 Damage::malformed(Section::Filter, "its length is not one that filters have");
-            return Err(corrupt(Some(filter_at), what));
+            return Err(corrupt(&sections.path, Some(filter_at), what));
         }
-        let index = Index::new(index, &footer).map_err(|what| corrupt(Some(index_at), what))?;
+        let index = sections.section(
+            &map,
+            Section::Index,
+            (index_at, footer_at),
+            footer.index_checksum.get(),
+        )?;
+        let index = Index::new(index, &footer)
+            .map_err(|what| corrupt(&sections.path, Some(index_at), what))?;
         let trusted = (0..index.blocks().div_ceil(64))
             .map(|_| AtomicU64::new(0))
             .collect();
+        let Sections { file, path, .. } = sections;
         Ok(Self {
             entry: *entry,
             salt: identity.salt,
@@ -272,46 +240,102 @@ impl Run {
     }
 
     pub(super) fn corrupt_at(&self, offset: u64, what: Damage) -> StorageError {
-        StorageError::Corrupt {
-            file: self.path.clone(),
-            offset: Some(offset),
-            what,
-        }
+        corrupt(&self.path, Some(offset), what)
     }
 }
 
-fn read_head(
-    file: &dyn DiskFile,
-    number: u64,
-    salt: u64,
-) -> Result<Result<u32, Damage>, StorageError> {
-    let bytes = read(file, 0, HEAD_BYTES)?;
-    let head = Head::ref_from_bytes(&bytes).map_err(|_| Damage::Magic);
-    Ok(head.and_then(|head| head.version_of(number, salt)))
-}
-
-fn read_footer(
-    file: &dyn DiskFile,
-    offset: u64,
+/// A run that is being opened: what is read once, and kept.
+struct Sections<'a> {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
     identity: Identity,
-    entry: &RunEntry,
-) -> Result<Result<Footer, Damage>, StorageError> {
-    let bytes = read(file, offset, FOOTER_BYTES)?;
-    let Ok(footer) = Footer::read_from_bytes(&bytes) else {
-        return Ok(Err(Damage::malformed(Section::Footer, "it is cut off")));
-    };
-    if let Err(damage) = footer.verify(entry.number, identity, entry.bytes) {
-        return Ok(Err(damage));
+    entry: &'a RunEntry,
+}
+
+impl Sections<'_> {
+    /// Checks the file's length, and that it begins as this run of a version that is known.
+    fn check_head(&self) -> Result<(), StorageError> {
+        let (found, expected) = (self.file.len()?, self.entry.bytes);
+        if found != expected || found < (HEAD_BYTES + FOOTER_BYTES) as u64 {
+            return Err(corrupt(
+                &self.path,
+                None,
+                Damage::Length { found, expected },
+            ));
+        }
+        let bytes = read(self.file.as_ref(), 0, HEAD_BYTES)?;
+        let head = Head::ref_from_bytes(&bytes).map_err(|_| Damage::Magic);
+        let version = head
+            .and_then(|head| head.version_of(self.entry.number, self.identity.salt))
+            .map_err(|what| corrupt(&self.path, Some(0), what))?;
+        if version != VERSION {
+            let file = self.path.clone();
+            return Err(StorageError::NewerVersion {
+                file,
+                found: version,
+                supported: VERSION,
+            });
+        }
+        Ok(())
     }
-    let same = footer.checksum.get() == entry.checksum
-        && footer.versions.get() == entry.versions
-        && footer.oldest.get() == entry.oldest.get()
-        && footer.newest.get() == entry.newest.get();
-    Ok(if same {
-        Ok(footer)
-    } else {
-        Err(Damage::Swapped)
-    })
+
+    /// The footer, if it is the one that the manifest speaks of.
+    fn footer(&self) -> Result<Footer, StorageError> {
+        let (entry, offset) = (self.entry, self.entry.bytes - FOOTER_BYTES as u64);
+        let bytes = read(self.file.as_ref(), offset, FOOTER_BYTES)?;
+        let cut = Damage::malformed(Section::Footer, "it is cut off");
+        Footer::read_from_bytes(&bytes)
+            .map_err(|_| cut)
+            .and_then(|footer| {
+                footer.verify(entry.number, self.identity, entry.bytes)?;
+                let same = footer.checksum.get() == entry.checksum
+                    && footer.versions.get() == entry.versions
+                    && footer.oldest.get() == entry.oldest.get()
+                    && footer.newest.get() == entry.newest.get();
+                if same {
+                    Ok(footer)
+                } else {
+                    Err(Damage::Swapped)
+                }
+            })
+            .map_err(|what| corrupt(&self.path, Some(offset), what))
+    }
+
+    /// A section, verified, as a part of the map.
+    fn section(
+        &self,
+        map: &Map,
+        section: Section,
+        bounds: (u64, u64),
+        checksum: u32,
+    ) -> Result<Bytes, StorageError> {
+        let (start, bytes) = (bounds.0, (bounds.1 - bounds.0) as usize);
+        let place = Place {
+            salt: self.identity.salt,
+            file: self.entry.number,
+            section,
+            number: 0,
+        };
+        let found = read(self.file.as_ref(), start, bytes)?;
+        if place.checksum(&[&found]) != checksum {
+            return Err(corrupt(&self.path, Some(start), Damage::Checksum(section)));
+        }
+        map.slice(start as usize, bytes).ok_or_else(|| {
+            corrupt(
+                &self.path,
+                Some(start),
+                Damage::malformed(section, "it is not mapped"),
+            )
+        })
+    }
+}
+
+fn corrupt(path: &Path, offset: Option<u64>, what: Damage) -> StorageError {
+    StorageError::Corrupt {
+        file: path.to_owned(),
+        offset,
+        what,
+    }
 }
 
 /// Reads `bytes` bytes, which lie inside the file as it was when it was opened; zeros, which no checksum

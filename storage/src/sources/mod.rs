@@ -1,83 +1,12 @@
-//! Where the versions are: one immutable list of memtables and runs, newest first.
+//! What readers read: the list of sources, and scans over it.
 //!
-//! Taken by every reader *after* its LSN (W5), replaced as a whole by rotation, flush and merge.
-//! 1. Newest first: every stamp of a source is above every stamp of the sources behind it, so the first
-//!    source with a visible version has the newest one.
-//! 2. Below the drop horizon versions may have been dropped: a reader whose LSN is below it, and not
-//!    registered, takes both again (W7).
-//! 3. A list lives as long as somebody reads it; files that a newer list replaced stay readable through
-//!    their maps.
+//! Replaced by the store, taken by every reader.
 
+mod list;
 mod scan;
 
-use std::ops::Bound;
-use std::sync::Arc;
-
-use bytes::Bytes;
-use lockstone_base::Lsn;
-
-use crate::cursor::RowRange;
-use crate::error::StorageError;
-use crate::memtable::Memtable;
-use crate::run::Run;
-use crate::version::Version;
-
+pub use list::Sources;
 pub use scan::Scan;
-
-/// An immutable list of what holds versions, newest first.
-#[derive(Debug, Clone)]
-pub struct Sources {
-    /// The first one takes commits; the others are sealed.
-    pub(crate) memtables: Vec<Arc<Memtable>>,
-    pub(crate) runs: Vec<Arc<Run>>,
-    pub(crate) drop_horizon: Lsn,
-}
-
-impl Sources {
-    /// Reads below this LSN may miss versions that were dropped (W7).
-    pub fn drop_horizon(&self) -> Lsn {
-        self.drop_horizon
-    }
-
-    /// The newest version of the encoded row `row` at or below `at`, a tombstone too.
-    ///
-    /// # Errors
-    /// The disk's, or [`StorageError::Corrupt`], if a source that could hold the answer cannot be read:
-    /// an older source is never asked in its place.
-    pub fn get(&self, row: &[u8], at: Lsn) -> Result<Option<Version>, StorageError> {
-        for memtable in &self.memtables {
-            if let Some(version) = memtable.get(row, at) {
-                return Ok(Some(version));
-            }
-        }
-        let Some(newest) = self.runs.first() else {
-            return Ok(None);
-        };
-        let hash = newest.hash(row);
-        for run in &self.runs {
-            if let Some(version) = run.get(row, hash, at)? {
-                return Ok(Some(version));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The rows of a range of encoded rows that live at `at`, in order, from both ends.
-    pub fn scan(self: &Arc<Self>, range: (Bound<Bytes>, Bound<Bytes>), at: Lsn) -> Scan {
-        let (low, high) = range;
-        Scan::new(Arc::clone(self), RowRange { low, high }, at)
-    }
-
-    pub(crate) fn active(&self) -> &Arc<Memtable> {
-        self.memtables
-            .first()
-            .expect("W5: a list begins with the memtable that takes commits")
-    }
-
-    pub(crate) fn sealed(&self) -> &[Arc<Memtable>] {
-        self.memtables.get(1..).unwrap_or_default()
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lockstone_base::Lsn;
 
-use super::Sources;
+use super::list::Sources;
 use crate::cursor::{Cursor, Direction, Hidden, Quest, RowRange, Step};
 use crate::error::StorageError;
 use crate::version::{RowVersion, Version};
@@ -30,8 +30,16 @@ pub struct Scan {
     damages: Damages,
 }
 
+impl Sources {
+    /// The rows of a range of encoded rows that live at `at`, in order, from both ends.
+    pub fn scan(self: &Arc<Self>, range: (Bound<Bytes>, Bound<Bytes>), at: Lsn) -> Scan {
+        let (low, high) = range;
+        Scan::new(Arc::clone(self), RowRange { low, high }, at)
+    }
+}
+
 impl Scan {
-    pub(super) fn new(sources: Arc<Sources>, range: RowRange, at: Lsn) -> Self {
+    fn new(sources: Arc<Sources>, range: RowRange, at: Lsn) -> Self {
         Self {
             sources,
             left: range,

@@ -9,8 +9,12 @@ use lockstone_testkit::SimDisk;
 
 use super::*;
 use crate::batch::WriteBatch;
-use crate::run::{self, Identity, RunEntry, RunPlan};
+use crate::error::StorageError;
+use crate::memtable::Memtable;
+use crate::run::{self, Identity, Run, RunEntry, RunPlan};
 use crate::version::RowVersion;
+use crate::version::Version;
+use std::ops::Bound;
 
 const IDENTITY: Identity = Identity { uuid: 7, salt: 9 };
 const NEWER: &str = "run-0000000000000002";

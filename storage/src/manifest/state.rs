@@ -1,0 +1,106 @@
+//! What a manifest says, and the rules that hold between its parts.
+//!
+//! Encoded and decoded by `format`, read and written by `manifest`. The rules are checked on both ways: a
+//! manifest that breaks one is never written, and is damage when it is read.
+
+use std::collections::HashSet;
+
+use lockstone_base::limits::TABLE_NAME_BYTES_MAX;
+use lockstone_base::{Lsn, TableId};
+
+use crate::run::RunEntry;
+
+/// The state of the committed store at one LSN.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Manifest {
+    /// The database's identity.
+    pub uuid: u128,
+    /// What enters every checksum of the database.
+    pub salt: u64,
+    /// Larger in every later manifest; its file's name.
+    pub generation: u64,
+    /// Raised at every open.
+    pub boot_epoch: u32,
+    /// The log was durable up to here when this manifest was written.
+    pub durable: Lsn,
+    /// Every commit at or below is in `runs`, none above (S1).
+    pub flushed_through: Lsn,
+    /// The chain point where recovery starts to read: the end of the frame before (S3).
+    pub scan_end: Lsn,
+    /// That frame's checksum.
+    pub scan_crc: u32,
+    /// Whether the database was closed in order.
+    pub clean_shutdown: bool,
+    /// The id of the next table; ids are never reused (S7).
+    pub next_table: u32,
+    /// The number of the next run.
+    pub next_run: u64,
+    /// The tables, by id.
+    pub tables: Vec<TableEntry>,
+    /// The runs, newest first.
+    pub runs: Vec<RunEntry>,
+}
+
+/// A table, as a manifest lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableEntry {
+    /// Its id.
+    pub id: TableId,
+    /// Its name.
+    pub name: String,
+    /// Where in the log it was created.
+    pub created: Lsn,
+}
+
+impl Manifest {
+    /// The first rule that the manifest breaks, whoever made it.
+    pub(super) fn broken_rule(&self) -> Option<&'static str> {
+        let mut numbers = HashSet::new();
+        let mut names = HashSet::new();
+        let rules = [
+            (
+                self.flushed_through <= self.durable,
+                "S1: flushed beyond what was durable",
+            ),
+            (
+                self.scan_end <= self.durable,
+                "S3: reading starts beyond what was durable",
+            ),
+            (
+                self.tables.iter().all(|table| table.id.0 < self.next_table),
+                "S7: a table's id is not below the next one",
+            ),
+            (
+                self.tables.is_sorted_by(|a, b| a.id < b.id),
+                "the tables' ids do not ascend",
+            ),
+            (
+                self.tables.iter().all(|table| {
+                    (1..=TABLE_NAME_BYTES_MAX).contains(&table.name.len())
+                        && names.insert(&table.name)
+                }),
+                "a table's name is empty, too long or taken",
+            ),
+            (
+                self.runs
+                    .iter()
+                    .all(|run| run.number < self.next_run && numbers.insert(run.number)),
+                "a run's number is taken or not below the next one",
+            ),
+            (
+                self.runs
+                    .iter()
+                    .all(|run| run.oldest <= run.newest && run.newest <= self.flushed_through),
+                "S1: a run holds stamps above flushed_through",
+            ),
+            (
+                self.runs
+                    .is_sorted_by(|newer, older| older.newest < newer.oldest),
+                "W5: the runs' stamps overlap or are out of order",
+            ),
+        ];
+        rules
+            .into_iter()
+            .find_map(|(holds, rule)| (!holds).then_some(rule))
+    }
+}
