@@ -14,6 +14,7 @@ use lockstone_base::limits::{BUFFERED_MS_MAX, LOG_IDLE_MS};
 
 use crate::checkpoint;
 use crate::engine::Engine;
+use crate::requests::Call;
 
 const IDLE: Duration = Duration::from_millis(LOG_IDLE_MS);
 /// How often the keeper looks while there is something to look after: twice within the idle time, so
@@ -41,23 +42,23 @@ fn spawn(name: &str, engine: &Arc<Engine>, body: fn(&Engine)) -> std::io::Result
 }
 
 fn checkpointer(engine: &Engine) {
-    while let Some(asked) = engine.checkpoints.next(None) {
-        if let Some(number) = asked {
-            let outcome = checkpoint::run(engine);
-            if let Err(error) = &outcome {
-                tracing::warn!(%error, "a checkpoint failed; it is tried again when the next one is due");
-            }
-            engine.checkpoints.served(number, outcome);
+    while let Call::Asked(number) = engine.checkpoints.next(None) {
+        let outcome = checkpoint::run(engine);
+        if let Err(error) = &outcome {
+            tracing::warn!(%error, "a checkpoint failed; it is tried again when the next one is due");
         }
+        engine.checkpoints.served(number, outcome);
     }
 }
 
 /// Flushes buffered commits at every tick, covers a log that was idle for two, then sleeps.
 fn keeper(engine: &Engine) {
     let (mut at_most, mut end_before, mut idle) = (None, engine.log.end(), Duration::ZERO);
-    while let Some(asked) = engine.keeper.next(at_most) {
-        if let Some(number) = asked {
-            engine.keeper.served(number, Ok(()));
+    loop {
+        match engine.keeper.next(at_most) {
+            Call::Stop => return,
+            Call::Asked(number) => engine.keeper.served(number, Ok(())),
+            Call::TimePassed => {}
         }
         let end = engine.log.end();
         idle = if end == end_before {

@@ -43,7 +43,7 @@ impl Drop for EngineRef {
         match close(self) {
             Ok(()) | Err(Error::Closed) => {}
             Err(error) => {
-                tracing::warn!(%error, "closing the database with its last handle failed")
+                tracing::warn!(%error, "closing the database with its last handle failed");
             }
         }
     }

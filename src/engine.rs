@@ -56,6 +56,7 @@ pub(crate) struct Engine {
     pub(crate) watermarks: Watermarks,
     pub(crate) counters: Counters,
     pub(crate) report: RecoveryReport,
+    pub(crate) uuid: u128,
     /// The newest durable manifest. Held through a whole checkpoint: one runs at a time.
     pub(crate) manifest: Mutex<Manifest>,
     /// Held while a table is created, so that a manifest has it or the log behind it does.

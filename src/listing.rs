@@ -224,7 +224,7 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
 pub(crate) fn info(engine: &Engine) -> Info {
     Info {
         path: engine.ports.disk.path(""),
-        uuid: format!("{:032x}", engine.manifest.lock().uuid),
+        uuid: format!("{:032x}", engine.uuid),
         boot_epoch: engine.report.boot_epoch,
         log_writes: engine.ports.disk.write_path(),
         memory_bytes: engine.options.memory_bytes,

@@ -90,6 +90,7 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
             TableId(recovered.manifest.next_table),
         ),
         watermarks: Watermarks::new(recovered.commit_tail),
+        uuid: recovered.manifest.uuid,
         manifest: Mutex::new(recovered.manifest),
         log: recovered.log,
         store: recovered.store,

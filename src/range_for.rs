@@ -164,16 +164,7 @@ impl<'a> RangeFor<'a> {
             None
         };
         write_path::lock(engine, txn, row, mode, true)?;
-        let value = match txn.writes.get(row.as_bytes()) {
-            Some(own) => own.clone(),
-            None => {
-                let (at, sources) = engine.newest();
-                txn.saw(at);
-                sources
-                    .get(row.as_bytes(), at)?
-                    .and_then(|version| version.value)
-            }
-        };
+        let value = txn.read(engine, row)?;
         if value.is_none()
             && let Some(from) = implicit
         {

@@ -18,6 +18,17 @@ pub(crate) struct Requests {
     served: Condvar,
 }
 
+/// Why a background thread is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// There are requests up to this number: it is to be reported as served.
+    Asked(u64),
+    /// The time is up.
+    TimePassed,
+    /// The engine is being closed.
+    Stop,
+}
+
 #[derive(Debug, Default)]
 struct State {
     asked: u64,
@@ -55,9 +66,8 @@ impl Requests {
             .map_or(Ok(()), |error| Err((**error).clone()))
     }
 
-    /// For the thread: waits for a request, or for `at_most`. `None` when it is to stop; else the
-    /// number to report as served, if there was a request.
-    pub(crate) fn next(&self, at_most: Option<Duration>) -> Option<Option<u64>> {
+    /// For the thread: waits for a request, or for `at_most`.
+    pub(crate) fn next(&self, at_most: Option<Duration>) -> Call {
         let mut state = self.state.lock();
         if state.asked == state.served && !state.stopped {
             match at_most {
@@ -68,9 +78,12 @@ impl Requests {
             }
         }
         if state.stopped {
-            return None;
+            Call::Stop
+        } else if state.asked == state.served {
+            Call::TimePassed
+        } else {
+            Call::Asked(state.asked)
         }
-        Some((state.asked != state.served).then_some(state.asked))
     }
 
     /// For the thread: the run that served all requests up to `number` has ended.
@@ -101,16 +114,14 @@ mod tests {
             let requests = requests.clone();
             move || {
                 let mut runs = 0;
-                while let Some(asked) = requests.next(None) {
-                    if let Some(number) = asked {
-                        runs += 1;
-                        let outcome = if runs == 1 {
-                            Ok(())
-                        } else {
-                            Err(Error::Closed)
-                        };
-                        requests.served(number, outcome);
-                    }
+                while let Call::Asked(number) = requests.next(None) {
+                    runs += 1;
+                    let outcome = if runs == 1 {
+                        Ok(())
+                    } else {
+                        Err(Error::Closed)
+                    };
+                    requests.served(number, outcome);
                 }
                 runs
             }

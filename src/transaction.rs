@@ -361,14 +361,9 @@ impl Transaction {
         let txn = self.state();
         txn.check(&self.engine)?;
         let row = table.row(&self.engine, key)?;
-        if let Some(own) = txn.writes.get(row.as_bytes()) {
-            return Ok(own.clone().map(Value::new));
-        }
-        let (at, sources) = self.engine.newest();
-        let version = sources.get(row.as_bytes(), at)?;
-        txn.saw(at);
+        let value = txn.read(&self.engine, &row)?;
         txn.check(&self.engine)?;
-        Ok(version.and_then(|version| version.value).map(Value::new))
+        Ok(value.map(Value::new))
     }
 }
 

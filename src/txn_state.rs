@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use lockstone_base::{Lsn, Rank, RowKey};
 use lockstone_locks::{AbortCause, Owner, OwnerState};
 use lockstone_recovery::record::{CONTEXT_BYTES, Context};
@@ -143,6 +144,17 @@ impl TxnState {
     /// Notes that it has seen what was committed up to `lsn`.
     pub(crate) fn saw(&self, lsn: Lsn) {
         self.seen.set(self.seen.get().max(lsn));
+    }
+
+    /// What it sees in `row`: its own write, or the newest commit.
+    pub(crate) fn read(&self, engine: &Engine, row: &RowKey) -> Result<Option<Bytes>> {
+        if let Some(own) = self.writes.get(row.as_bytes()) {
+            return Ok(own.clone());
+        }
+        let (at, sources) = engine.newest();
+        self.saw(at);
+        let version = sources.get(row.as_bytes(), at)?;
+        Ok(version.and_then(|version| version.value))
     }
 
     /// Notes one more lock, for listings.

@@ -70,7 +70,7 @@ pub(crate) fn lock(
 ) -> Result<()> {
     let grant = request(engine, txn, row, mode, explicit)?;
     if grant.strengthened {
-        log(engine, txn, row, &grant, None)?;
+        log(engine, txn, row, grant, None)?;
     }
     Ok(())
 }
@@ -83,7 +83,7 @@ pub(crate) fn write(engine: &Engine, txn: &mut TxnState, row: RowKey, write: Wri
         LockMode::NoKeyUpdate
     };
     let grant = request(engine, txn, &row, mode, false)?;
-    log(engine, txn, &row, &grant, Some(&write))?;
+    log(engine, txn, &row, grant, Some(&write))?;
     let effect = match write {
         Write::Put(value) => Some(value),
         Write::Delete => None,
@@ -244,7 +244,7 @@ fn log(
     engine: &Engine,
     txn: &mut TxnState,
     row: &RowKey,
-    grant: &Grant,
+    grant: Grant,
     write: Option<&Write>,
 ) -> Result<()> {
     let effect = match write {
@@ -293,7 +293,7 @@ fn log_parts<'a>(
 
 /// Appends a record of the transaction; the first time, notes before it where its records begin (S3).
 fn append(engine: &Engine, txn: &mut TxnState, body: Body<'_>) -> Result<Appended> {
-    checkpoint::admit(engine)?;
+    checkpoint::admit(engine).map_err(|error| failed(engine, txn, error))?;
     txn.check(engine)?;
     let context = txn.settle(engine, false);
     if !txn.is_logged() {
@@ -318,13 +318,14 @@ fn append_record(
         body: &bytes.pieces(),
     });
     checkpoint::attend(engine);
-    appended.map_err(|error| {
-        let error = Error::from(error);
-        // Its write set and the log no longer agree: the transaction cannot go on.
-        roll_back(engine, txn, AbortCause::Requested);
-        txn.fail(&error);
-        error
-    })
+    appended.map_err(|error| failed(engine, txn, error.into()))
+}
+
+/// A record could not be appended, so locks, writes and log no longer agree: the transaction cannot go on.
+fn failed(engine: &Engine, txn: &mut TxnState, error: Error) -> Error {
+    roll_back(engine, txn, AbortCause::Requested);
+    txn.fail(&error);
+    error
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -355,9 +356,10 @@ fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appen
     }
     let context = txn.settle(engine, false);
     let body = Body::Commit { rows: rows as u64 }.encode();
-    let room = match txn.is_logged() {
-        true => Some(engine.log.reserve(CONTEXT_BYTES + COMMIT_BODY_BYTES)?),
-        false => None,
+    let room = if txn.is_logged() {
+        Some(engine.log.reserve(CONTEXT_BYTES + COMMIT_BODY_BYTES)?)
+    } else {
+        None
     };
     let mut commit = None;
     if let Some(room) = room {

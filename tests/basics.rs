@@ -514,3 +514,18 @@ fn listings_name_transactions_and_locks() {
     );
     assert_eq!(db.info().boot_epoch, db.recovery_report().boot_epoch);
 }
+
+#[test]
+fn a_transaction_larger_than_the_memory_budget_commits() {
+    let (_dir, db) = fresh();
+    let t = db.create_table("t").unwrap();
+    let row = vec![5u8; 60_000];
+    for _ in 0..2 {
+        let mut txn = db.begin();
+        for i in 0..100 {
+            txn.put(&t, format!("{i}"), &row).unwrap();
+        }
+        txn.commit().unwrap();
+    }
+    assert_eq!(db.begin().range(&t, ..).unwrap().count(), 100);
+}

@@ -179,15 +179,14 @@ impl Analysis {
         body: Body<'_>,
         lsn: Lsn,
     ) -> Result<(), MalformedRecord> {
-        if matches!(body, Body::Commit { .. } | Body::Abort) {
+        if let Body::Commit { rows } = body {
             let txn = self.open.remove(&context.txn);
-            return match body {
-                Body::Commit { rows } => self.commit(txn, rows, lsn),
-                _ => {
-                    self.aborted += 1;
-                    Ok(())
-                }
-            };
+            return self.commit(txn, rows, lsn);
+        }
+        if body == Body::Abort {
+            self.open.remove(&context.txn);
+            self.aborted += 1;
+            return Ok(());
         }
         let keep_locks = self.keep_locks;
         let txn = self
