@@ -37,6 +37,9 @@ mod words;
 #[path = "tidy/markdown.rs"]
 mod markdown;
 
+#[path = "tidy/invariants.rs"]
+mod invariants;
+
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -110,6 +113,11 @@ fn nothing_is_unfinished_or_from_elsewhere() {
 #[test]
 fn links_lead_somewhere() {
     none(&markdown::links(&TREE));
+}
+
+#[test]
+fn invariants_are_kept_and_attacked_where_the_table_says() {
+    none(&invariants::invariants(&TREE));
 }
 
 #[test]
