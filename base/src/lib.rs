@@ -7,10 +7,10 @@
 //!
 //! Modules, lowest first: a module uses only what stands above it in this list.
 
+pub mod limits;
 pub mod clock;
 pub mod disk;
 pub mod entropy;
-pub mod limits;
 mod lock_mode;
 mod lsn;
 mod priority;
