@@ -206,6 +206,9 @@ impl Log {
     ///
     /// # Errors
     /// [`WalError::Poisoned`]: the outcome is unknown, a recovery may find the records or not.
+    ///
+    /// # Panics
+    /// If nothing was ever appended up to `end`.
     pub fn wait_durable(&self, end: Lsn) -> Result<(), WalError> {
         while !self.progress.has_reached(end)? {
             if let Turn::Lead(_lead) = self.progress.wait(end) {
