@@ -55,3 +55,8 @@ pub use range_for::RangeFor;
 pub use snapshot::Snapshot;
 pub use table::Table;
 pub use transaction::{Savepoint, Transaction};
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
