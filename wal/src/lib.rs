@@ -6,6 +6,8 @@
 //!
 //! Modules, lowest first: a module uses only what stands above it in this list.
 
+#![forbid(unsafe_code)]
+
 mod error;
 mod chain;
 mod format;
