@@ -8,9 +8,9 @@
 //!    share it in the log (G4). The engine's own records have an empty context.
 //! 3. Bytes from disk give a [`MalformedRecord`], never a panic.
 
-mod body;
-mod context;
 mod tag;
+mod context;
+mod body;
 
 pub use body::{Body, Effect, Provisional, RecordBytes};
 pub use context::{CONTEXT_BYTES, Context};
