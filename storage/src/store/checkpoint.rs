@@ -11,7 +11,9 @@
 //! Crash: before the manifest, new files are orphans and all they hold is in the log or in the old files.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use lockstone_base::Lsn;
@@ -48,13 +50,17 @@ impl Store {
             // Nothing at or below the active memtable's floor is missing from the runs, even where commits
             // that wrote nothing moved the tail since the last flush (S1).
             let floor = sources.active().floor().min(durable);
-            checkpoint.flushed_through = checkpoint.flushed_through.max(floor);
+            self.raise_flushed_through(floor);
         }
         assert!(
-            flushed == 0 || checkpoint.flushed_through <= durable,
+            flushed == 0 || self.flushed_through() <= durable,
             "S1: a flush does not overtake the durable LSN"
         );
         Ok(flushed)
+    }
+
+    fn raise_flushed_through(&self, to: Lsn) {
+        self.flushed_through.fetch_max(to.get(), Ordering::AcqRel);
     }
 
     fn next_to_flush(&self, durable: Lsn) -> Option<Arc<Memtable>> {
@@ -86,7 +92,7 @@ impl Store {
             );
             sources.runs.splice(0..0, run);
         });
-        checkpoint.flushed_through = checkpoint.flushed_through.max(end);
+        self.raise_flushed_through(end);
         tracing::debug!(
             end = end.get(),
             versions = memtable.versions(),
@@ -168,7 +174,11 @@ impl Store {
                 !checkpoint.listed.contains(&number),
                 "S6: a manifest is written from the list of sources, which a replaced run has left"
             );
-            self.disk.remove(&file_name::run(number))?;
+            match self.disk.remove(&file_name::run(number)) {
+                // An earlier try was told that it failed, and had not.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                done => done?,
+            }
             checkpoint.replaced.pop();
             removed += 1;
         }

@@ -16,6 +16,7 @@ mod sweep;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lockstone_base::Lsn;
 use lockstone_base::disk::Disk;
@@ -51,6 +52,8 @@ pub struct Store {
     identity: Identity,
     sources: RwLock<Arc<Sources>>,
     checkpoint: Mutex<Checkpoint>,
+    /// Raised by the checkpointer alone, read by anyone.
+    flushed_through: AtomicU64,
     /// Files below this number were there before the open; those that are not needed may be swept.
     first_run: u64,
 }
@@ -58,7 +61,6 @@ pub struct Store {
 /// What the one checkpointer knows.
 #[derive(Debug)]
 struct Checkpoint {
-    flushed_through: Lsn,
     next_run: u64,
     /// The runs that the newest durable manifest lists.
     listed: HashSet<u64>,
@@ -111,7 +113,9 @@ pub struct StoreCheck {
 
 impl Store {
     /// Opens the runs that `manifest`, the newest durable one, lists, and puts `replayed`, oldest first,
-    /// above them: what recovery read from the log.
+    /// above them: what recovery read from the log, each with an end at or above the one before and
+    /// `flushed_through`. The commit tail must start at or above these ends: the drop horizon starts at
+    /// `flushed_through`, since what earlier merges dropped below it is not known any more (W7).
     ///
     /// # Errors
     /// The disk's; [`StorageError::Corrupt`] if a run is missing, swapped, of another database, or if its
@@ -156,11 +160,11 @@ impl Store {
                 drop_horizon: manifest.flushed_through,
             })),
             checkpoint: Mutex::new(Checkpoint {
-                flushed_through: manifest.flushed_through,
                 next_run,
                 listed: manifest.runs.iter().map(|run| run.number).collect(),
                 replaced: Vec::new(),
             }),
+            flushed_through: AtomicU64::new(manifest.flushed_through.get()),
             first_run: next_run,
         })
     }
@@ -210,28 +214,22 @@ impl Store {
 
     /// Every commit at or below is in the runs (S1).
     pub fn flushed_through(&self) -> Lsn {
-        self.checkpoint.lock().flushed_through
+        Lsn::new(self.flushed_through.load(Ordering::Acquire))
     }
 
-    /// The store's part of the next manifest.
+    /// The store's part of the next manifest. Waits for a flush or merge under way.
     pub fn part(&self) -> StorePart {
         let checkpoint = self.checkpoint.lock();
         StorePart {
-            flushed_through: checkpoint.flushed_through,
+            flushed_through: self.flushed_through(),
             next_run: checkpoint.next_run,
-            runs: self
-                .sources
-                .read()
-                .runs
-                .iter()
-                .map(|run| *run.entry())
-                .collect(),
+            runs: self.runs(),
         }
     }
 
     /// The runs, newest first.
     pub fn runs(&self) -> Vec<RunEntry> {
-        self.part().runs
+        self.sources().runs.iter().map(|run| *run.entry()).collect()
     }
 
     /// What the store holds.
