@@ -93,6 +93,16 @@ pub(crate) fn write(engine: &Engine, txn: &mut TxnState, row: RowKey, write: Wri
     Ok(())
 }
 
+/// A row that is asked for.
+#[derive(Debug, Clone, Copy)]
+struct Wanted<'a> {
+    row: &'a RowKey,
+    mode: LockMode,
+    policy: Policy,
+    /// How long to wait; it is zero for a `NoWait` that speaks of a timeout when it is refused.
+    timeout: Option<Duration>,
+}
+
 /// *lock*: asks for the row, and waits in line if the policy says so.
 fn request(
     engine: &Engine,
@@ -105,38 +115,21 @@ fn request(
     txn.settle(engine, explicit);
     let (policy, timeout) = match txn.policy() {
         OnConflict::NoWait => (Policy::NoWait, None),
-        OnConflict::Wait {
-            timeout: Some(Duration::ZERO),
-        } => (Policy::NoWait, Some(Duration::ZERO)),
+        OnConflict::Wait { timeout } if timeout == Some(Duration::ZERO) => {
+            (Policy::NoWait, timeout)
+        }
         OnConflict::Wait { timeout } => (Policy::Wait, timeout),
     };
-    let decision = ask(engine, txn, row, mode, policy);
-    let grant = match decision {
+    let wanted = Wanted {
+        row,
+        mode,
+        policy,
+        timeout,
+    };
+    let grant = match ask(engine, txn, &wanted) {
         Decision::Granted(grant) => grant,
-        Decision::Refused(refusal) => {
-            return Err(refused(engine, txn, row, mode, refusal, timeout));
-        }
-        Decision::Queued(ticket) => {
-            engine.counters.waits.fetch_add(1, Ordering::Relaxed);
-            let give_up = timeout.map(|timeout| engine.ports.clock.now() + timeout);
-            loop {
-                match engine.locks.outcome(&txn.owner, &ticket) {
-                    Some(Outcome::Granted(grant)) => break grant,
-                    Some(_) => return Err(ended(engine, txn)),
-                    None => {}
-                }
-                let left = give_up.map(|at| at.saturating_sub(engine.ports.clock.now()));
-                if left == Some(Duration::ZERO) {
-                    match give_up_waiting(engine, txn, row, mode, &ticket) {
-                        Ok(grant) => break grant,
-                        Err(refusal) => {
-                            return Err(refused(engine, txn, row, mode, refusal, timeout));
-                        }
-                    }
-                }
-                txn.parker.park(left);
-            }
-        }
+        Decision::Refused(refusal) => return Err(refused(engine, txn, &wanted, refusal)),
+        Decision::Queued(ticket) => wait(engine, txn, &wanted, &ticket)?,
     };
     // The grant is counted only for a transaction that is still active (W10).
     txn.check(engine)?;
@@ -146,8 +139,11 @@ fn request(
     Ok(grant)
 }
 
-fn ask(engine: &Engine, txn: &TxnState, row: &RowKey, mode: LockMode, policy: Policy) -> Decision {
+fn ask(engine: &Engine, txn: &TxnState, wanted: &Wanted<'_>) -> Decision {
     let mut wakes = Wakes::default();
+    let Wanted {
+        row, mode, policy, ..
+    } = *wanted;
     let request = Request {
         row,
         mode,
@@ -159,38 +155,60 @@ fn ask(engine: &Engine, txn: &TxnState, row: &RowKey, mode: LockMode, policy: Po
     decision
 }
 
+/// Sleeps until the request is decided or its time is up.
+fn wait(
+    engine: &Engine,
+    txn: &TxnState,
+    wanted: &Wanted<'_>,
+    ticket: &Arc<Ticket>,
+) -> Result<Grant> {
+    engine.counters.waits.fetch_add(1, Ordering::Relaxed);
+    let clock = &engine.ports.clock;
+    let give_up = wanted
+        .timeout
+        .map(|timeout| clock.now().saturating_add(timeout));
+    loop {
+        match engine.locks.outcome(&txn.owner, ticket) {
+            Some(Outcome::Granted(grant)) => return Ok(grant),
+            Some(_) => return Err(ended(engine, txn)),
+            None => {}
+        }
+        let left = give_up.map(|at| at.saturating_sub(clock.now()));
+        if left == Some(Duration::ZERO) {
+            return give_up_waiting(engine, txn, wanted, ticket);
+        }
+        txn.parker.park(left);
+    }
+}
+
 /// The time is up: leaves the queue, unless the grant came first. The last word is one more look
 /// without waiting, which also tells who stands in the way.
 fn give_up_waiting(
     engine: &Engine,
     txn: &TxnState,
-    row: &RowKey,
-    mode: LockMode,
+    wanted: &Wanted<'_>,
     ticket: &Arc<Ticket>,
-) -> Result<Grant, Refusal> {
+) -> Result<Grant> {
     let mut wakes = Wakes::default();
     let outcome = engine.locks.cancel(&txn.owner, ticket, &mut wakes);
     wakes.fire();
     if let Outcome::Granted(grant) = outcome {
         return Ok(grant);
     }
-    match ask(engine, txn, row, mode, Policy::NoWait) {
+    let look = Wanted {
+        policy: Policy::NoWait,
+        ..*wanted
+    };
+    match ask(engine, txn, &look) {
         Decision::Granted(grant) => Ok(grant),
-        Decision::Refused(refusal) => Err(refusal),
+        Decision::Refused(refusal) => Err(refused(engine, txn, wanted, refusal)),
         Decision::Queued(_) => unreachable!("K1: NoWait never queues"),
     }
 }
 
-fn refused(
-    engine: &Engine,
-    txn: &TxnState,
-    row: &RowKey,
-    mode: LockMode,
-    refusal: Refusal,
-    timeout: Option<Duration>,
-) -> Error {
+fn refused(engine: &Engine, txn: &TxnState, wanted: &Wanted<'_>, refusal: Refusal) -> Error {
     match refusal {
-        Refusal::WouldBlock(blocker) => would_block(engine, row, mode, blocker, timeout),
+        Refusal::WouldBlock(blocker) => would_block(engine, wanted, blocker),
         _ => ended(engine, txn),
     }
 }
@@ -204,37 +222,29 @@ fn ended(engine: &Engine, txn: &TxnState) -> Error {
     error
 }
 
-fn would_block(
-    engine: &Engine,
-    row: &RowKey,
-    asked: LockMode,
-    blocker: Blocker,
-    timeout: Option<Duration>,
-) -> Error {
-    let row = name_row(engine, row);
-    let held = blocker.mode;
+fn would_block(engine: &Engine, wanted: &Wanted<'_>, blocker: Blocker) -> Error {
+    let (row, asked, held) = (name_row(engine, wanted.row), wanted.mode, blocker.mode);
     let holder = Box::new(Holder {
         txn: blocker.txn,
         label: blocker.label,
         priority: Some(blocker.rank),
     });
-    match timeout {
-        None => Error::WouldBlock {
+    let Some(timeout) = wanted.timeout else {
+        return Error::WouldBlock {
             row,
             holder,
             held,
             asked,
-        },
-        Some(timeout) => {
-            engine.counters.timeouts.fetch_add(1, Ordering::Relaxed);
-            Error::LockTimeout {
-                row,
-                holder,
-                held,
-                asked,
-                waited_ms: timeout.as_millis() as u64,
-            }
-        }
+        };
+    };
+    engine.counters.timeouts.fetch_add(1, Ordering::Relaxed);
+    let waited_ms = timeout.as_millis() as u64;
+    Error::LockTimeout {
+        row,
+        holder,
+        held,
+        asked,
+        waited_ms,
     }
 }
 

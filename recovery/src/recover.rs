@@ -20,7 +20,7 @@ use std::time::Duration;
 use lockstone_base::Lsn;
 use lockstone_base::clock::Clock;
 use lockstone_base::disk::Disk;
-use lockstone_storage::{Manifest, Memtable, Replayed, Store, StoreConfig};
+use lockstone_storage::{Manifest, Memtable, Replayed, Store, StoreConfig, TableEntry};
 use lockstone_wal::{Access, ChainPoint, Log, LogConfig, LogScan, ScanOptions, Segments};
 
 use crate::analysis::Analysis;
@@ -66,6 +66,8 @@ pub struct Recovered {
 
 /// The first table a user creates; 0 is the engine's own.
 const FIRST_TABLE: u32 = 1;
+/// Replayed commits are installed in this many pieces of the memory budget.
+const PIECES: usize = 4;
 
 /// Recovers the database in `disk`, or creates one.
 ///
@@ -77,17 +79,7 @@ pub fn recover(
     config: &Config,
 ) -> Result<Recovered, RecoveryError> {
     let begun = clock.now();
-    let old = match (Manifest::read_newest(&**disk)?, config.create) {
-        (Some(manifest), _) => manifest,
-        (None, Some(identity)) => create(&**disk, identity)?,
-        (None, None) => {
-            let file = disk.path("manifest-*");
-            return Err(RecoveryError::Missing {
-                file,
-                why: "every database has a manifest",
-            });
-        }
-    };
+    let old = newest_manifest(&**disk, config.create)?;
     let names = disk.list()?;
     let segments = Segments::open(disk.clone(), Access::Recover)?;
     let mut analysis = Analysis::new(old.flushed_through, old.tables.clone(), false);
@@ -96,35 +88,18 @@ pub fn recover(
 
     let mut report = report(&old, &scan, &analysis, config.create.is_some());
     let (tables, commit_tail) = (analysis.tables(), analysis.commit_tail());
-    let next_table = tables
-        .last()
-        .map_or(FIRST_TABLE, |table| table.id.0 + 1)
-        .max(old.next_table);
-    let replayed = replay(analysis.into_commits(), config.memory_bytes / 4);
-    let store = Store::open(
-        disk.clone(),
-        StoreConfig {
-            runs_max: config.runs_max,
-        },
-        &old,
-        replayed,
-    )?;
+    let replayed = replay(analysis.into_commits(), config.memory_bytes / PIECES);
+    let runs_max = config.runs_max;
+    let store = Store::open(disk.clone(), StoreConfig { runs_max }, &old, replayed)?;
     report.replay = clock.now().saturating_sub(scanned);
 
-    let log_config = LogConfig {
-        segment_bytes: config.segment_bytes,
-        uuid: old.uuid,
-        salt: old.salt,
-        boot_epoch: report.boot_epoch,
-        manifest_generation: old.generation,
-    };
-    let log = Log::start(segments, log_config, &scan)?;
+    let log = start_log(segments, config, &old, &report, &scan)?;
     let manifest = Manifest {
         generation: old.generation + 1,
         boot_epoch: report.boot_epoch,
         durable: scan.end.end.max(old.durable),
+        next_table: next_table(&tables).max(old.next_table),
         tables,
-        next_table,
         next_run: store.part().next_run,
         ..old
     };
@@ -134,13 +109,7 @@ pub fn recover(
 
     report.scan = scanned.saturating_sub(begun);
     report.total = clock.now().saturating_sub(begun);
-    tracing::info!(
-        committed = report.committed,
-        in_flight = report.in_flight.len(),
-        log_bytes = report.log_bytes,
-        total_us = report.total.as_micros() as u64,
-        "recovered"
-    );
+    tracing::info!(?report, "recovered");
     Ok(Recovered {
         log,
         store,
@@ -148,6 +117,44 @@ pub fn recover(
         commit_tail,
         report,
     })
+}
+
+fn newest_manifest(
+    disk: &dyn Disk,
+    create_as: Option<Identity>,
+) -> Result<Manifest, RecoveryError> {
+    match (Manifest::read_newest(disk)?, create_as) {
+        (Some(manifest), _) => Ok(manifest),
+        (None, Some(identity)) => create(disk, identity),
+        (None, None) => Err(RecoveryError::Missing {
+            file: disk.path("manifest-*"),
+            why: "every database has a manifest",
+        }),
+    }
+}
+
+/// G8: the log goes on in a new segment.
+fn start_log(
+    segments: Segments,
+    config: &Config,
+    old: &Manifest,
+    report: &RecoveryReport,
+    scan: &LogScan,
+) -> Result<Log, RecoveryError> {
+    let log_config = LogConfig {
+        segment_bytes: config.segment_bytes,
+        uuid: old.uuid,
+        salt: old.salt,
+        boot_epoch: report.boot_epoch,
+        manifest_generation: old.generation,
+    };
+    Ok(Log::start(segments, log_config, scan)?)
+}
+
+/// An id above those of all tables (S7).
+fn next_table(tables: &[TableEntry]) -> u32 {
+    let highest = tables.iter().map(|table| table.id.0).max();
+    highest.map_or(FIRST_TABLE, |id| id.saturating_add(1))
 }
 
 /// The first manifest of a database: nothing was ever written.
@@ -196,7 +203,7 @@ pub(crate) fn report(
     RecoveryReport {
         created,
         clean_shutdown: analysis.clean_shutdown(),
-        boot_epoch: old.boot_epoch.max(analysis.boot_epoch()) + 1,
+        boot_epoch: old.boot_epoch.max(analysis.boot_epoch()).saturating_add(1),
         flushed_through: old.flushed_through,
         log_from: old.scan_end,
         log_end: scan.end.end,
