@@ -1,1 +1,130 @@
-fn main() {}
+//! The hot paths of the lock table: taking free locks and giving them back, alone and beside another
+//! thread, and the conflict matrix.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use lockstone_base::{LockMode, Priority, RowKey, TableId, TxnId};
+use lockstone_locks::{Decision, LockTable, Notify, Owner, Policy, Request, Wakes, conflicts};
+
+/// Nobody waits here.
+struct NeverWoken;
+
+impl Notify for NeverWoken {
+    fn notify(&self) {}
+}
+
+fn begin(table: &LockTable, sequence: u64) -> Arc<Owner> {
+    let owner = table.begin(TxnId::new(1, sequence), None, Arc::new(NeverWoken));
+    owner.settle(Priority::auto().settle(sequence as u32, false));
+    owner
+}
+
+/// Rows that only this thread asks for.
+fn rows(thread: u64, count: u64) -> Vec<RowKey> {
+    (0..count)
+        .map(|id| {
+            RowKey::new(
+                TableId(1),
+                &[thread.to_be_bytes(), id.to_be_bytes()].concat(),
+            )
+        })
+        .collect()
+}
+
+/// One transaction: locks all of `rows`, commits, releases.
+fn lock_and_end(table: &LockTable, sequence: u64, rows: &[RowKey]) {
+    let owner = begin(table, sequence);
+    let mut wakes = Wakes::new();
+    for row in rows {
+        let request = Request {
+            row,
+            mode: LockMode::Update,
+            sub: 0,
+            policy: Policy::Wait,
+        };
+        let decision = table.request(&owner, request, &mut wakes);
+        assert!(
+            matches!(decision, Decision::Granted(_)),
+            "nobody else wants it"
+        );
+    }
+    assert!(owner.try_commit());
+    owner.released();
+    table.end(&owner, &mut wakes);
+    wakes.fire();
+}
+
+fn uncontended(c: &mut Criterion) {
+    let mut group = c.benchmark_group("locks");
+    for locks in [1, 1_000] {
+        group.throughput(Throughput::Elements(locks));
+        group.bench_function(BenchmarkId::new("request and end", locks), |b| {
+            let (table, rows) = (LockTable::new(1), rows(0, locks));
+            let mut sequence = 0;
+            b.iter(|| {
+                sequence += 1;
+                lock_and_end(&table, sequence, &rows);
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Ends the other thread, whatever happens to this one.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The measured thread's rate while another does the same on rows of its own.
+fn beside_another(c: &mut Criterion) {
+    const LOCKS: u64 = 1_000;
+    let table = LockTable::new(1);
+    let (sequence, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let lock_all =
+        |rows: &[RowKey]| lock_and_end(&table, sequence.fetch_add(1, Ordering::Relaxed), rows);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let rows = rows(1, LOCKS);
+            while !over.load(Ordering::Relaxed) {
+                lock_all(&rows);
+            }
+        });
+        let _stops = Stops(&over);
+        let mut group = c.benchmark_group("locks");
+        group.throughput(Throughput::Elements(LOCKS));
+        let rows = rows(0, LOCKS);
+        group.bench_function("request and end/1000 beside another thread", |b| {
+            b.iter(|| lock_all(&rows));
+        });
+        group.finish();
+    });
+}
+
+fn matrix(c: &mut Criterion) {
+    c.bench_function("locks/conflict matrix, all 16 pairs", |b| {
+        b.iter(|| {
+            let pairs = LockMode::ALL
+                .into_iter()
+                .flat_map(|asked| LockMode::ALL.map(|held| (asked, held)));
+            let refused =
+                pairs.filter(|(asked, held)| conflicts(black_box(*asked), black_box(*held)));
+            assert!(refused.count() < 16);
+        });
+    });
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
+    targets = uncontended, beside_another, matrix
+}
+criterion_main!(benches);

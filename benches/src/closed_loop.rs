@@ -155,8 +155,8 @@ mod tests {
     #[test]
     fn an_error_ends_the_run_at_once() {
         let long = Window {
-            warm_up: Duration::from_secs(60),
-            measured: Duration::from_secs(60),
+            warm_up: Duration::from_mins(1),
+            measured: Duration::from_mins(1),
         };
         let begin = Instant::now();
         let client = |number| {

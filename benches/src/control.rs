@@ -35,7 +35,7 @@ impl Control {
                 .write(true)
                 .create(true)
                 .truncate(false)
-                .custom_flags(flags.bits() as i32);
+                .custom_flags(flags.bits().cast_signed());
             options.open(&path).map_err(Error::at(&path))
         };
         let file = open(rustix::fs::OFlags::empty())?;

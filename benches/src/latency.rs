@@ -42,6 +42,7 @@ impl Latencies {
     }
 
     /// How many were recorded.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> u64 {
         self.histogram.len()
     }

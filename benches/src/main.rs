@@ -10,7 +10,8 @@
 )]
 #![allow(
     clippy::cast_precision_loss,
-    reason = "counts become rates, where 53 bits are plenty"
+    clippy::cast_sign_loss,
+    reason = "rates and ranks are positive, and 53 bits are plenty for them"
 )]
 
 mod error;
@@ -56,10 +57,10 @@ fn measure(workload: &Workload) -> Result<(), Error> {
     println!("{}", report::heading(workload, &place)?);
     let one_run = workload::prepare(workload, &place)?;
     let seen = |number: u32, run: &_| println!("{}", report::row(&(number + 1).to_string(), run));
-    let runs = run::repeat(&place, common, one_run, seen)?;
-    println!("{}", report::footing(&runs));
+    let series = run::repeat(&place, common, one_run, seen)?;
+    println!("{}", report::footing(&series));
     if common.json {
-        println!("{}", report::json(workload, &place, &runs)?);
+        println!("{}", report::json(workload, &place, &series)?);
     }
     Ok(())
 }

@@ -31,26 +31,14 @@ const FILESYSTEMS: [(u64, &str); 7] = [
 impl Place {
     /// The directory `dir`, or a temporary one under `./target`, or else under `$TMPDIR`.
     pub(crate) fn new(dir: Option<&Path>) -> Result<Self, Error> {
-        let temporary = match dir {
-            Some(_) => None,
-            None => {
-                let target = Path::new("target");
-                let parent = if target.is_dir() {
-                    target.to_owned()
-                } else {
-                    std::env::temp_dir()
-                };
-                let make = tempfile::Builder::new()
-                    .prefix("lockstone-bench-")
-                    .tempdir_in(&parent);
-                Some(make.map_err(Error::at(&parent))?)
-            }
+        let temporary = if dir.is_none() {
+            Some(temporary()?)
+        } else {
+            None
         };
-        let dir = match (dir, &temporary) {
-            (Some(dir), _) => dir,
-            (None, Some(temporary)) => temporary.path(),
-            (None, None) => unreachable!("without a directory one was made"),
-        };
+        let dir = dir
+            .or(temporary.as_ref().map(TempDir::path))
+            .expect("without a directory one was made");
         fs::create_dir_all(dir).map_err(Error::at(dir))?;
         let dir = fs::canonicalize(dir).map_err(Error::at(dir))?;
         let filesystem = filesystem(&dir)?;
@@ -98,6 +86,19 @@ impl Place {
     }
 }
 
+fn temporary() -> Result<TempDir, Error> {
+    let target = Path::new("target");
+    let parent = if target.is_dir() {
+        target.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
+    let make = tempfile::Builder::new()
+        .prefix("lockstone-bench-")
+        .tempdir_in(&parent);
+    make.map_err(Error::at(&parent))
+}
+
 /// Removes a database of the program's own, if it is there.
 pub(crate) fn remove(database: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(database) {
@@ -111,7 +112,7 @@ pub(crate) fn remove(database: &Path) -> Result<(), Error> {
 fn filesystem(dir: &Path) -> Result<&'static str, Error> {
     let stat = rustix::fs::statfs(dir).map_err(|errno| Error::at(dir)(errno.into()))?;
     // Some architectures have it signed, some in 32 bits.
-    let magic = u64::from(stat.f_type as u32);
+    let magic = u64::from(stat.f_type.cast_unsigned() as u32);
     let known = FILESYSTEMS.iter().find(|(known, _)| *known == magic);
     Ok(known.map_or("unknown", |(_, name)| name))
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Error;
 use crate::place::Place;
-use crate::run::{Run, Runs};
+use crate::run::{Run, Series};
 use crate::settings::Workload;
 
 /// Before the first run: what is measured, where.
@@ -43,9 +43,9 @@ pub(crate) fn row(name: &str, run: &Run) -> String {
         micros(run.max_us),
         grouped(run.aborts),
     ];
-    let mut text = line(columns);
+    let mut parts = vec![line(columns)];
     if let (Some(control), Some(ratio)) = (run.control_ops_per_s, run.control_ratio) {
-        text += &format!("  control {}, ratio {ratio:.3}", rate(control));
+        parts.push(format!("control {}, ratio {ratio:.3}", rate(control)));
     }
     let milliseconds = [
         ("release", run.release_ms),
@@ -53,59 +53,61 @@ pub(crate) fn row(name: &str, run: &Run) -> String {
         ("first transaction", run.first_txn_ms),
         ("close", run.close_ms),
     ];
-    for (what, value) in milliseconds {
-        if let Some(value) = value {
-            text += &format!("  {what} {value:.3} ms");
-        }
-    }
-    if let Some(bytes) = run.log_bytes {
-        text += &format!("  log {} bytes", grouped(bytes));
-    }
-    if let Some(bytes) = run.memory_bytes_per_lock {
-        text += &format!("  {bytes:.1} bytes of memory a lock");
-    }
-    if let Some(amplification) = run.write_amplification {
-        text += &format!("  write amplification {amplification:.2}");
-    }
-    text
+    parts.extend(
+        milliseconds
+            .into_iter()
+            .filter_map(|(what, took)| Some(format!("{what} {:.3} ms", took?))),
+    );
+    parts.extend(
+        run.log_bytes
+            .map(|bytes| format!("log {} bytes", grouped(bytes))),
+    );
+    parts.extend(
+        run.memory_bytes_per_lock
+            .map(|bytes| format!("{bytes:.1} bytes of memory a lock")),
+    );
+    parts.extend(
+        run.write_amplification
+            .map(|factor| format!("write amplification {factor:.2}")),
+    );
+    parts.join("  ")
 }
 
 /// Behind the last run: the median and the memory.
-pub(crate) fn footing(runs: &Runs) -> String {
-    let median = runs
-        .median()
-        .map(|run| row("median", run))
-        .unwrap_or_default();
-    let mut text = format!(
-        "{median}\npeak memory without mapped files: {} bytes",
-        grouped(runs.rss_bytes)
+pub(crate) fn footing(series: &Series) -> String {
+    let median = series.median().map(|run| row("median", run));
+    let memory = format!(
+        "peak memory without mapped files: {} bytes",
+        grouped(series.rss_bytes)
     );
-    if let Some(control) = runs.control_ops_per_s {
-        text += &format!(
-            "\nmedian of all controls: {} durable 4 KiB overwrites/s",
-            rate(control)
-        );
-    }
-    text
+    let control = series.control_ops_per_s.map(rate);
+    let control =
+        control.map(|rate| format!("median of all controls: {rate} durable 4 KiB overwrites/s"));
+    median
+        .into_iter()
+        .chain([memory])
+        .chain(control)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The whole report as one JSON object in one line: the settings, the median run beside them, and all
 /// runs. Where a result has the name of a setting (`log_bytes`), the result stands.
-pub(crate) fn json(workload: &Workload, place: &Place, runs: &Runs) -> Result<String, Error> {
+pub(crate) fn json(workload: &Workload, place: &Place, series: &Series) -> Result<String, Error> {
     let mut report = Map::new();
     report.insert("workload".into(), json!(workload.name()));
     report.extend(object(workload.to_json()?));
-    if let Some(median) = runs.median() {
+    if let Some(median) = series.median() {
         report.extend(object(serde_json::to_value(median)?));
     }
     report.insert("dir".into(), json!(place.dir()));
     report.insert("filesystem".into(), json!(place.filesystem()));
-    report.insert("rss_bytes".into(), json!(runs.rss_bytes));
-    if let Some(control) = runs.control_ops_per_s {
+    report.insert("rss_bytes".into(), json!(series.rss_bytes));
+    if let Some(control) = series.control_ops_per_s {
         report.insert("control_ops_per_s".into(), json!(control));
     }
-    report.insert("number_of_runs".into(), json!(runs.runs.len()));
-    report.insert("runs".into(), serde_json::to_value(&runs.runs)?);
+    report.insert("number_of_runs".into(), json!(series.runs.len()));
+    report.insert("runs".into(), serde_json::to_value(&series.runs)?);
     Ok(Value::Object(report).to_string())
 }
 
@@ -172,13 +174,13 @@ mod tests {
             .workload
     }
 
-    fn runs() -> Runs {
+    fn series() -> Series {
         let run = |rate: f64| Run {
             ops_per_s: rate,
             log_bytes: Some(rate as u64),
             ..Run::default()
         };
-        Runs {
+        Series {
             runs: vec![run(1.0), run(3.0), run(2.0)],
             rss_bytes: 5_000_000,
             control_ops_per_s: Some(10.0),
@@ -189,7 +191,12 @@ mod tests {
     fn the_json_is_one_line_with_settings_median_and_all_runs() {
         let outer = tempfile::tempdir().unwrap();
         let place = Place::new(Some(outer.path())).unwrap();
-        let text = json(&workload(&["recover", "--log-bytes", "7"]), &place, &runs()).unwrap();
+        let text = json(
+            &workload(&["recover", "--log-bytes", "7"]),
+            &place,
+            &series(),
+        )
+        .unwrap();
         assert!(!text.contains('\n'));
         let report: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(report["workload"], "recover");
@@ -207,7 +214,7 @@ mod tests {
     fn every_field_that_readers_rely_on_is_there() {
         let outer = tempfile::tempdir().unwrap();
         let place = Place::new(Some(outer.path())).unwrap();
-        let text = json(&workload(&["update", "--control"]), &place, &runs()).unwrap();
+        let text = json(&workload(&["update", "--control"]), &place, &series()).unwrap();
         let report: Value = serde_json::from_str(&text).unwrap();
         let fields = "workload dir rows seconds seed control threads rows_per_txn dist ordered sync policy ops_per_s p50_us \
                       p99_us p999_us max_us aborts deadlocks timeouts rss_bytes control_ops_per_s runs";
@@ -226,7 +233,7 @@ mod tests {
             [rate(12.345), rate(12_345.6), micros(0.5)],
             ["12.35", "12,346", "0.50"]
         );
-        let text = footing(&runs());
+        let text = footing(&series());
         assert!(
             text.contains("median") && text.contains("5,000,000 bytes") && text.contains("10.00"),
             "{text}"

@@ -77,7 +77,7 @@ impl Run {
 
 /// All runs of a workload.
 #[derive(Debug)]
-pub(crate) struct Runs {
+pub(crate) struct Series {
     pub(crate) runs: Vec<Run>,
     /// The peak over all of them.
     pub(crate) rss_bytes: u64,
@@ -95,7 +95,7 @@ pub(crate) fn repeat(
     common: &Common,
     mut one: impl FnMut(u32) -> Result<Run, Error>,
     mut seen: impl FnMut(u32, &Run),
-) -> Result<Runs, Error> {
+) -> Result<Series, Error> {
     let mut control = if common.control {
         Some(Control::prepare(place.dir())?)
     } else {
@@ -129,14 +129,14 @@ pub(crate) fn repeat(
     let (result, rss_bytes) = memory::watched(all);
     let (runs, controls) = result?;
     let control_ops_per_s = median_by(&controls, |rate| *rate).copied();
-    Ok(Runs {
+    Ok(Series {
         runs,
         rss_bytes,
         control_ops_per_s,
     })
 }
 
-impl Runs {
+impl Series {
     /// The run with the median rate.
     pub(crate) fn median(&self) -> Option<&Run> {
         median_by(&self.runs, |run| run.ops_per_s)
@@ -204,10 +204,10 @@ mod tests {
                 ..Run::default()
             })
         };
-        let runs = repeat(&place, &common, one, |number, _| shown.push(number)).unwrap();
+        let series = repeat(&place, &common, one, |number, _| shown.push(number)).unwrap();
         assert_eq!(shown, [0, 1, 2]);
-        assert!((runs.median().unwrap().ops_per_s - 9.0).abs() < 1e-9);
-        assert!(runs.control_ops_per_s.is_none() && runs.runs[0].control_ratio.is_none());
-        assert!(runs.rss_bytes > 0);
+        assert!((series.median().unwrap().ops_per_s - 9.0).abs() < 1e-9);
+        assert!(series.control_ops_per_s.is_none() && series.runs[0].control_ratio.is_none());
+        assert!(series.rss_bytes > 0);
     }
 }
