@@ -183,9 +183,8 @@ impl Database {
         const FIRST_US: u64 = 50;
         const DOUBLINGS_MAX: u32 = 8;
         let ceiling = FIRST_US << attempt.min(DOUBLINGS_MAX);
-        let ports = &self.engine.ports;
-        let jitter = ports.entropy.next_u64() % ceiling;
-        ports.clock.sleep(Duration::from_micros(jitter));
+        let jitter = self.engine.draw() % ceiling;
+        self.engine.ports.clock.sleep(Duration::from_micros(jitter));
     }
 
     /// A read-only view of this moment.

@@ -71,6 +71,8 @@ pub(crate) struct Engine {
     pub(crate) directory: Mutex<Option<DirectoryLock>>,
     pub(crate) closed: AtomicBool,
     pub(crate) next_txn: AtomicU64,
+    /// The state of [`Engine::draw`], seeded from the entropy port.
+    pub(crate) draws: AtomicU64,
 }
 
 impl Engine {
@@ -99,6 +101,19 @@ impl Engine {
             self.report.boot_epoch,
             self.next_txn.fetch_add(1, Ordering::Relaxed),
         )
+    }
+
+    /// A random number for draws and jitter, at no system call's cost: SplitMix64 (Steele, Lea and Flood,
+    /// "Fast splittable pseudorandom number generators", 2014).
+    pub(crate) fn draw(&self) -> u64 {
+        const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+        let state = self
+            .draws
+            .fetch_add(GAMMA, Ordering::Relaxed)
+            .wrapping_add(GAMMA);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
     }
 
     /// The commit tail, and sources that hold all versions it needs. W5: the LSN first, the sources

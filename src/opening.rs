@@ -107,6 +107,7 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
         threads: Mutex::new(Vec::new()),
         closed: AtomicBool::new(false),
         next_txn: AtomicU64::new(1),
+        draws: AtomicU64::new(entropy()),
         options,
         ports,
     });

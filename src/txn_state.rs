@@ -103,10 +103,7 @@ impl TxnState {
     /// Settles the rank at the first locking call; `explicit` if that one locks and does not write.
     pub(crate) fn settle(&mut self, engine: &Engine, explicit: bool) -> [u8; CONTEXT_BYTES] {
         *self.context.get_or_insert_with(|| {
-            let rank: Rank = self
-                .options
-                .priority
-                .settle(engine.ports.entropy.next_u64() as u32, explicit);
+            let rank: Rank = self.options.priority.settle(engine.draw() as u32, explicit);
             self.owner.settle(rank);
             Context {
                 txn: self.owner.id(),

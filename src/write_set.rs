@@ -139,6 +139,10 @@ mod tests {
         RowKey::new(TableId(1), &[key])
     }
 
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "an effect is what the tests compare"
+    )]
     fn value(byte: u8) -> Effect {
         Some(Bytes::from(vec![byte]))
     }

@@ -1,5 +1,10 @@
 //! What a user does first: open, write, read, lock, undo, close, open again, on real files.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and reaches for files and clocks itself"
+)]
 
 use std::time::Duration;
 

@@ -4,7 +4,12 @@
 //! The calls of a small workload are recorded once on the simulated disk. Then, for each moment, the disks
 //! that a machine could find after losing power there are rebuilt and opened, one by one; and some of
 //! these recoveries are cut short themselves.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and reaches for files and clocks itself"
+)]
 
 mod machine;
 

@@ -1,6 +1,11 @@
 //! Failing calls to the disk: a full disk is a clean error, a failed log write ends the engine for good, and
 //! what was acknowledged survives all of it.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and reaches for files and clocks itself"
+)]
 
 mod machine;
 
