@@ -297,6 +297,11 @@ impl Owner {
         !self.contended.lock().is_empty()
     }
 
+    #[cfg(test)]
+    pub(crate) fn latch_contended(&self) -> MutexGuard<'_, Vec<(u64, RowKey)>> {
+        self.contended.lock()
+    }
+
     pub(crate) fn notify(&self) {
         self.notify.notify();
     }

@@ -24,33 +24,43 @@ use crate::wakes::Wakes;
 pub(crate) const RELEASED_AT_ONCE_MAX: usize = 1_000;
 
 /// Void entries still in the table, by the transactions that left them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Leftovers {
+    /// [`RELEASED_AT_ONCE_MAX`], but for tests that want every entry left over.
+    released_at_once: usize,
     /// A hint, so that an acquisition pays one load when there are none.
     entries: AtomicUsize,
-    left: Mutex<Vec<(Arc<Owner>, Vec<Acquisition>)>>,
+    left: Mutex<Vec<Vec<Acquisition>>>,
 }
 
 impl Leftovers {
+    pub(crate) fn new(released_at_once: usize) -> Self {
+        Self {
+            released_at_once,
+            entries: AtomicUsize::new(0),
+            left: Mutex::default(),
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.load(Ordering::Relaxed)
     }
 
-    fn add(&self, owner: &Arc<Owner>, acquired: Vec<Acquisition>) {
+    fn add(&self, acquired: Vec<Acquisition>) {
         if !acquired.is_empty() {
             let mut left = self.left.lock();
             self.entries.fetch_add(acquired.len(), Ordering::Relaxed);
-            left.push((Arc::clone(owner), acquired));
+            left.push(acquired);
         }
     }
 
     /// Up to `steps` entries of one transaction.
-    fn next(&self, steps: usize) -> Option<(Arc<Owner>, Vec<Acquisition>)> {
+    fn next(&self, steps: usize) -> Option<Vec<Acquisition>> {
         let mut left = self.left.lock();
-        let (owner, acquired) = left.last_mut()?;
+        let acquired = left.last_mut()?;
         let keep = acquired.len().saturating_sub(steps);
-        let next = (Arc::clone(owner), acquired.split_off(keep));
-        self.entries.fetch_sub(next.1.len(), Ordering::Relaxed);
+        let next = acquired.split_off(keep);
+        self.entries.fetch_sub(next.len(), Ordering::Relaxed);
         if acquired.is_empty() {
             left.pop();
         }
@@ -62,10 +72,12 @@ impl Leftovers {
         let mut swept = 0;
         while swept < steps
             && self.len() > 0
-            && let Some((owner, left)) = self.next(steps - swept)
+            && let Some(left) = self.next(steps - swept)
         {
             for entry in &left {
-                release(shards, &owner, entry, wakes);
+                shards
+                    .latch(entry.hash)
+                    .settle(entry.hash, &entry.row, wakes);
             }
             swept += left.len();
         }
@@ -83,19 +95,20 @@ pub(crate) fn release_pass(
     assert!(!owner.binds(), "K5: only what ended is released");
     let (waiting, mut acquired) = owner.latch().take();
     if let Some(ticket) = waiting {
-        end_wait(shards, owner, &ticket, wakes);
+        end_wait(shards, &ticket, wakes);
         wakes.add(owner);
     }
     // K4: the state was stored before the stack is taken. Who pushes later sees the state.
     for (hash, row) in owner.take_contended() {
-        let mut shard = shards.latch(hash);
-        shard.change(hash, &row, wakes, |lock| lock.restore(owner, None));
+        shards.latch(hash).settle(hash, &row, wakes);
     }
-    for _ in 0..RELEASED_AT_ONCE_MAX {
+    for _ in 0..leftovers.released_at_once {
         let Some(newest) = acquired.pop() else { return };
-        release(shards, owner, &newest, wakes);
+        shards
+            .latch(newest.hash)
+            .settle(newest.hash, &newest.row, wakes);
     }
-    leftovers.add(owner, acquired);
+    leftovers.add(acquired);
 }
 
 /// L9: undoes what sub-transactions from `sub` on acquired.
@@ -119,22 +132,13 @@ pub(crate) fn roll_back(shards: &Shards, owner: &Arc<Owner>, sub: u32, wakes: &m
     }
 }
 
-/// Ends the wait of an owner that ended; a grant that it did not take is given back.
-fn end_wait(shards: &Shards, owner: &Arc<Owner>, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
+/// Ends the wait of an owner that ended. A grant that it did not take is void, as all it held.
+fn end_wait(shards: &Shards, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
     let mut shard = shards.latch(ticket.hash());
-    let decided_before = !ticket.try_end();
+    let was_waiting = ticket.try_end();
     shard.change(ticket.hash(), ticket.row(), wakes, |lock| {
-        if decided_before {
-            lock.restore(owner, None);
-        } else {
+        if was_waiting {
             lock.leave_queue(ticket);
         }
-    });
-}
-
-fn release(shards: &Shards, owner: &Arc<Owner>, acquired: &Acquisition, wakes: &mut Wakes) {
-    let mut shard = shards.latch(acquired.hash);
-    shard.change(acquired.hash, &acquired.row, wakes, |lock| {
-        lock.restore(owner, None);
     });
 }

@@ -71,6 +71,12 @@ impl Shards {
         shard.0.lock()
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_latched(&self, hash: u64) -> bool {
+        let shard = self.0.get(Self::index(hash));
+        shard.is_some_and(|shard| shard.0.is_locked())
+    }
+
     /// The latches of all the shards of `hashes`, taken in order of index.
     pub(crate) fn latch_all(&self, hashes: impl Iterator<Item = u64>) -> Latched<'_> {
         let mut indices: SmallVec<[usize; 8]> = hashes.map(Self::index).collect();
@@ -104,6 +110,11 @@ impl Latched<'_> {
 impl Shard {
     pub(crate) fn find(&self, hash: u64, row: &RowKey) -> Option<&RowLock> {
         self.rows.find(hash, |lock| lock.row() == row)
+    }
+
+    /// Settles the row, if it has a lock: whoever has ended is gone from it, who can run does.
+    pub(crate) fn settle(&mut self, hash: u64, row: &RowKey, wakes: &mut Wakes) {
+        self.change(hash, row, wakes, |_| {});
     }
 
     /// Changes the row's lock, if it has one, and settles it.

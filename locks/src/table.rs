@@ -16,12 +16,15 @@ use crate::deadlock;
 use crate::decision::{Decision, LockEntry, LockStatus, Refusal, Request};
 use crate::hash::RowHasher;
 use crate::owner::{AbortCause, Acquisition, Notify, Owner};
-use crate::release::{self, Leftovers};
+use crate::release::{self, Leftovers, RELEASED_AT_ONCE_MAX};
 use crate::row_lock::{RowLock, UNSTAMPED};
 use crate::shards::{Placed, Shards};
 use crate::ticket::{Hold, Outcome, Ticket, Want};
 use crate::wait_queue::Waiter;
 use crate::wakes::Wakes;
+
+#[cfg(test)]
+mod tests;
 
 /// Void entries that an acquisition sweeps while there are any: more than the one it may leave.
 const SWEPT_PER_REQUEST: usize = 4;
@@ -37,10 +40,14 @@ pub struct LockTable {
 impl LockTable {
     /// An empty table. `seed` should be random, so that nobody can aim keys at one shard.
     pub fn new(seed: u64) -> Self {
+        Self::releasing_at_once(RELEASED_AT_ONCE_MAX, seed)
+    }
+
+    fn releasing_at_once(rows: usize, seed: u64) -> Self {
         Self {
             hasher: RowHasher::new(seed),
             shards: Shards::new(),
-            leftovers: Leftovers::default(),
+            leftovers: Leftovers::new(rows),
         }
     }
 

@@ -1,0 +1,204 @@
+//! What only the inside can show: waits that nothing but the contended stack (K4) ends.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use lockstone_base::{Priority, TableId};
+
+use super::*;
+use crate::decision::Policy;
+
+#[derive(Default)]
+struct Bell(AtomicBool);
+
+impl Notify for Bell {
+    fn notify(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Ring {
+    table: LockTable,
+    row: RowKey,
+}
+
+impl Ring {
+    /// Nothing is released but what is on a contended stack.
+    fn new() -> Self {
+        Self {
+            table: LockTable::releasing_at_once(0, 1),
+            row: RowKey::new(TableId(1), b"k"),
+        }
+    }
+
+    fn begin(&self, number: u64, bell: &Arc<Bell>) -> Arc<Owner> {
+        let notify: Arc<dyn Notify> = bell.clone();
+        let owner = self.table.begin(TxnId::new(1, number), None, notify);
+        owner.settle(Priority::auto().settle(0, false));
+        owner
+    }
+
+    fn lock(&self, owner: &Arc<Owner>) -> Decision {
+        let request = Request {
+            row: &self.row,
+            mode: LockMode::Update,
+            sub: 0,
+            policy: Policy::Wait,
+        };
+        self.table.request(owner, request, &mut Wakes::new())
+    }
+
+    fn abort(&self, owner: &Arc<Owner>) {
+        let killed = self
+            .table
+            .kill(owner, AbortCause::Requested, &mut Wakes::new());
+        assert!(killed);
+    }
+}
+
+/// L6: the holder ends while one queues, between the waiter's look at the holder's state and its push
+/// onto the holder's stack. The holder has taken its stack and does not come back.
+#[test]
+fn a_holder_that_ends_while_one_queues_is_not_waited_for() {
+    let ring = Ring::new();
+    let [holder, waiter] = [1, 2].map(|id| ring.begin(id, &Arc::default()));
+    assert!(matches!(ring.lock(&holder), Decision::Granted(_)));
+    let hash = ring.table.hasher.hash(ring.row.as_bytes());
+    thread::scope(|scope| {
+        let stack = holder.latch_contended();
+        let asked = scope.spawn(|| ring.lock(&waiter));
+        // It holds the row latch, and so is on its way to the stack, or there.
+        while !ring.table.shards.is_latched(hash) {
+            thread::yield_now();
+        }
+        for _ in 0..100 {
+            thread::yield_now();
+        }
+        assert!(holder.try_abort(AbortCause::Requested));
+        assert!(stack.is_empty(), "the pass finds nothing to release");
+        drop(stack);
+        let decision = asked.join().unwrap();
+        assert!(matches!(decision, Decision::Granted(_)), "{decision:?}");
+    });
+    ring.table.end(&holder, &mut Wakes::new());
+}
+
+/// L6: what wakes a waiter is the stack alone.
+#[test]
+fn the_contended_stack_brings_the_release_pass_back() {
+    let ring = Ring::new();
+    let bell = Arc::new(Bell::default());
+    let [holder, waiter] = [1, 2].map(|id| ring.begin(id, &bell));
+    assert!(matches!(ring.lock(&holder), Decision::Granted(_)));
+    let Decision::Queued(ticket) = ring.lock(&waiter) else {
+        panic!("the row is held");
+    };
+    ring.abort(&holder);
+    assert!(ticket.is_granted() && bell.0.load(Ordering::Relaxed));
+}
+
+/// K5: a kill between the grant and the moment the waiter takes it.
+#[test]
+fn a_grant_that_its_owner_did_not_live_to_take_passes_on() {
+    let ring = Ring::new();
+    let bells: Vec<Arc<Bell>> = (0..3).map(|_| Arc::default()).collect();
+    let owners: Vec<_> = (1..)
+        .zip(&bells)
+        .map(|(id, bell)| ring.begin(id, bell))
+        .collect();
+    let tickets: Vec<_> = owners
+        .iter()
+        .filter_map(|owner| match ring.lock(owner) {
+            Decision::Queued(ticket) => Some(ticket),
+            _ => None,
+        })
+        .collect();
+    ring.abort(&owners[0]);
+    assert!(tickets[0].is_granted() && tickets[1].is_waiting());
+    ring.abort(&owners[1]);
+    assert!(tickets[1].is_granted());
+    let outcomes = [1, 2].map(|at| ring.table.outcome(&owners[at], &tickets[at - 1]));
+    assert_eq!(outcomes[0], Some(Outcome::Ended));
+    assert!(matches!(outcomes[1], Some(Outcome::Granted(_))));
+    assert!(ring.table.holds(&owners[1], &ring.row).is_none());
+}
+
+/// The stack of one that locks and rolls back for hours does not grow with it.
+#[test]
+fn rollbacks_leave_no_rows_on_the_contended_stack() {
+    let ring = Ring::new();
+    let owner = ring.begin(1, &Arc::default());
+    for sub in 1..50 {
+        let request = Request {
+            row: &ring.row,
+            mode: LockMode::Update,
+            sub,
+            policy: Policy::Wait,
+        };
+        let mut wakes = Wakes::new();
+        assert!(matches!(
+            ring.table.request(&owner, request, &mut wakes),
+            Decision::Granted(_)
+        ));
+        let waiter = ring.begin(1 + u64::from(sub), &Arc::default());
+        let Decision::Queued(ticket) = ring.lock(&waiter) else {
+            panic!("the row is held");
+        };
+        assert!(owner.is_contended());
+        ring.table.rollback_to(&owner, sub, &mut wakes);
+        assert!(ticket.is_granted() && !owner.is_contended());
+        ring.abort(&waiter);
+    }
+}
+
+/// L4: a suspect that is no cycle any more kills nobody.
+#[test]
+fn nobody_dies_on_a_stale_view() {
+    let ring = Ring::new();
+    let other = RowKey::new(TableId(1), b"other");
+    let [a, b] = [1, 2].map(|id| ring.begin(id, &Arc::default()));
+    assert!(matches!(ring.lock(&a), Decision::Granted(_)));
+    let ask = |owner, row, policy| {
+        let (mode, sub) = (LockMode::Update, 0);
+        let request = Request {
+            row,
+            mode,
+            sub,
+            policy,
+        };
+        ring.table.request(owner, request, &mut Wakes::new())
+    };
+    assert!(matches!(
+        ask(&b, &other, Policy::Wait),
+        Decision::Granted(_)
+    ));
+    let Decision::Queued(of_b) = ring.lock(&b) else {
+        panic!("the row is held");
+    };
+    // The other half of the cycle, published by hand, so that nobody has searched yet.
+    let want = Want {
+        row: &other,
+        hash: ring.table.hasher.hash(other.as_bytes()),
+        mode: LockMode::Update,
+        sub: 0,
+        before: None,
+        order: 0,
+    };
+    let placed = {
+        let mut shard = ring.table.shards.latch(want.hash);
+        shard.request(&a, want, Policy::Wait, &mut Wakes::new())
+    };
+    let Placed::Queued(of_a, _) = placed else {
+        panic!("the other row is held");
+    };
+    a.latch().wait_for(Arc::clone(&of_a));
+    let start = Waiter {
+        owner: Arc::clone(&a),
+        ticket: of_a,
+    };
+    let suspect = deadlock::search(&ring.table.shards, &start).expect("a cycle of two");
+    let outcome = ring.table.cancel(&b, &of_b, &mut Wakes::new());
+    assert_eq!(outcome, Outcome::Cancelled);
+    assert!(suspect.kill_victim(&ring.table.shards).is_none());
+    assert!(a.is_active() && b.is_active());
+}
