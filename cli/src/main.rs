@@ -1,3 +1,4 @@
+//! The program `lockstone`: a demo that kills the engine and counts what it kept, a shell with several
 //! sessions, and looks into a directory that nobody has open.
 //!
 //! Here the command line is read and the command called; a failure is printed as `error: …` and makes the
@@ -16,6 +17,7 @@ mod engine_arguments;
 mod report;
 mod inspection;
 mod demo;
+mod shell;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -41,6 +43,7 @@ enum Command {
     #[command(hide = true)]
     DemoTransfers(demo::TransfersArguments),
     /// Several sessions in one prompt
+    Shell(shell::ShellArguments),
     /// The locks of whoever was in flight when a database that is not open was last in use
     Locks(inspection::LocksArguments),
     /// Read all of a database that is not open, and say what does not fit
@@ -78,6 +81,7 @@ fn run(command: Command) -> Result {
     match command {
         Command::Demo(arguments) => demo::demo(&arguments),
         Command::DemoTransfers(arguments) => demo::transfers(&arguments),
+        Command::Shell(arguments) => shell::shell(&arguments),
         Command::Locks(arguments) => inspection::locks(&arguments),
         Command::Check { dir, json } => inspection::check(&dir, json),
         Command::Wal(Wal::Dump(arguments)) => inspection::wal_dump(&arguments),

@@ -6,8 +6,7 @@
 use std::fmt::{Arguments, Display};
 use std::io::{self, BufWriter, ErrorKind, Write};
 
-use comfy_table::Table;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{LineStyle, Table, TableStyle};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -72,10 +71,14 @@ fn refused(error: io::Error) -> Failure {
     }
 }
 
+/// A line below the headings, and no other: rows that can be read, searched and cut.
+const STYLE: TableStyle =
+    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+
 /// An empty table with these headings.
 pub(crate) fn table<const N: usize>(headings: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(headings);
+    table.load_style(STYLE).set_header(headings);
     table
 }
 

@@ -56,6 +56,10 @@ pub(crate) fn print(output: &mut Output, report: &RecoveryReport, indent: usize)
         count(report.locks_in_flight(), "row lock"),
     )?;
     print_in_flight(output, report, indent + 12)?;
+    if report.total.is_zero() {
+        // Nothing was recovered: the directory was only looked at.
+        return Ok(());
+    }
     say!(
         output,
         "{:indent$}time        {:.1?} (reading {:.1?}, installing {:.1?})",

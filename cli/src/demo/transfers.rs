@@ -39,6 +39,9 @@ pub(crate) struct TransfersArguments {
 const MEMORY_BYTES: u64 = 16 << 20;
 /// Every second transfer is between two of these few accounts, so that threads meet.
 const BUSY_ACCOUNTS: u32 = 24;
+/// Some transfers take their time between two locks: others queue behind them, or meet them in a deadlock,
+/// and the kill finds them with locks.
+const PAUSE_US_MAX: u64 = 2_000;
 const AMOUNT_MAX: u64 = 50;
 const COUNTS_MS: u64 = 20;
 
@@ -209,6 +212,11 @@ impl Mover<'_> {
         let to = (from + random.u32(1..accounts)) % accounts;
         let wanted = random.u64(1..=AMOUNT_MAX);
         let (detour, changes_mind) = (random.u32(0..8) == 0, random.u32(0..16) == 0);
+        let pause = Duration::from_micros(if random.u32(0..8) == 0 {
+            random.u64(0..PAUSE_US_MAX)
+        } else {
+            0
+        });
         let label = format!("transfer-{}", self.thread);
         let options = TxnOptions::new()
             .label(label)
@@ -217,14 +225,12 @@ impl Mover<'_> {
             if detour {
                 self.detour(txn, random)?;
             }
-            let transfer = self.book(
-                txn,
-                Transfer {
-                    from,
-                    to,
-                    amount: wanted,
-                },
-            )?;
+            let asked = Transfer {
+                from,
+                to,
+                amount: wanted,
+            };
+            let transfer = self.book(txn, asked, pause)?;
             txn.put(&self.bank.transfers, id, transfer.to_string())?;
             if changes_mind {
                 Err(Stop::ChangedMind)
@@ -236,7 +242,12 @@ impl Mover<'_> {
 
     /// Locks both accounts and moves as much as there is. Threads with even numbers lock in the order of
     /// the transfer, which makes deadlocks; the others in the order of the keys, which makes queues.
-    fn book(&self, txn: &mut Transaction, asked: Transfer) -> Result<Transfer, Stop> {
+    fn book(
+        &self,
+        txn: &mut Transaction,
+        asked: Transfer,
+        pause: Duration,
+    ) -> Result<Transfer, Stop> {
         let Transfer { from, to, amount } = asked;
         let accounts = &self.bank.accounts;
         let is_turned = self.thread % 2 == 1 && from > to;
@@ -245,6 +256,9 @@ impl Mover<'_> {
             txn.get_for(accounts, account(first), LockMode::Update)?
                 .as_deref(),
         )?;
+        if !pause.is_zero() {
+            thread::sleep(pause);
+        }
         let second = balance(
             txn.get_for(accounts, account(second), LockMode::Update)?
                 .as_deref(),

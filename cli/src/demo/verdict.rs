@@ -276,7 +276,11 @@ fn wrong_balances(
     let mut off = Offenders::default();
     off.add_if(!verdict.sum_ok, || format!("{rows} accounts have {sum}"));
     verdict.check(
-        format!("the {} add up to {due}", count(ACCOUNTS, "account")),
+        format!(
+            "the {} add up to {}",
+            count(ACCOUNTS, "account"),
+            grouped(u64::from(ACCOUNTS) * OPENING_BALANCE)
+        ),
         &off,
     );
     Ok(wrong)

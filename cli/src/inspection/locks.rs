@@ -94,7 +94,7 @@ fn print(
         output,
         "When the run before ended, {} held {}; the next open starts without them:",
         count(report.in_flight.len(), "transaction"),
-        count((shown_locks.len() + rest.len()), "row lock"),
+        count(shown_locks.len() + rest.len(), "row lock"),
     )?;
     let mut rows = table(["transaction", "label", "table", "key", "mode", "token"]);
     let labels: HashMap<_, _> = report
