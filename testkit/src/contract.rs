@@ -426,3 +426,14 @@ fn threads(disk: &dyn Disk) {
         assert_eq!(block, blocks(1, seed).as_bytes(), "block {i}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SimDisk;
+
+    #[test]
+    fn simulated_files_keep_the_contract() {
+        disk_contract(|| SimDisk::new(0));
+    }
+}

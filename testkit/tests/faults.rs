@@ -57,6 +57,19 @@ fn a_rewrite_after_a_failed_sync_is_synced() {
     assert_eq!(after(&disk, Survivors::All).read_file("file"), b"NEw");
 }
 
+/// The growth was stranded with the first write; what is synced later lies in the file all the same.
+#[test]
+fn a_synced_write_is_in_the_file_though_its_growth_was_stranded() {
+    let (disk, file) = disk_with("file", b"");
+    file.write_at(0, b"first").unwrap();
+    disk.fail_once(disk.io_count() + 1, ErrorKind::Other);
+    file.sync().unwrap_err();
+    file.write_at(0, b"2nd").unwrap();
+    file.sync().unwrap();
+    assert_eq!(after(&disk, Survivors::None).read_file("file"), b"2nd");
+    assert_eq!(after(&disk, Survivors::All).read_file("file"), b"2ndst");
+}
+
 /// F17: past the cache, a new process does not see what a failed sync stranded there.
 #[test]
 fn a_log_is_read_past_what_a_failed_sync_left() {
