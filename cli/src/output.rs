@@ -118,10 +118,14 @@ pub(crate) fn grouped(number: u64) -> String {
 
 /// A size, with the unit that leaves it readable.
 pub(crate) fn bytes(number: u64) -> String {
+    let tenths_of = |unit: u64| {
+        let tenths = number.saturating_mul(10) / unit;
+        format!("{}.{}", grouped(tenths / 10), tenths % 10)
+    };
     match number {
         0..=9_999 => count(number, "byte"),
-        10_000..=9_999_999 => format!("{:.1} KiB", number as f64 / 1024.0),
-        _ => format!("{:.1} MiB", number as f64 / 1024.0 / 1024.0),
+        10_000..=9_999_999 => format!("{} KiB", tenths_of(1 << 10)),
+        _ => format!("{} MiB", tenths_of(1 << 20)),
     }
 }
 
@@ -134,6 +138,24 @@ mod tests {
         assert_eq!(shown("käse 1".as_bytes()), "käse 1");
         assert_eq!(shown(b"a\x1b[31m"), "a\\x1b[31m");
         assert_eq!(shown(b"\xff\x00"), "\\xff\\x00");
+    }
+
+    #[test]
+    fn sizes_have_the_unit_that_leaves_them_readable() {
+        let shown: Vec<_> = [1, 9_999, 10_240, 15 << 20, u64::MAX]
+            .into_iter()
+            .map(bytes)
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "1 byte",
+                "9 999 bytes",
+                "10.0 KiB",
+                "15.0 MiB",
+                "1 759 218 604 441.5 MiB"
+            ]
+        );
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) enum KillAt {
 /// What `Child::kill` sends.
 const SIGKILL: i32 = 9;
 /// How long a child may take until it works.
-const START_MAX: Duration = Duration::from_secs(120);
+const START_MAX: Duration = Duration::from_mins(2);
 
 /// What became of one child.
 #[derive(Debug)]

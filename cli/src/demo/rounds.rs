@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use fastrand::Rng;
 use indicatif::{ProgressBar, ProgressStyle};
+use lockstone::Database;
 use tempfile::TempDir;
 
 use super::bank::Bank;
@@ -148,8 +149,22 @@ impl Demo<'_> {
         self.output.flush()
     }
 
+    /// Makes a new database the demo's; refuses one that holds anything else.
+    fn claim(&self, db: &Database) -> Result {
+        const MARK: &str = "lockstone demo";
+        if db.table(MARK).is_none() && !db.tables().is_empty() {
+            let dir = self.summary.dir.display();
+            return Err(Failure::Found(format!(
+                "the database in {dir} was not made by the demo: name another directory"
+            )));
+        }
+        db.create_table(MARK)?;
+        Ok(())
+    }
+
     fn two_sessions(&mut self, dir: &Path) -> Result {
         let db = self.arguments.engine.options().open(dir)?;
+        self.claim(&db)?;
         two_sessions::play(&db, &mut self.output)?;
         // A directory from an earlier demo has transfers already: they are committed, and must stay.
         let bank = Bank::open(&db)?;

@@ -1,6 +1,7 @@
 //! The demo's figures over all rounds: the one JSON object, and the last lines for people.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lockstone::RecoveryReport;
 use serde::Serialize;
@@ -97,7 +98,7 @@ impl Summary {
         let slowest = self.recovery_us.iter().max().copied().unwrap_or_default();
         say!(
             output,
-            "\n{}, {}: {} acknowledged, {} lost; {} in flight with {}, {} left; slowest recovery {:.1} ms",
+            "\n{}, {}: {} acknowledged, {} lost; {} in flight with {}, {} left; slowest recovery {:.1?}",
             count(self.rounds, "round"),
             count(self.kills, "kill"),
             count(self.acked, "commit"),
@@ -105,7 +106,7 @@ impl Summary {
             count(self.in_flight, "transaction"),
             count(self.locks_in_flight, "row lock"),
             grouped(self.leaked_locks),
-            slowest as f64 / 1000.0,
+            Duration::from_micros(slowest),
         )
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn play(db: &Database, output: &mut Output) -> Result {
     let mut second = db.begin_with(options("session 2"));
     match second.put(&t, "k1", "v1.1") {
         Err(refused @ Error::WouldBlock { .. }) => {
-            step(2, "put k1 v1.1", &format!("refused: {refused}"))?
+            step(2, "put k1 v1.1", &format!("refused: {refused}"))?;
         }
         Err(other) => return Err(other.into()),
         Ok(()) => return expect(false, "session 2 is refused: session 1 holds the lock"),
