@@ -123,6 +123,26 @@ fn a_grant_that_its_owner_did_not_live_to_take_passes_on() {
     assert!(ring.table.holds(&owners[1], &ring.row).is_none());
 }
 
+/// K5: what nobody waits for any more leaves no void entry behind, whichever way it was granted.
+#[test]
+fn an_untaken_grant_leaves_no_entry() {
+    let ring = Ring {
+        table: LockTable::new(1),
+        ..Ring::new()
+    };
+    let [holder, waiter] = [1, 2].map(|id| ring.begin(id, &Arc::default()));
+    assert!(matches!(ring.lock(&holder), Decision::Granted(_)));
+    let Decision::Queued(ticket) = ring.lock(&waiter) else {
+        panic!("the row is held");
+    };
+    ring.abort(&holder);
+    assert!(ticket.is_granted());
+    ring.abort(&waiter);
+    let mut entries = 0;
+    ring.table.shards.each(|_| entries += 1);
+    assert_eq!(entries, 0);
+}
+
 /// The stack of one that locks and rolls back for hours does not grow with it.
 #[test]
 fn rollbacks_leave_no_rows_on_the_contended_stack() {
