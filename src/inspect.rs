@@ -6,7 +6,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lockstone_base::clock::MonotonicClock;
 pub use lockstone_recovery::record::{Body, Context, Effect, Provisional, Tag};
 pub use lockstone_recovery::{DeadLock, DumpSink, FrameInfo};
 
@@ -29,7 +28,7 @@ impl Inspection {
         let ports = real_ports(path.as_ref(), false)?;
         Ok(Self(lockstone_recovery::Inspection::open(
             Arc::clone(&ports.disk),
-            &MonotonicClock::new(),
+            ports.clock.clone(),
         )?))
     }
 

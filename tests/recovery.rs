@@ -8,9 +8,13 @@
 
 mod machine;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use lockstone::{LockMode, Priority, Resolution, TxnOptions};
+use lockstone::{Error, LockMode, Ports, Priority, Resolution, TxnOptions};
+use lockstone_base::clock::Clock;
+use lockstone_base::disk::{Disk, DiskFile, FileLock, OpenMode};
 use lockstone_recovery::Inspection;
 use lockstone_testkit::{SimClock, SimDisk, Survivors};
 use machine::{no_wait, open};
@@ -146,7 +150,7 @@ fn inspection_shows_what_a_crash_left_and_changes_nothing() {
     let names = disk.names();
     let before: Vec<_> = names.iter().map(|name| disk.read_file(name)).collect();
 
-    let inspection = Inspection::open(disk.clone(), &SimClock::new()).unwrap();
+    let inspection = Inspection::open(disk.clone(), Arc::new(SimClock::new())).unwrap();
     let report = inspection.report().unwrap();
     assert_eq!((report.committed, report.in_flight.len()), (1, 1));
     let locks = inspection.dead_locks().unwrap();
@@ -230,4 +234,54 @@ fn a_flipped_byte_anywhere_gives_an_error_or_the_right_answer() {
     }
     println!("{flips} flips: {errors} errors, {right} right answers");
     assert!(errors > 0 && right > 0);
+}
+
+/// A clock in whose third sleep a dying process lets go of a log segment.
+#[derive(Debug)]
+struct ReleasingClock {
+    time: SimClock,
+    sleeps: AtomicU32,
+    held: Mutex<Option<Arc<dyn DiskFile>>>,
+}
+
+impl Clock for ReleasingClock {
+    fn now(&self) -> Duration {
+        self.time.now()
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.time.sleep(time);
+        if self.sleeps.fetch_add(1, Ordering::Relaxed) == 2 {
+            self.held.lock().unwrap().take();
+        }
+    }
+}
+
+/// F17: a killed process's files are closed one after the other, the log's behind the directory's.
+#[test]
+fn a_log_that_a_dead_process_lets_go_of_late_is_waited_for() {
+    let disk = SimDisk::new(1);
+    drop(open(&disk).unwrap());
+    let segment = disk
+        .names()
+        .into_iter()
+        .find(|name| name.starts_with("wal-0"))
+        .unwrap();
+    let held = disk.open(&segment, OpenMode::LogRead).unwrap();
+    assert!(held.try_lock(FileLock::Exclusive).unwrap());
+    assert!(
+        matches!(open(&disk), Err(Error::Locked { .. })),
+        "nobody lets go: refused after a while"
+    );
+
+    let clock = ReleasingClock {
+        time: SimClock::new(),
+        sleeps: AtomicU32::new(0),
+        held: Mutex::new(Some(held)),
+    };
+    let ports = Ports {
+        clock: Arc::new(clock),
+        ..machine::ports(&disk)
+    };
+    machine::smallest().open_with(ports).unwrap();
 }

@@ -2,7 +2,8 @@
 //!
 //! 1. F16: one opener at a time, by `flock` on the lock file: another process, another handle of this
 //!    one, a symbolic link or a hard link to the directory all meet the same lock.
-//! 2. F17: a dead process's lock may be released late, so the lock is retried for a quarter of a second.
+//! 2. F17: a dead process's locks may be released late, and the log's later than the directory's, so each is
+//!    retried for a quarter of a second.
 //! 3. A directory that holds other people's files is refused before anything is created in it.
 //!
 //! Crash: the kernel releases the lock; the file stays, and its content means nothing without the lock.
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use lockstone_base::clock::Clock;
 use lockstone_base::disk::{Disk, DiskFile, FileLock, OpenMode};
+use lockstone_wal::{Access, Segments, WalError};
 
 use crate::error::RecoveryError;
 
@@ -119,6 +121,24 @@ fn acquire(
         clock.sleep(RETRY_EVERY);
     }
     Ok(())
+}
+
+/// Opens and locks the log of a directory that this opener has locked.
+///
+/// # Errors
+/// [`WalError::Locked`] after a quarter of a second; else the disk's.
+pub fn open_log(
+    disk: &Arc<dyn Disk>,
+    clock: &dyn Clock,
+    access: Access,
+) -> Result<Segments, WalError> {
+    let give_up = clock.now() + RETRY_FOR;
+    loop {
+        match Segments::open(disk.clone(), access) {
+            Err(WalError::Locked { .. }) if clock.now() < give_up => clock.sleep(RETRY_EVERY),
+            opened => return opened,
+        }
+    }
 }
 
 fn owner_pid(file: &dyn DiskFile) -> Option<u32> {

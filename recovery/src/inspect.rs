@@ -10,10 +10,10 @@ use lockstone_base::clock::Clock;
 use lockstone_base::disk::Disk;
 use lockstone_base::{LockMode, Lsn, RowKey, TxnId};
 use lockstone_storage::{Manifest, Store, StoreCheck, StoreConfig};
-use lockstone_wal::{Access, FrameInfo, LogVisitor, ScannedRecord, Segments, VisitError};
+use lockstone_wal::{Access, FrameInfo, LogVisitor, ScannedRecord, VisitError};
 
 use crate::analysis::Analysis;
-use crate::directory::{self, Content, DirectoryLock};
+use crate::directory::{self, Content, DirectoryLock, open_log};
 use crate::error::RecoveryError;
 use crate::record::{Body, Context, Tag};
 use crate::recover::{report, scan_options};
@@ -23,6 +23,7 @@ use crate::report::RecoveryReport;
 #[derive(Debug)]
 pub struct Inspection {
     disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
     manifest: Manifest,
     _lock: DirectoryLock,
 }
@@ -56,7 +57,7 @@ impl Inspection {
     ///
     /// # Errors
     /// [`RecoveryError`]: no database, in use, or a damaged manifest.
-    pub fn open(disk: Arc<dyn Disk>, clock: &dyn Clock) -> Result<Self, RecoveryError> {
+    pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Result<Self, RecoveryError> {
         if directory::content(&*disk)? == Content::Empty {
             let path = disk.path("");
             return Err(RecoveryError::NotADatabase {
@@ -64,13 +65,14 @@ impl Inspection {
                 why: "the directory is empty",
             });
         }
-        let lock = DirectoryLock::shared(&*disk, clock)?;
+        let lock = DirectoryLock::shared(&*disk, &*clock)?;
         let manifest = Manifest::read_newest(&*disk)?.ok_or_else(|| RecoveryError::Missing {
             file: disk.path("manifest-*"),
             why: "every database has a manifest",
         })?;
         Ok(Self {
             disk,
+            clock,
             manifest,
             _lock: lock,
         })
@@ -141,13 +143,13 @@ impl Inspection {
     /// # Errors
     /// [`RecoveryError`] if recovery would refuse; what comes before the damage has been shown.
     pub fn dump(&self, sink: &mut dyn DumpSink) -> Result<(), RecoveryError> {
-        let segments = Segments::open(self.disk.clone(), Access::Inspect)?;
+        let segments = open_log(&self.disk, &*self.clock, Access::Inspect)?;
         segments.scan(&scan_options(&self.manifest), &mut Dump(sink))?;
         Ok(())
     }
 
     fn analyse(&self, keep_locks: bool) -> Result<(RecoveryReport, Analysis), RecoveryError> {
-        let segments = Segments::open(self.disk.clone(), Access::Inspect)?;
+        let segments = open_log(&self.disk, &*self.clock, Access::Inspect)?;
         let (flushed, tables) = (self.manifest.flushed_through, self.manifest.tables.clone());
         let mut analysis = Analysis::new(flushed, tables, keep_locks);
         let scan = segments.scan(&scan_options(&self.manifest), &mut analysis)?;

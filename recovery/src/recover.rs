@@ -24,6 +24,7 @@ use lockstone_storage::{Manifest, Memtable, Replayed, Store, StoreConfig, TableE
 use lockstone_wal::{Access, ChainPoint, Log, LogConfig, LogScan, ScanOptions, Segments};
 
 use crate::analysis::Analysis;
+use crate::directory::open_log;
 use crate::error::RecoveryError;
 use crate::report::{RecoveryReport, TornTail};
 
@@ -81,7 +82,7 @@ pub fn recover(
     let begun = clock.now();
     let old = newest_manifest(&**disk, config.create)?;
     let names = disk.list()?;
-    let segments = Segments::open(disk.clone(), Access::Recover)?;
+    let segments = open_log(disk, clock, Access::Recover)?;
     let mut analysis = Analysis::new(old.flushed_through, old.tables.clone(), false);
     let scan = segments.scan(&scan_options(&old), &mut analysis)?;
     let scanned = clock.now();
