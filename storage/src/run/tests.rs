@@ -418,6 +418,30 @@ proptest! {
 }
 
 #[test]
+fn a_footer_cannot_ask_for_more_memory_than_its_file_has_bytes() {
+    let (disk, mut entry) = written(&varied());
+    let mut bytes = disk.read_file(NAME);
+    // The fourth byte of the number of versions, from which a merge would size its filter.
+    entry.checksum = forge(&mut bytes, Target::Footer, &[(35, 1)]);
+    entry.versions |= 1 << 24;
+    disk.write_file(NAME, &bytes);
+    let error = opened(&disk, &entry).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            StorageError::Corrupt {
+                what: Damage::Malformed {
+                    section: Section::Footer,
+                    ..
+                },
+                ..
+            }
+        ),
+        "F23: {error}"
+    );
+}
+
+#[test]
 fn a_checksum_covers_its_whole_block() {
     // Guards the helper above: a change without new checksums is found.
     let (disk, _) = written(&varied());
