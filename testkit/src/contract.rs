@@ -354,8 +354,13 @@ fn locks(disk: &dyn Disk) {
     assert!(third.try_lock(FileLock::Exclusive).unwrap(), "upgraded");
     disk.rename("lock", "renamed").unwrap();
     assert!(!open("renamed").try_lock(FileLock::Shared).unwrap());
+    third.unlock().unwrap();
+    third.unlock().unwrap();
+    let fourth = open("renamed");
+    assert!(fourth.try_lock(FileLock::Exclusive).unwrap());
+    third.unlock().unwrap();
     drop(third);
-    assert!(open("renamed").try_lock(FileLock::Exclusive).unwrap());
+    assert!(!open("renamed").try_lock(FileLock::Shared).unwrap());
 }
 
 fn readers_cannot_write(disk: &dyn Disk) {

@@ -68,6 +68,19 @@ fn an_error_of_the_write_itself_is_not_taken_for_a_refusal() {
     assert!(!refused.dsync.load(Ordering::Relaxed));
 }
 
+/// This machine's filesystem forgives an unaligned resumption at the end of a file; others answer EINVAL.
+#[test]
+fn log_files_resume_at_blocks_and_others_anywhere() {
+    let directory = TempDir::new().unwrap();
+    for (caching, step) in [
+        (Caching::Cached, 1),
+        (Caching::Direct, BLOCK_BYTES),
+        (Caching::AlignedCached, BLOCK_BYTES),
+    ] {
+        assert_eq!(file(&directory, caching, &Arc::default()).step(), step);
+    }
+}
+
 #[test]
 fn only_a_refused_flag_falls_back() {
     for (errno, falls_back) in [
