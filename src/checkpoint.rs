@@ -117,8 +117,9 @@ fn checkpoint(engine: &Engine, newest: &mut Manifest) -> Result<()> {
         part.flushed_through < rotated_at,
         "S1: nothing behind the rotation is in a run"
     );
+    // Used up even if the write fails: a name whose fate is unknown is not given to another content.
+    newest.generation += 1;
     let manifest = Manifest {
-        generation: newest.generation + 1,
         durable: engine.log.durable(),
         flushed_through: part.flushed_through,
         scan_end: scan.end,

@@ -26,7 +26,6 @@ use crate::run::RunEntry;
 const MAGIC: [u8; 8] = *b"LKSMANIF";
 /// The version that is written, and the latest that is read.
 pub(super) const VERSION: u32 = 1;
-const CLEAN_SHUTDOWN: u32 = 1;
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -47,7 +46,7 @@ struct Fixed {
     scan_end: U64,
     scan_crc: U32,
     boot_epoch: U32,
-    flags: U32,
+    reserved: U32,
     next_table: U32,
     next_run: U64,
     tables: U32,
@@ -102,7 +101,7 @@ pub(super) fn encode(manifest: &Manifest) -> Vec<u8> {
         scan_end: manifest.scan_end.get().into(),
         scan_crc: manifest.scan_crc.into(),
         boot_epoch: manifest.boot_epoch.into(),
-        flags: (u32::from(manifest.clean_shutdown) * CLEAN_SHUTDOWN).into(),
+        reserved: 0.into(),
         next_table: manifest.next_table.into(),
         next_run: manifest.next_run.into(),
         tables: (manifest.tables.len() as u32).into(),
@@ -176,8 +175,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Refusal> {
     if !rest.is_empty() {
         return Err(malformed("bytes behind the last run").into());
     }
-    if fixed.flags.get() & !CLEAN_SHUTDOWN != 0 {
-        return Err(malformed("unknown flags").into());
+    if fixed.reserved.get() != 0 {
+        return Err(malformed("reserved bytes").into());
     }
     let manifest = Manifest {
         uuid: fixed.uuid.get(),
@@ -188,7 +187,6 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Refusal> {
         flushed_through: Lsn::new(fixed.flushed_through.get()),
         scan_end: Lsn::new(fixed.scan_end.get()),
         scan_crc: fixed.scan_crc.get(),
-        clean_shutdown: fixed.flags.get() & CLEAN_SHUTDOWN != 0,
         next_table: fixed.next_table.get(),
         next_run: fixed.next_run.get(),
         tables,

@@ -29,8 +29,6 @@ pub struct Manifest {
     pub scan_end: Lsn,
     /// That frame's checksum.
     pub scan_crc: u32,
-    /// Whether the database was closed in order.
-    pub clean_shutdown: bool,
     /// The id of the next table; ids are never reused (S7).
     pub next_table: u32,
     /// The number of the next run.

@@ -32,7 +32,6 @@ fn manifest(generation: u64) -> Manifest {
         flushed_through: Lsn::new(0x4000),
         scan_end: Lsn::new(0x3000),
         scan_crc: 0x1234_5678,
-        clean_shutdown: true,
         next_table: 9,
         next_run: 6,
         tables: vec![
