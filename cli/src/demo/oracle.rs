@@ -51,7 +51,7 @@ impl Oracle {
                 self.holding = Some(Holding {
                     transactions,
                     locks,
-                })
+                });
             }
             Message::Acknowledged(id, transfer) => {
                 let before = self.expected.insert(id, transfer);

@@ -109,7 +109,7 @@ pub(crate) fn verify(db: &Database, oracle: &Oracle) -> Result<Verdict> {
     let bank = Bank::open(db)?;
     transfers_and_balances(db, &bank, oracle, &mut verdict)?;
     seats_are_empty(db, &bank, &mut verdict)?;
-    rows_can_be_locked(db, &bank, &mut verdict)?;
+    rows_can_be_locked(db, &bank, &mut verdict);
     let check = db.check()?;
     let mut findings = Offenders::default();
     for finding in check.findings {
@@ -163,39 +163,89 @@ fn no_lock_is_left(db: &Database, verdict: &mut Verdict) {
     verdict.check("no lock is left".to_owned(), &offenders);
 }
 
+/// The transfers, as they are compared with the oracle.
+#[derive(Default)]
+struct Compared {
+    lost: Offenders,
+    torn: Offenders,
+    resurrected: Offenders,
+    /// What the transfers leave in each account.
+    balances: Vec<i128>,
+}
+
 fn transfers_and_balances(
     db: &Database,
     bank: &Bank,
     oracle: &Oracle,
     verdict: &mut Verdict,
 ) -> Result {
+    let compared = compare(db, bank, oracle, verdict)?;
+    (verdict.lost, verdict.resurrected) = (compared.lost.count, compared.resurrected.count);
+    verdict.unacknowledged_found = verdict.news.len() as u64;
+    let expected = count(oracle.expected.len(), "commit");
+    verdict.check(
+        format!("every one of {expected} that were acknowledged is there"),
+        &compared.lost,
+    );
+    verdict.check("each with its content".to_owned(), &compared.torn);
+    let abandoned = count(oracle.abandoned.len(), "transfer");
+    verdict.check(
+        format!("none of {abandoned} that were rolled back is there"),
+        &compared.resurrected,
+    );
+    let mut strangers = Offenders::default();
+    let most = oracle.unacknowledged_max;
+    strangers.add_if(verdict.unacknowledged_found > most, || {
+        format!("at most {most} can have been under way")
+    });
+    let under_way = count(verdict.unacknowledged_found, "commit");
+    verdict.check(
+        format!("{under_way} had been under way, and reached the disk"),
+        &strangers,
+    );
+    let wrong = wrong_balances(db, bank, &compared.balances, verdict)?;
+    verdict.check("each balance is what the transfers say".to_owned(), &wrong);
+    Ok(())
+}
+
+fn compare(db: &Database, bank: &Bank, oracle: &Oracle, verdict: &mut Verdict) -> Result<Compared> {
     let snapshot = db.snapshot();
-    let mut balances = vec![i128::from(OPENING_BALANCE); ACCOUNTS as usize];
-    let (mut lost, mut resurrected, mut torn) = <(Offenders, Offenders, Offenders)>::default();
-    let mut move_money = |number: u32, amount: i128| {
-        if let Some(balance) = balances.get_mut(number as usize) {
-            *balance += amount;
-        }
+    let balances = vec![i128::from(OPENING_BALANCE); ACCOUNTS as usize];
+    let mut compared = Compared {
+        balances,
+        ..Compared::default()
     };
     for row in snapshot.range(&bank.transfers, ..)? {
         let (key, value) = row?;
         let id = String::from_utf8_lossy(&key).into_owned();
-        let Some(transfer) = str::from_utf8(&value)
+        let parsed = str::from_utf8(&value)
             .ok()
-            .and_then(|text| text.parse::<Transfer>().ok())
-        else {
-            torn.add(|| format!("transfer {id} reads `{}`", value.escape_ascii()));
+            .and_then(|text| text.parse::<Transfer>().ok());
+        let Some(transfer) = parsed else {
+            compared
+                .torn
+                .add(|| format!("transfer {id} reads `{}`", value.escape_ascii()));
             continue;
         };
-        move_money(transfer.from, -i128::from(transfer.amount));
-        move_money(transfer.to, i128::from(transfer.amount));
+        for (number, amount) in [
+            (transfer.from, -i128::from(transfer.amount)),
+            (transfer.to, transfer.amount.into()),
+        ] {
+            if let Some(balance) = compared.balances.get_mut(number as usize) {
+                *balance += amount;
+            }
+        }
         match oracle.expected.get(&id) {
             Some(expected) if *expected == transfer => verdict.committed_found += 1,
             Some(expected) => {
-                torn.add(|| format!("transfer {id} reads `{transfer}`, not `{expected}`"))
+                compared
+                    .torn
+                    .add(|| format!("transfer {id} reads `{transfer}`, not `{expected}`"));
             }
             None if oracle.abandoned.contains(&id) => {
-                resurrected.add(|| format!("transfer {id} was rolled back"))
+                compared
+                    .resurrected
+                    .add(|| format!("transfer {id} was rolled back"));
             }
             None => verdict.news.push((id, transfer)),
         }
@@ -203,46 +253,11 @@ fn transfers_and_balances(
     if verdict.committed_found < oracle.expected.len() as u64 {
         for (id, transfer) in &oracle.expected {
             let row = snapshot.get(&bank.transfers, id)?;
-            lost.add_if(row.is_none(), || {
-                format!("transfer {id} ({transfer}) was acknowledged and is gone")
-            });
+            let lost = || format!("transfer {id} ({transfer}) was acknowledged and is gone");
+            compared.lost.add_if(row.is_none(), lost);
         }
     }
-    (verdict.lost, verdict.resurrected) = (lost.count, resurrected.count);
-    verdict.unacknowledged_found = verdict.news.len() as u64;
-    let mut strangers = Offenders::default();
-    strangers.add_if(
-        verdict.unacknowledged_found > oracle.unacknowledged_max,
-        || {
-            format!(
-                "at most {} can have been under way",
-                oracle.unacknowledged_max
-            )
-        },
-    );
-    verdict.check(
-        format!(
-            "every one of {} that were acknowledged is there",
-            count(oracle.expected.len(), "commit")
-        ),
-        &lost,
-    );
-    verdict.check("each with its content".to_owned(), &torn);
-    verdict.check(
-        format!(
-            "none of {} that were rolled back is there",
-            count(oracle.abandoned.len(), "transfer")
-        ),
-        &resurrected,
-    );
-    let under_way = count(verdict.unacknowledged_found, "commit");
-    verdict.check(
-        format!("{under_way} more had been under way, and reached the disk"),
-        &strangers,
-    );
-    let wrong = wrong_balances(db, bank, &balances, verdict)?;
-    verdict.check("each balance is what the transfers say".to_owned(), &wrong);
-    Ok(())
+    Ok(compared)
 }
 
 fn wrong_balances(
@@ -306,7 +321,7 @@ fn seats_are_empty(db: &Database, bank: &Bank, verdict: &mut Verdict) -> Result 
 }
 
 /// Every account and a sample of the seats, each locked without waiting.
-fn rows_can_be_locked(db: &Database, bank: &Bank, verdict: &mut Verdict) -> Result {
+fn rows_can_be_locked(db: &Database, bank: &Bank, verdict: &mut Verdict) {
     let mut held = Offenders::default();
     let mut locked = 0_u64;
     let mut txn = db.begin_with(
@@ -336,7 +351,6 @@ fn rows_can_be_locked(db: &Database, bank: &Bank, verdict: &mut Verdict) -> Resu
         ),
         &held,
     );
-    Ok(())
 }
 
 #[cfg(test)]
@@ -381,7 +395,7 @@ mod tests {
         // It is there, but the accounts do not know of it.
         let put = |table: &_, key: &str, value: &str| {
             db.transact(|txn| txn.put(table, key, value))
-                .expect("a put")
+                .expect("a put");
         };
         put(&bank.transfers, "000001-00-00000001", "1 2 3");
         let found = failures(&db, &oracle);

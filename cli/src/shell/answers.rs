@@ -56,7 +56,7 @@ impl Answers {
         let mut inbox = locked(&self.waiting);
         let announces = inbox.at_prompt && announcer.is_some();
         answer.is_printed = announces;
-        let text = announces.then(|| answer.printed());
+        let text = announces.then(|| format!("{}\n", answer.printed().join("\n")));
         inbox.answers.push_back(answer);
         // The printer may have to wait for the prompt; the dialog must be able to take answers meanwhile.
         drop(inbox);
@@ -79,11 +79,11 @@ impl Answers {
 }
 
 impl Answer {
-    /// As it is printed: each line with its session, and an end of line.
-    pub(crate) fn printed(&self) -> String {
-        self.lines
-            .iter()
-            .map(|line| format!("{}: {line}\n", self.session))
+    /// As it is printed: each line with its session.
+    pub(crate) fn printed(&self) -> Vec<String> {
+        let lines = self.lines.iter();
+        lines
+            .map(|line| format!("{}: {line}", self.session))
             .collect()
     }
 }
@@ -108,7 +108,7 @@ mod tests {
             is_printed: false,
         });
         let answer = answers.take(Duration::from_secs(5)).expect("it was given");
-        assert_eq!(answer.printed(), "s1: a\ns1: b\n");
+        assert_eq!(answer.printed(), ["s1: a", "s1: b"]);
         assert!(!answer.is_printed, "there is no prompt");
         assert!(answers.take(Duration::ZERO).is_none());
     }

@@ -243,7 +243,7 @@ impl Dialog {
         if answer.is_printed {
             return Ok(());
         }
-        for line in answer.printed().lines() {
+        for line in answer.printed() {
             say!(self.output, "{line}")?;
         }
         Ok(())

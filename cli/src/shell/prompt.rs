@@ -23,7 +23,7 @@ impl Prompt {
         if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
             return Ok(Self::Pipe);
         }
-        let editor = DefaultEditor::new().map_err(|error| terminal(error))?;
+        let editor = DefaultEditor::new().map_err(terminal)?;
         Ok(Self::Terminal(Box::new(editor)))
     }
 
