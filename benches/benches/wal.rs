@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 const UUID: u128 = 1;
 const SALT: u64 = 2;
+const GENERATION: u64 = 1;
 const SEGMENT_BYTES: u64 = 8 << 20;
 /// A record of one row: 16 bytes of key, 100 of value, and what the engine writes before them.
 const BODY: [u8; 150] = [7; 150];
@@ -57,7 +58,7 @@ impl Place {
             uuid: UUID,
             salt: SALT,
             boot_epoch: 1,
-            manifest_generation: 1,
+            manifest_generation: GENERATION,
         };
         Log::start(segments, config, &scan).expect("room for two segments")
     }
@@ -67,7 +68,7 @@ const WHOLE: ScanOptions = ScanOptions {
     salt: SALT,
     from: ChainPoint::START,
     durable: Lsn::ZERO,
-    manifest_generation: 0,
+    manifest_generation: GENERATION,
 };
 
 struct Nothing;
