@@ -136,7 +136,7 @@ impl Database {
 
     /// Begins a transaction. Never fails: the first call reports what is wrong, the options included.
     pub fn begin_with(&self, options: TxnOptions) -> Transaction {
-        Transaction::begin(self.engine.clone(), options)
+        Transaction::begin(self.engine.clone(), options, None)
     }
 
     /// Runs `work` in a transaction and commits it; runs it again, with backoff, while its last failing
@@ -161,8 +161,10 @@ impl Database {
         options: TxnOptions,
         mut work: impl FnMut(&mut Transaction) -> Result<T, E>,
     ) -> Result<T, E> {
+        let mut first = None;
         for attempt in 0.. {
-            let mut txn = Transaction::begin(self.engine.clone(), options.clone());
+            let mut txn = Transaction::begin(self.engine.clone(), options.clone(), first);
+            first.get_or_insert(txn.id());
             let (error, retryable) = match work(&mut txn) {
                 Ok(value) => match txn.commit() {
                     Ok(_) => return Ok(value),

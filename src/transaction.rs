@@ -62,12 +62,16 @@ pub struct Savepoint {
 }
 
 impl Transaction {
-    pub(crate) fn begin(engine: Arc<EngineRef>, options: TxnOptions) -> Self {
+    /// A new transaction; `first` is the attempt of which it is a retry.
+    pub(crate) fn begin(engine: Arc<EngineRef>, options: TxnOptions, first: Option<TxnId>) -> Self {
         let id = engine.next_txn_id();
         let parker = Arc::new(Parker::default());
         let owner = engine
             .locks
             .begin(id, options.label.clone(), parker.clone());
+        if let Some(first) = first {
+            owner.inherit_age(first);
+        }
         let live = engine.live.begin(owner.clone(), engine.ports.clock.now());
         Self {
             engine,

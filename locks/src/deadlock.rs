@@ -91,7 +91,8 @@ impl Suspect {
     /// no cycle any more.
     pub(crate) fn kill_victim(&self, shards: &Shards) -> Option<(Arc<Owner>, Arc<Cycle>)> {
         let victim = self.0.iter().map(|waiter| &waiter.owner);
-        let victim = victim.min_by_key(|owner| (owner.order(), Reverse(owner.id())))?;
+        let victim =
+            victim.min_by_key(|owner| (owner.order(), Reverse((owner.age(), owner.id()))))?;
         let latched = shards.latch_all(self.0.iter().map(|waiter| waiter.ticket.hash()));
         let cycle = Arc::new(Cycle {
             edges: self.verified_edges(&latched)?,

@@ -133,6 +133,8 @@ impl Holdings {
 /// A transaction that holds locks or may come to.
 pub struct Owner {
     id: TxnId,
+    /// The attempt of which it is a retry, if it is one.
+    first: OnceLock<TxnId>,
     label: Option<Arc<str>>,
     rank: OnceLock<Rank>,
     state: AtomicU8,
@@ -149,6 +151,7 @@ impl Owner {
     pub(crate) fn new(id: TxnId, label: Option<Arc<str>>, notify: Arc<dyn Notify>) -> Self {
         Self {
             id,
+            first: OnceLock::new(),
             label,
             rank: OnceLock::new(),
             state: AtomicU8::new(OwnerState::Active as u8),
@@ -157,6 +160,21 @@ impl Owner {
             contended: Mutex::default(),
             notify,
         }
+    }
+
+    /// Gives it the age of `first`, the attempt of which it is a retry; once, before its first request.
+    /// A retry must not stay the youngest, which dies in deadlocks.
+    pub fn inherit_age(&self, first: TxnId) {
+        assert!(
+            first <= self.id,
+            "a retry is younger than the first attempt"
+        );
+        self.first.get_or_init(|| first);
+    }
+
+    /// What is compared when the youngest is looked for: larger is younger.
+    pub(crate) fn age(&self) -> TxnId {
+        self.first.get().copied().unwrap_or(self.id)
     }
 
     /// The transaction.
