@@ -37,6 +37,8 @@ pub(crate) struct TransfersArguments {
 
 /// Small, so that checkpoints are under way when the kill comes.
 const MEMORY_BYTES: u64 = 16 << 20;
+/// The open transactions hold the log for as long as the round lasts: the disk is the limit.
+const LOG_BYTES: u64 = 1 << 40;
 /// Every second transfer is between two of these few accounts, so that threads meet.
 const BUSY_ACCOUNTS: u32 = 24;
 /// Some transfers take their time between two locks: others queue behind them, or meet them in a deadlock,
@@ -52,6 +54,7 @@ pub(crate) fn transfers(arguments: &TransfersArguments) -> Result {
         .engine
         .options()
         .memory_bytes(MEMORY_BYTES)
+        .log_bytes(LOG_BYTES)
         .open(&arguments.dir)?;
     let bank = Bank::open(&db)?;
     let open = (0..OPEN_TRANSACTIONS).map(|holder| reserve(&db, &bank, holder));
