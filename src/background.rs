@@ -14,7 +14,7 @@ use lockstone_base::limits::{BUFFERED_MS_MAX, LOG_IDLE_MS};
 
 use crate::checkpoint;
 use crate::engine::Engine;
-use crate::requests::Call;
+use crate::requests::{Call, Requests};
 
 const IDLE: Duration = Duration::from_millis(LOG_IDLE_MS);
 /// How often the keeper looks while there is something to look after: twice within the idle time, so
@@ -42,10 +42,19 @@ fn spawn(name: &str, engine: &Arc<Engine>, body: fn(&Engine)) -> std::io::Result
 }
 
 fn checkpointer(engine: &Engine) {
+    /// Whoever waits must not wait for a thread that is gone, be it by a panic.
+    struct StopsWhenGone<'a>(&'a Requests);
+    impl Drop for StopsWhenGone<'_> {
+        fn drop(&mut self) {
+            self.0.stop();
+        }
+    }
+    let _stops = StopsWhenGone(&engine.checkpoints);
     while let Call::Asked(number) = engine.checkpoints.next(None) {
         let outcome = checkpoint::run(engine);
         if let Err(error) = &outcome {
             tracing::warn!(%error, "a checkpoint failed; it is tried again when the next one is due");
+            engine.spread_poison();
         }
         engine.checkpoints.served(number, outcome);
     }
@@ -66,24 +75,46 @@ fn keeper(engine: &Engine) {
         } else {
             Duration::ZERO
         };
-        end_before = end;
         at_most = Some(TICK);
-        if idle < IDLE {
-            if at_device(engine, Lsn::new(engine.buffered.load(Ordering::Acquire))) {
-                continue;
-            }
-        } else if at_device(engine, end) && engine.log.cover().is_ok() {
-            // Whoever appends after this asks again; whoever appended before it is seen below.
-            engine.unattended.store(false, Ordering::SeqCst);
-            end_before = engine.log.end();
-            if engine.log.has_uncovered() || engine.log.durable() < end_before {
-                idle = Duration::ZERO;
-                continue;
-            }
+        let working = if idle < IDLE {
+            at_device(engine, Lsn::new(engine.buffered.load(Ordering::Acquire)))
+        } else {
+            settle(engine, end)
+        };
+        if !working {
+            engine.spread_poison();
+        } else if idle >= IDLE && is_quiet(engine) {
+            at_most = None;
         }
-        // All is on the device and covered, or the log has failed for good.
-        at_most = None;
+        // A poisoned log stays so (W11); one that only lacks room is looked after at the next tick.
+        if engine.log.is_poisoned() {
+            at_most = None;
+        }
+        end_before = engine.log.end();
     }
+}
+
+/// Brings an idle log to the device, and covers it (G7).
+fn settle(engine: &Engine, end: Lsn) -> bool {
+    if !at_device(engine, end) {
+        return false;
+    }
+    let covered = engine.log.cover();
+    if let Err(error) = &covered {
+        tracing::warn!(%error, "the log's last frame is not covered yet");
+    }
+    covered.is_ok()
+}
+
+/// Whether nothing is left to look after. Whoever appends after the flag fell asks again; whoever
+/// appended before it is seen here.
+fn is_quiet(engine: &Engine) -> bool {
+    engine.unattended.store(false, Ordering::SeqCst);
+    let quiet = !engine.log.has_uncovered() && engine.log.durable() >= engine.log.end();
+    if !quiet {
+        engine.unattended.store(true, Ordering::SeqCst);
+    }
+    quiet
 }
 
 /// Makes the log durable through `end`. Whether the log still works.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lockstone_base::limits::TABLE_NAME_BYTES_MAX;
+use lockstone_base::limits::{TABLE_NAME_BYTES_MAX, TABLES_MAX};
 use lockstone_base::{Lsn, TableId};
 use lockstone_storage::TableEntry;
 use parking_lot::RwLock;
@@ -77,6 +77,11 @@ impl Catalog {
     /// An id that no table ever had.
     pub(crate) fn take_id(&self) -> Result<TableId> {
         let mut tables = self.0.write();
+        if tables.by_name.len() >= TABLES_MAX {
+            return Err(Error::invalid(format!(
+                "there are {TABLES_MAX} tables: no more are allowed"
+            )));
+        }
         let id = tables.next;
         let next =
             id.0.checked_add(1)

@@ -9,6 +9,7 @@ use lockstone_recovery::record::Body;
 use lockstone_wal::Record;
 
 use crate::catalog::{CatalogEntry, check_table_name};
+use crate::checkpoint;
 use crate::closing::{self, EngineRef};
 use crate::engine::Ports;
 use crate::error::{Error, Result};
@@ -91,6 +92,7 @@ impl Database {
         if let Some(entry) = engine.catalog.get(name) {
             return Ok(Table::new(engine, entry));
         }
+        checkpoint::admit(engine)?;
         let _one_at_a_time = engine.ddl.lock();
         if let Some(entry) = engine.catalog.get(name) {
             return Ok(Table::new(engine, entry));
@@ -103,7 +105,10 @@ impl Database {
             body: &body.pieces(),
         };
         let appended = engine.log.append(&record)?;
-        engine.log.wait_durable(appended.end)?;
+        if let Err(error) = engine.log.wait_durable(appended.end) {
+            engine.spread_poison();
+            return Err(error.into());
+        }
         let entry = CatalogEntry {
             id,
             name: name.into(),
@@ -170,7 +175,12 @@ impl Database {
                     Ok(_) => return Ok(value),
                     Err(error) => (E::from(error.clone()), error.is_retryable()),
                 },
-                Err(error) => (error, txn.is_retryable()),
+                Err(error) => {
+                    let retryable = txn.is_retryable();
+                    // Its locks are free before this waits for the next attempt.
+                    drop(txn);
+                    (error, retryable)
+                }
             };
             if !retryable || attempt >= self.engine.options.retries_max {
                 return Err(error);
@@ -214,7 +224,7 @@ impl Database {
         listing::info(&self.engine)
     }
 
-    /// Reads every block of every run and compares the manifest with the directory. Changes nothing.
+    /// Reads every block of every run: checksums, order, filters, indexes, counts. Changes nothing.
     ///
     /// # Errors
     /// [`Error::Closed`], or what the disk refused; damage is among the report's findings.

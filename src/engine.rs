@@ -12,7 +12,7 @@ use lockstone_base::clock::Clock;
 use lockstone_base::disk::Disk;
 use lockstone_base::entropy::Entropy;
 use lockstone_base::{Lsn, TxnId};
-use lockstone_locks::LockTable;
+use lockstone_locks::{AbortCause, LockTable, Wakes};
 use lockstone_recovery::RecoveryReport;
 use lockstone_recovery::directory::DirectoryLock;
 use lockstone_storage::{Manifest, Sources, Store};
@@ -70,6 +70,7 @@ pub(crate) struct Engine {
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
     pub(crate) directory: Mutex<Option<DirectoryLock>>,
     pub(crate) closed: AtomicBool,
+    pub(crate) poison_spread: AtomicBool,
     pub(crate) next_txn: AtomicU64,
     /// The state of [`Engine::draw`], seeded from the entropy port.
     pub(crate) draws: AtomicU64,
@@ -92,6 +93,20 @@ impl Engine {
             Err(Error::Poisoned)
         } else {
             Ok(())
+        }
+    }
+
+    /// W11: once the log is poisoned, every transaction is over, and whoever waits for a lock wakes to find
+    /// it. Called by whoever may have met the poison; what begins later finds it by itself.
+    pub(crate) fn spread_poison(&self) {
+        if !self.log.is_poisoned() || self.poison_spread.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        for txn in self.live.all() {
+            let mut wakes = Wakes::default();
+            self.locks
+                .kill(&txn.owner, AbortCause::Poisoned, &mut wakes);
+            wakes.fire();
         }
     }
 

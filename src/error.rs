@@ -115,6 +115,15 @@ pub enum Error {
         /// The call that failed.
         source: DiskError,
     },
+    /// The log or the memory had reached its limit, and no room could be made; the transaction is rolled
+    /// back.
+    #[error(
+        "no room could be made in log or memory: {source}; mend that and run the transaction again"
+    )]
+    OutOfRoom {
+        /// What failed.
+        source: Box<Error>,
+    },
     /// The transaction stayed open while the log behind it grew to its limit.
     #[error(
         "the transaction stayed open while the log behind it grew to its limit of {max} bytes, and was \
@@ -199,9 +208,10 @@ impl Error {
             | Self::UnknownTable { .. }
             | Self::ForeignTable { .. }
             | Self::InvalidArgument { .. } => Outcome::Unchanged,
-            Self::Deadlock { .. } | Self::DiskFull { .. } | Self::LogFull { .. } => {
-                Outcome::RolledBack
-            }
+            Self::Deadlock { .. }
+            | Self::DiskFull { .. }
+            | Self::OutOfRoom { .. }
+            | Self::LogFull { .. } => Outcome::RolledBack,
             Self::Poisoned => Outcome::Unknown,
             Self::NotADatabase { .. }
             | Self::NewerVersion { .. }
@@ -220,6 +230,17 @@ impl Error {
             self,
             Self::WouldBlock { .. } | Self::LockTimeout { .. } | Self::Deadlock { .. }
         )
+    }
+
+    /// What it is called when a transaction could not go on because of it: what says itself that the
+    /// transaction is over, or that the engine is, keeps its name.
+    pub(crate) fn for_want_of_room(self) -> Self {
+        match self {
+            Self::DiskFull { .. } | Self::Poisoned | Self::Closed | Self::OutOfRoom { .. } => self,
+            other => Self::OutOfRoom {
+                source: Box::new(other),
+            },
+        }
     }
 
     pub(crate) fn invalid(what: impl Into<String>) -> Self {

@@ -20,6 +20,8 @@ use parking_lot::Mutex;
 
 use crate::background;
 use crate::catalog::Catalog;
+use crate::checkpoint;
+use crate::closing;
 use crate::counters::Counters;
 use crate::engine::{Engine, Ports};
 use crate::error::{Error, Result};
@@ -106,15 +108,21 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
         buffered: AtomicU64::new(0),
         threads: Mutex::new(Vec::new()),
         closed: AtomicBool::new(false),
+        poison_spread: AtomicBool::new(false),
         next_txn: AtomicU64::new(1),
         draws: AtomicU64::new(entropy()),
         options,
         ports,
     });
-    if engine.ports.background {
-        background::start(&engine).map_err(|source| Error::NoThread {
-            source: Arc::new(source),
-        })?;
+    if engine.ports.background
+        && let Err(source) = background::start(&engine)
+    {
+        // One of the threads may run, and it holds the engine: it must end, and free the directory.
+        let _ = closing::close(&engine);
+        let source = Arc::new(source);
+        return Err(Error::NoThread { source });
     }
+    // A run of crashes leaves log behind that no checkpoint has freed.
+    checkpoint::ask_if_due(&engine);
     Ok(engine)
 }

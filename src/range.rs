@@ -13,7 +13,7 @@ use lockstone_base::{Lsn, RowKey};
 use lockstone_storage::{Scan, Sources, StorageError, Version};
 
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key_range::RowBounds;
 use crate::key_value::{Key, Value};
 use crate::txn_state::TxnState;
@@ -77,11 +77,11 @@ impl<'a> Range<'a> {
     }
 
     fn finish(&self, row: Result<(RowKey, Bytes), StorageError>) -> Result<(Key, Value)> {
-        match self.checks {
-            Checks::Transaction(engine, txn) => txn.note(txn.check(engine))?,
-            Checks::Snapshot(engine) => engine.check_open()?,
-        }
-        let (row, value) = row?;
+        let row = row.map_err(Error::from);
+        let (row, value) = match self.checks {
+            Checks::Transaction(engine, txn) => txn.note(txn.check(engine).and(row))?,
+            Checks::Snapshot(engine) => engine.check_open().and(row)?,
+        };
         Ok((Key::new(row.key_bytes()), Value::new(value)))
     }
 }

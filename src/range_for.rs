@@ -12,7 +12,7 @@ use lockstone_base::{LockMode, Lsn, RowKey};
 use lockstone_storage::Scan;
 
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Outcome, Result};
 use crate::key_range::{RowBounds, between};
 use crate::key_value::{Key, Value};
 use crate::range::{BothEnds, End};
@@ -89,10 +89,19 @@ impl<'a> RangeFor<'a> {
 
     fn step(&mut self, end: End) -> Option<Result<(Key, Value)>> {
         loop {
+            let left = self.left.clone();
             let found = match self.next_row(end)? {
                 Ok(row) => self.lock_and_read(&row).map(|value| (row, value)),
                 Err(error) => Err(error),
             };
+            if found
+                .as_ref()
+                .is_err_and(|error| error.outcome() == Outcome::Unchanged)
+            {
+                // The row is not passed over: the next step comes back to it.
+                self.left = left;
+                self.committed = None;
+            }
             match self.txn.note(found) {
                 Ok((row, Some(value))) => {
                     let key = Key::new(row.key_bytes());
@@ -110,6 +119,7 @@ impl<'a> RangeFor<'a> {
         loop {
             let bounds = self.left.clone()?;
             if let Err(error) = self.txn.check(self.engine) {
+                self.left = None;
                 return Some(Err(error));
             }
             let committed = refreshed(self.engine, self.txn, &mut self.committed, &bounds);

@@ -32,6 +32,8 @@ pub(crate) enum Call {
 #[derive(Debug, Default)]
 struct State {
     asked: u64,
+    /// Requests up to this number belong to the run that has begun.
+    started: u64,
     served: u64,
     stopped: bool,
     last_error: Option<Arc<Error>>,
@@ -42,7 +44,7 @@ impl Requests {
     pub(crate) fn ask(&self) {
         let mut state = self.state.lock();
         // One outstanding request stands for all that were made since the last run began.
-        if state.asked == state.served {
+        if state.asked == state.started {
             state.asked += 1;
             self.asked.notify_one();
         }
@@ -82,6 +84,7 @@ impl Requests {
         } else if state.asked == state.served {
             Call::TimePassed
         } else {
+            state.started = state.asked;
             Call::Asked(state.asked)
         }
     }
@@ -106,6 +109,19 @@ impl Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_made_while_a_run_is_under_way_is_served_by_the_next() {
+        let requests = Requests::default();
+        requests.ask();
+        requests.ask();
+        assert_eq!(requests.next(None), Call::Asked(1));
+        requests.ask();
+        requests.served(1, Ok(()));
+        assert_eq!(requests.next(Some(Duration::ZERO)), Call::Asked(2));
+        requests.served(2, Ok(()));
+        assert_eq!(requests.next(Some(Duration::ZERO)), Call::TimePassed);
+    }
 
     #[test]
     fn a_waiter_is_served_by_a_run_that_began_after_it_asked() {

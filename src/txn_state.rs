@@ -36,6 +36,8 @@ pub(crate) struct TxnState {
     savepoints: Vec<u32>,
     /// The highest commit that it could have seen (W6).
     pub(crate) seen: Cell<Lsn>,
+    /// Whether it was rolled back, counted and logged as such.
+    pub(crate) rolled_back: bool,
     /// Why it was rolled back, if its own call did it.
     failed: Option<Error>,
     /// Whether its last failing call may succeed when run again: what `transact` asks.
@@ -59,6 +61,7 @@ impl TxnState {
             context: None,
             sub: 0,
             savepoints: Vec::new(),
+            rolled_back: false,
             seen: Cell::new(Lsn::ZERO),
             retryable: Cell::new(false),
         }

@@ -33,6 +33,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Holder, Result};
 use crate::options::{Durability, OnConflict};
 use crate::txn_state::{TxnState, name_row};
+use crate::write_set::WriteSet;
 
 /// What a write does to its row.
 #[derive(Debug, Clone)]
@@ -333,8 +334,10 @@ fn append_record(
 
 /// A record could not be appended, so locks, writes and log no longer agree: the transaction cannot go on.
 fn failed(engine: &Engine, txn: &mut TxnState, error: Error) -> Error {
-    roll_back(engine, txn, AbortCause::Requested);
+    let error = error.for_want_of_room();
+    roll_back(engine, txn);
     txn.fail(&error);
+    engine.spread_poison();
     error
 }
 
@@ -347,13 +350,17 @@ pub(crate) fn commit(engine: &Engine, mut txn: TxnState) -> Result<Lsn> {
     let durability = txn.options.durability;
     let outcome = reserve_and_apply(engine, &mut txn);
     if outcome.is_err() {
-        roll_back(engine, &mut txn, AbortCause::Requested);
+        roll_back(engine, &mut txn);
     }
     engine.live.end(txn.owner.id());
-    match outcome? {
+    let acknowledged = outcome.and_then(|commit| match commit {
         Some(commit) => acknowledge(engine, commit, durability),
         None => acknowledge_reader(engine, txn.seen.get()),
+    });
+    if acknowledged.is_err() {
+        engine.spread_poison();
     }
+    acknowledged
 }
 
 /// *reserve, commit, apply, release*; the commit record's place, if anything was written.
@@ -367,7 +374,13 @@ fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appen
     let context = txn.settle(engine, false);
     let body = Body::Commit { rows: rows as u64 }.encode();
     let room = if txn.is_logged() {
-        Some(engine.log.reserve(CONTEXT_BYTES + COMMIT_BODY_BYTES)?)
+        let bytes = CONTEXT_BYTES + COMMIT_BODY_BYTES;
+        Some(
+            engine
+                .log
+                .reserve(bytes)
+                .map_err(|error| Error::from(error).for_want_of_room())?,
+        )
     } else {
         None
     };
@@ -420,6 +433,10 @@ fn acknowledge(engine: &Engine, commit: Appended, durability: Durability) -> Res
             checkpoint::attend(engine);
         }
     }
+    // W11: nothing is acknowledged once the log has failed, a buffered commit neither.
+    if engine.log.is_poisoned() {
+        return Err(Error::Poisoned);
+    }
     engine.watermarks.acknowledge(commit.lsn);
     checkpoint::ask_if_due(engine);
     Ok(commit.lsn)
@@ -465,18 +482,26 @@ pub(crate) fn rollback_to(engine: &Engine, txn: &mut TxnState, from: u32) -> Res
 /// Ends the transaction without effect. Nothing needs to be logged for that; the record that is, if
 /// there is room for it, tells the next recovery's report that it was no longer in flight.
 pub(crate) fn abort(engine: &Engine, mut txn: TxnState) {
-    roll_back(engine, &mut txn, AbortCause::Requested);
+    roll_back(engine, &mut txn);
     engine.live.end(txn.owner.id());
 }
 
-/// Active -> Aborted, and the release pass; harmless when somebody else has done it.
-fn roll_back(engine: &Engine, txn: &mut TxnState, cause: AbortCause) {
+/// Active -> Aborted, and the release pass; harmless when somebody else has done it. Counted and logged
+/// once, whoever ended the transaction.
+fn roll_back(engine: &Engine, txn: &mut TxnState) {
     let mut wakes = Wakes::default();
-    engine.locks.kill(&txn.owner, cause, &mut wakes);
+    engine
+        .locks
+        .kill(&txn.owner, AbortCause::Requested, &mut wakes);
     wakes.fire();
-    txn.writes = crate::write_set::WriteSet::default();
+    if std::mem::replace(&mut txn.rolled_back, true) {
+        return;
+    }
+    txn.writes = WriteSet::default();
     engine.counters.aborts.fetch_add(1, Ordering::Relaxed);
-    if let Some(context) = txn.context.filter(|_| txn.is_logged()) {
+    // Behind a clean shutdown nothing is logged.
+    let logged = txn.is_logged() && engine.check_open().is_ok();
+    if let Some(context) = txn.context.filter(|_| logged) {
         let body = Body::Abort.encode();
         let _ = engine.log.append(&Record {
             tag: body.tag as u8,

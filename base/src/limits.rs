@@ -14,6 +14,10 @@ pub const VALUE_BYTES_MAX: usize = 64 << 20;
 /// The longest table name, in bytes.
 pub const TABLE_NAME_BYTES_MAX: usize = 255;
 
+/// How many tables a database may have: every manifest lists them all, and must stay small enough to be
+/// written at each checkpoint.
+pub const TABLES_MAX: usize = 100_000;
+
 /// The longest label of a transaction, in bytes: it is written to the log.
 pub const LABEL_BYTES_MAX: usize = 255;
 

@@ -197,7 +197,7 @@ impl Analysis {
             Body::Begin { label } => txn.label = (!label.is_empty()).then(|| label.into()),
             Body::Provisional(provisional) => txn.provisional(&provisional, lsn, keep_locks),
             Body::ValuePart(part) => txn.parts.extend_from_slice(part),
-            Body::RollbackTo { from, through } => txn.rollback(from, through),
+            Body::RollbackTo { from, .. } => txn.rollback(from),
             Body::Commit { .. } | Body::Abort | Body::CreateTable { .. } | Body::CleanShutdown => {
                 unreachable!("handled above")
             }
@@ -280,11 +280,14 @@ impl OpenTxn {
         });
     }
 
-    fn rollback(&mut self, from: u32, through: u32) {
-        let dead = from..=through;
-        self.locks_by_sub.retain(|(sub, _)| !dead.contains(sub));
-        self.locks.retain(|lock| !dead.contains(&lock.sub));
-        self.writes.retain(|write| !dead.contains(&write.sub));
+    /// Numbers only grow, so what a rollback kills is the end of each list.
+    fn rollback(&mut self, from: u32) {
+        let keep = self.locks_by_sub.partition_point(|(sub, _)| *sub < from);
+        self.locks_by_sub.truncate(keep);
+        let keep = self.locks.partition_point(|lock| lock.sub < from);
+        self.locks.truncate(keep);
+        let keep = self.writes.partition_point(|write| write.sub < from);
+        self.writes.truncate(keep);
         self.parts.clear();
     }
 

@@ -106,7 +106,9 @@ pub fn recover(
     };
     manifest.write(&**disk)?;
     log.note_manifest(manifest.generation);
-    store.sweep(&names)?;
+    if let Err(error) = store.sweep(&names) {
+        tracing::warn!(%error, "what a crash left behind stays until the next open");
+    }
 
     report.scan = scanned.saturating_sub(begun);
     report.total = clock.now().saturating_sub(begun);

@@ -85,6 +85,16 @@ pub struct Log {
     shelf: Mutex<Shelf>,
     record_bytes_max: usize,
     recycled: AtomicU64,
+    inherited: Inherited,
+}
+
+/// The log that the runs before have left.
+#[derive(Debug, Clone, Copy)]
+struct Inherited {
+    bytes: u64,
+    end: Lsn,
+    /// Where this run's log begins.
+    next: Lsn,
 }
 
 impl Log {
@@ -112,6 +122,11 @@ impl Log {
             salt: config.salt,
         };
         let (shelf, current) = Shelf::start(segments, config.segment_bytes, stamp, scan)?;
+        let inherited = Inherited {
+            bytes: scan.bytes,
+            end: scan.end.end,
+            next: current.base,
+        };
         let frame_bytes = config.frame_bytes();
         let mut staging = Staging::new(current, scan.end.end, frame_bytes);
         if shelf.has_spare() {
@@ -126,6 +141,7 @@ impl Log {
             shelf: Mutex::new(shelf),
             record_bytes_max: frame_bytes - FRAME_HEADER_BYTES - record_room(0),
             recycled: AtomicU64::new(scan.from.end.get()),
+            inherited,
         })
     }
 
@@ -247,6 +263,8 @@ impl Log {
                 self.cover_through(recorded)?;
             }
         }
+        // This thread may have been woken to lead, and found nothing left to do for itself.
+        drop(self.progress.try_lead());
         Ok(())
     }
 
@@ -291,8 +309,18 @@ impl Log {
 
     /// The length of the log from the last recycle point to its end.
     pub fn used_bytes(&self) -> u64 {
-        let recycled = Lsn::new(self.recycled.load(Ordering::Acquire));
-        self.end().since(recycled)
+        self.bytes_since(Lsn::new(self.recycled.load(Ordering::Acquire)))
+    }
+
+    /// The length of the log from `position` to its end. What a run before left counts as a whole, and the
+    /// positions between it and this run's first segment, which no file holds, not at all.
+    pub fn bytes_since(&self, position: Lsn) -> u64 {
+        let before = if position < self.inherited.end {
+            self.inherited.bytes
+        } else {
+            0
+        };
+        before + self.end().since(position.max(self.inherited.next))
     }
 
     /// The most that context and body of one record may have together.

@@ -178,6 +178,9 @@ impl Disk for BlockingDisk {
     }
 
     fn path(&self, name: &str) -> PathBuf {
+        if name.is_empty() {
+            return self.path.clone();
+        }
         self.path.join(name)
     }
 

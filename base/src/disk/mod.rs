@@ -96,7 +96,7 @@ pub trait Disk: Debug + Send + Sync {
     /// The kernel's; which names are durable is then unknown.
     fn sync_dir(&self) -> DiskResult<()>;
 
-    /// Where `name` is, for messages.
+    /// Where `name` is, for messages; the directory itself for the empty name.
     fn path(&self, name: &str) -> PathBuf;
 
     /// How log writes reach the device here.
