@@ -23,6 +23,8 @@ use machine::{no_wait, open};
 
 const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "locked"];
 const TABLES: [&str; 2] = ["one", "two"];
+/// Each life leaves a run; more than eight are merged into one.
+const MERGING_LIVES: u8 = 8;
 /// How many random and torn subsets are tried at each moment, beside none, all, prefixes and each missing.
 const SEEDS: u64 = 3;
 
@@ -147,7 +149,7 @@ fn first_life(disk: &Arc<SimDisk>, history: &mut History) {
 
 /// On what the first life left: overwrites, deletes, and enough runs for a merge.
 fn second_life(disk: &Arc<SimDisk>, history: &mut History) {
-    for round in 0..2u8 {
+    for round in 0..MERGING_LIVES {
         let db = open(disk).unwrap();
         let one = db.table("one").unwrap();
         for key in ["a", "e"] {
@@ -276,6 +278,11 @@ fn recovery_finds_exactly_what_was_acknowledged_at_every_crash_point() {
     let (disk, mut history) = (SimDisk::new(1), History::default());
     first_life(&disk, &mut history);
     second_life(&disk, &mut history);
+    let removed = |at: &u64| disk.describe(*at).contains("remove run-");
+    assert!(
+        (0..disk.io_count()).any(|at| removed(&at)),
+        "the workload merges runs and removes the old ones"
+    );
     let (calls, counts, next) = (disk.io_count(), Counts::default(), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..2 {

@@ -263,8 +263,7 @@ impl Log {
                 self.cover_through(recorded)?;
             }
         }
-        // This thread may have been woken to lead, and found nothing left to do for itself.
-        drop(self.progress.try_lead());
+        self.progress.leave();
         Ok(())
     }
 

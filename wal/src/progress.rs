@@ -183,6 +183,12 @@ impl Progress {
         Turn::Look
     }
 
+    /// For whoever waited for something else than an end and has it: it may have been woken to lead, and
+    /// must not take that with it while others sleep.
+    pub(crate) fn leave(&self) {
+        drop(self.try_lead());
+    }
+
     fn is_done(&self, end: Lsn) -> bool {
         self.durable() >= end || self.check().is_err()
     }
@@ -220,6 +226,42 @@ impl Drop for Lead<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One who waited to be covered was woken to lead, found itself covered and went: those behind it
+    /// slept with nobody leading.
+    #[test]
+    fn who_was_woken_to_lead_and_has_what_it_waits_for_hands_on() {
+        let progress = Progress::new(Lsn::ZERO);
+        let covered = AtomicBool::new(false);
+        let lead = progress.try_lead().unwrap();
+        let sleepers = |count: usize| {
+            while progress.waiters.lock().len() < count {
+                thread::yield_now();
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !covered.load(Ordering::SeqCst) {
+                    let _ = progress.wait(Lsn::MAX);
+                }
+                progress.leave();
+            });
+            sleepers(1);
+            let committer = scope.spawn(|| {
+                let end = Lsn::new(8192);
+                while !progress.has_reached(end).unwrap() {
+                    if let Turn::Lead(_lead) = progress.wait(end) {
+                        progress.advance(end);
+                    }
+                }
+            });
+            sleepers(2);
+            progress.advance(Lsn::new(4096));
+            covered.store(true, Ordering::SeqCst);
+            drop(lead);
+            committer.join().unwrap();
+        });
+    }
 
     #[test]
     fn a_lone_waiter_leads_at_once() {
