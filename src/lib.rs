@@ -27,6 +27,7 @@ mod live;
 mod engine;
 mod txn_state;
 mod checkpoint;
+mod lock_request;
 mod write_path;
 mod background;
 mod closing;

@@ -15,24 +15,21 @@
 //!
 //! Crash: before the commit record is durable the transaction never was; behind it, it is whole (R1).
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use lockstone_base::limits::VALUE_BYTES_MAX;
 use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
-use lockstone_locks::{
-    AbortCause, Blocker, Decision, Grant, Outcome, Policy, Refusal, Request, Ticket, Wakes,
-};
+use lockstone_locks::{AbortCause, Grant, Wakes};
 use lockstone_recovery::record::{Body, COMMIT_BODY_BYTES, CONTEXT_BYTES, Effect, Provisional};
 use lockstone_wal::{Appended, Record};
 
 use crate::checkpoint;
 use crate::engine::Engine;
-use crate::error::{Error, Holder, Result};
-use crate::options::{Durability, OnConflict};
-use crate::txn_state::{TxnState, name_row};
+use crate::error::{Error, Result};
+use crate::lock_request::request;
+use crate::options::Durability;
+use crate::txn_state::TxnState;
 use crate::write_set::WriteSet;
 
 /// What a write does to its row.
@@ -92,161 +89,6 @@ pub(crate) fn write(engine: &Engine, txn: &mut TxnState, row: RowKey, write: Wri
     txn.writes.stage(row, txn.sub, effect);
     txn.live.writes.fetch_add(1, Ordering::Relaxed);
     Ok(())
-}
-
-/// A row that is asked for.
-#[derive(Debug, Clone, Copy)]
-struct Wanted<'a> {
-    row: &'a RowKey,
-    mode: LockMode,
-    policy: Policy,
-    /// How long to wait; it is zero for a `NoWait` that speaks of a timeout when it is refused.
-    timeout: Option<Duration>,
-}
-
-/// *lock*: asks for the row, and waits in line if the policy says so.
-fn request(
-    engine: &Engine,
-    txn: &mut TxnState,
-    row: &RowKey,
-    mode: LockMode,
-    explicit: bool,
-) -> Result<Grant> {
-    txn.check(engine)?;
-    txn.settle(engine, explicit);
-    let (policy, timeout) = match txn.policy() {
-        OnConflict::NoWait => (Policy::NoWait, None),
-        OnConflict::Wait { timeout } if timeout == Some(Duration::ZERO) => {
-            (Policy::NoWait, timeout)
-        }
-        OnConflict::Wait { timeout } => (Policy::Wait, timeout),
-    };
-    let wanted = Wanted {
-        row,
-        mode,
-        policy,
-        timeout,
-    };
-    let grant = match ask(engine, txn, &wanted) {
-        Decision::Granted(grant) => grant,
-        Decision::Refused(refusal) => return Err(refused(engine, txn, &wanted, refusal)),
-        Decision::Queued(ticket) => wait(engine, txn, &wanted, &ticket)?,
-    };
-    // The grant is counted only for a transaction that is still active (W10).
-    txn.check(engine)?;
-    if grant.fresh {
-        txn.count_lock();
-    }
-    Ok(grant)
-}
-
-fn ask(engine: &Engine, txn: &TxnState, wanted: &Wanted<'_>) -> Decision {
-    let mut wakes = Wakes::default();
-    let Wanted {
-        row, mode, policy, ..
-    } = *wanted;
-    let request = Request {
-        row,
-        mode,
-        sub: txn.sub,
-        policy,
-    };
-    let decision = engine.locks.request(&txn.owner, request, &mut wakes);
-    wakes.fire();
-    decision
-}
-
-/// Sleeps until the request is decided or its time is up.
-fn wait(
-    engine: &Engine,
-    txn: &TxnState,
-    wanted: &Wanted<'_>,
-    ticket: &Arc<Ticket>,
-) -> Result<Grant> {
-    engine.counters.waits.fetch_add(1, Ordering::Relaxed);
-    let clock = &engine.ports.clock;
-    let give_up = wanted
-        .timeout
-        .map(|timeout| clock.now().saturating_add(timeout));
-    loop {
-        match engine.locks.outcome(&txn.owner, ticket) {
-            Some(Outcome::Granted(grant)) => return Ok(grant),
-            Some(_) => return Err(ended(engine, txn)),
-            None => {}
-        }
-        let left = give_up.map(|at| at.saturating_sub(clock.now()));
-        if left == Some(Duration::ZERO) {
-            return give_up_waiting(engine, txn, wanted, ticket);
-        }
-        txn.parker.park(left);
-    }
-}
-
-/// The time is up: leaves the queue, unless the grant came first. The last word is one more look
-/// without waiting, which also tells who stands in the way.
-fn give_up_waiting(
-    engine: &Engine,
-    txn: &TxnState,
-    wanted: &Wanted<'_>,
-    ticket: &Arc<Ticket>,
-) -> Result<Grant> {
-    let mut wakes = Wakes::default();
-    let outcome = engine.locks.cancel(&txn.owner, ticket, &mut wakes);
-    wakes.fire();
-    if let Outcome::Granted(grant) = outcome {
-        return Ok(grant);
-    }
-    let look = Wanted {
-        policy: Policy::NoWait,
-        ..*wanted
-    };
-    match ask(engine, txn, &look) {
-        Decision::Granted(grant) => Ok(grant),
-        Decision::Refused(refusal) => Err(refused(engine, txn, wanted, refusal)),
-        Decision::Queued(_) => unreachable!("K1: NoWait never queues"),
-    }
-}
-
-fn refused(engine: &Engine, txn: &TxnState, wanted: &Wanted<'_>, refusal: Refusal) -> Error {
-    match refusal {
-        Refusal::WouldBlock(blocker) => would_block(engine, wanted, blocker),
-        _ => ended(engine, txn),
-    }
-}
-
-/// Why a request of a transaction that is no longer active was not granted.
-fn ended(engine: &Engine, txn: &TxnState) -> Error {
-    let error = txn.check(engine).err().unwrap_or(Error::TransactionEnded);
-    if matches!(error, Error::Deadlock { .. }) {
-        engine.counters.deadlocks.fetch_add(1, Ordering::Relaxed);
-    }
-    error
-}
-
-fn would_block(engine: &Engine, wanted: &Wanted<'_>, blocker: Blocker) -> Error {
-    let (row, asked, held) = (name_row(engine, wanted.row), wanted.mode, blocker.mode);
-    let holder = Box::new(Holder {
-        txn: blocker.txn,
-        label: blocker.label,
-        priority: Some(blocker.rank),
-    });
-    let Some(timeout) = wanted.timeout else {
-        return Error::WouldBlock {
-            row,
-            holder,
-            held,
-            asked,
-        };
-    };
-    engine.counters.timeouts.fetch_add(1, Ordering::Relaxed);
-    let waited_ms = timeout.as_millis() as u64;
-    Error::LockTimeout {
-        row,
-        holder,
-        held,
-        asked,
-        waited_ms,
-    }
 }
 
 /// *log*: appends the provisional record of a granted lock or a write, unsynced. A lost lock implies
