@@ -24,13 +24,24 @@ pub(crate) fn watched<T>(work: impl FnOnce() -> T) -> (T, u64) {
                 thread::park_timeout(LOOK_EVERY);
             }
         });
+        // Also when the work panics: the scope waits for the watcher.
+        let _stop = OnDrop(|| {
+            over.store(true, Ordering::Release);
+            watcher.thread().unpark();
+        });
         let result = work();
         peak.fetch_max(resident_bytes(), Ordering::Relaxed);
-        over.store(true, Ordering::Release);
-        watcher.thread().unpark();
         result
     });
     (result, peak.into_inner())
+}
+
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 /// Resident bytes without mapped files; zero where the kernel does not say.
@@ -74,6 +85,13 @@ mod tests {
             (131_072, 0)
         );
         assert_eq!(field_bytes(status, "Missing:"), 0);
+    }
+
+    /// The watcher went on watching, and the program hung instead of telling what had gone wrong.
+    #[test]
+    fn work_that_panics_ends_the_watch() {
+        let work = || -> () { panic!("the work went wrong") };
+        assert!(thread::spawn(move || watched(work)).join().is_err());
     }
 
     #[test]
