@@ -148,7 +148,7 @@ impl Database {
     /// call may succeed then.
     ///
     /// # Errors
-    /// What `work` returned, or the commit; after [`Options::retries_max`] attempts the last error.
+    /// What `work` returned, or the commit; when it was run again [`Options::retries_max`] times, the last error.
     pub fn transact<T, E: From<Error>>(
         &self,
         work: impl FnMut(&mut Transaction) -> Result<T, E>,

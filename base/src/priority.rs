@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer};
 
 /// The priority that a transaction asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -65,8 +65,7 @@ const AUTO_BIT: u64 = 1 << 33;
 const EXPLICIT_NUMBER: u64 = 1 << 31;
 
 /// A settled priority: what provisional records carry and conflicts compare.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rank(u64);
 
 impl Rank {
@@ -102,6 +101,13 @@ impl Rank {
     /// What queues and the choice of a deadlock's victim compare: all `auto` ranks are equal there.
     pub const fn queue_order(self) -> u64 {
         if self.0 & AUTO_BIT != 0 { 0 } else { self.0 }
+    }
+}
+
+/// As people read it: `high 7`.
+impl Serialize for Rank {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

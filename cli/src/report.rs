@@ -34,7 +34,7 @@ pub(crate) fn print(output: &mut Output, report: &RecoveryReport, indent: usize)
     if let Some(torn) = &report.torn {
         say!(
             output,
-            "{:indent$}torn tail   at LSN {}: {} behind it had never been acknowledged, and were dropped",
+            "{:indent$}torn tail   at LSN {}: {} behind it, which no later frame confirms, left out",
             "",
             torn.lsn,
             count(torn.frames, "frame"),

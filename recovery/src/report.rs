@@ -29,7 +29,7 @@ pub struct RecoveryReport {
     pub frames: u64,
     /// Records read.
     pub records: u64,
-    /// What the log held behind its end and was dropped as never acknowledged.
+    /// What the log held behind its end and was dropped: no later frame says that it was acknowledged.
     pub torn: Option<TornTail>,
     /// Transactions whose commit was replayed.
     pub committed: u64,
@@ -65,7 +65,7 @@ pub struct TornTail {
     pub file: PathBuf,
     /// Where in the log.
     pub lsn: Lsn,
-    /// Intact frames that lay behind the end and were never acknowledged.
+    /// Intact frames that lay behind the end.
     pub frames: u64,
     /// Records in these.
     pub records: u64,

@@ -134,16 +134,17 @@ impl Worker {
                 answer
             }
         };
-        answer.unwrap_or_else(|error| vec![refused(&error)])
+        let goes_on = open.is_some();
+        answer.unwrap_or_else(|error| vec![refused(&error, goes_on)])
     }
 }
 
-fn refused(error: &Error) -> String {
-    match error.outcome() {
-        Outcome::RolledBack => {
-            format!("error: {error}; end it with abort")
-        }
-        _ => format!("error: {error}"),
+/// What an error means for a session whose transaction is still there, or went with the call.
+fn refused(error: &Error, goes_on: bool) -> String {
+    if goes_on && error.outcome() == Outcome::RolledBack {
+        format!("error: {error}; end it with abort")
+    } else {
+        format!("error: {error}")
     }
 }
 
