@@ -288,8 +288,9 @@ impl Log {
             below <= self.durable(),
             "S1: a manifest names durable positions only"
         );
-        self.progress.check()?;
         let mut shelf = self.shelf.lock();
+        // Whoever closes the log lets others have the segments under this mutex.
+        self.progress.check()?;
         // The current segment never goes, though all of it may be below: positions are counted from it.
         let below_current = below.min(self.staging.lock().current_base());
         if let Err(error) = shelf.recycle(below_current) {
@@ -341,20 +342,24 @@ impl Log {
     /// Writes nothing more, and lets others have the segments. What was appended and not waited for is
     /// lost; what is durable stays so.
     pub fn close(&self) {
-        let _lead = self.lead_or_fail();
+        let _lead = self.last_lead();
         self.progress.close();
         self.rooms.wake_all();
         self.shelf.lock().unlock();
     }
 
-    /// The lead, so that no write is in flight; nothing if the log has failed, which writes no more.
-    fn lead_or_fail(&self) -> Option<Lead<'_>> {
-        while self.progress.check().is_ok() {
-            if let Turn::Lead(lead) = self.progress.wait(Lsn::MAX) {
-                return Some(lead);
+    /// The lead, so that no write is in flight: also when the log has failed, for a leader may still be in
+    /// the kernel with the write that it had begun, and must not reach a segment that others own by then.
+    fn last_lead(&self) -> Lead<'_> {
+        loop {
+            if let Some(lead) = self.progress.try_lead() {
+                return lead;
+            }
+            match self.progress.wait(Lsn::MAX) {
+                Turn::Lead(lead) => return lead,
+                Turn::Look => std::thread::yield_now(),
             }
         }
-        None
     }
 
     fn check_length(&self, bytes: usize) -> Result<(), WalError> {

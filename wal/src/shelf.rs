@@ -119,6 +119,8 @@ impl Shelf {
         }
         let mut is_spare = self.has_spare;
         for segment in self.named.drain(..dead) {
+            // Whoever still holds a handle to it must not lock the next segment that it becomes.
+            segment.file.unlock()?;
             if !is_spare && segment.bytes == self.segment_bytes {
                 self.disk.rename(&segment.name, SPARE)?;
                 is_spare = true;

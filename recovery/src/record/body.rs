@@ -1,6 +1,8 @@
 //! The bodies of the log's records.
 
-use lockstone_base::limits::{LABEL_BYTES_MAX, TABLE_NAME_BYTES_MAX};
+use lockstone_base::limits::{
+    KEY_BYTES_MAX, LABEL_BYTES_MAX, TABLE_NAME_BYTES_MAX, VALUE_BYTES_MAX,
+};
 use lockstone_base::{LockMode, TableId};
 use smallvec::SmallVec;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -205,7 +207,8 @@ impl<'a> Provisional<'a> {
         let (row, value) = rest
             .split_at_checked(usize::from(head.row_bytes.get()))
             .ok_or(MalformedRecord("row length"))?;
-        if row.len() < size_of::<TableId>() {
+        let row_bytes = size_of::<TableId>()..=size_of::<TableId>() + KEY_BYTES_MAX;
+        if !row_bytes.contains(&row.len()) || value.len() > VALUE_BYTES_MAX {
             return Err(MalformedRecord("row"));
         }
         let effect = match head.kind {

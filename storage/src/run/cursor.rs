@@ -161,12 +161,16 @@ impl RunCursor {
             .passed
             .as_ref()
             .is_some_and(|row| block.compare(entry.suffix, row).is_le());
-        if passed || entry.stamp > self.quest.at {
+        if passed {
             return Flow::Continue(());
         }
+        // The range's end before visibility: versions behind it must not be walked, however new they are.
         let row = block.row(entry.suffix);
         if !self.quest.range.below_high(&row) {
             return Flow::Break(None);
+        }
+        if entry.stamp > self.quest.at {
+            return Flow::Continue(());
         }
         self.passed = Some(row.clone());
         self.yield_version(number, row, run.version(number, &entry))
