@@ -12,6 +12,7 @@
 //! Modules, lowest first: a module uses only what stands above it in this list.
 #![forbid(unsafe_code)]
 
+mod names;
 mod error;
 mod key_value;
 mod key_range;
@@ -43,13 +44,14 @@ pub mod inspect;
 
 pub use database::Database;
 pub use engine::Ports;
-pub use error::{Cycle, CycleWait, Error, Holder, Outcome, Result, RowName};
+pub use error::{Error, Outcome, Result};
 pub use key_range::KeyRange;
 pub use key_value::{Key, Value};
 pub use listing::{CheckReport, Info, LockInfo, LockInfoState, LockKind, Stats, TransactionInfo};
 pub use lockstone_base::limits::{BUFFERED_MS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use lockstone_base::{FencingToken, InvalidTxnId, LockMode, Lsn, Priority, Rank, TxnId};
 pub use lockstone_recovery::{InFlight, RecoveryReport, Resolution, TornTail};
+pub use names::{Cycle, CycleWait, Holder, RowName};
 pub use options::{Durability, OnConflict, Options, TxnOptions};
 pub use range::Range;
 pub use range_for::RangeFor;

@@ -12,7 +12,8 @@ use lockstone_storage::StoreCheck;
 use serde::Serialize;
 
 use crate::engine::Engine;
-use crate::error::{Result, RowName};
+use crate::error::Result;
+use crate::names::RowName;
 use crate::txn_state::name_row;
 
 /// What a lock protects.

@@ -15,7 +15,8 @@ use lockstone_base::{LockMode, RowKey};
 use lockstone_locks::{Blocker, Decision, Grant, Outcome, Policy, Refusal, Request, Ticket, Wakes};
 
 use crate::engine::Engine;
-use crate::error::{Error, Holder, Result};
+use crate::error::{Error, Result};
+use crate::names::Holder;
 use crate::options::OnConflict;
 use crate::txn_state::{TxnState, name_row};
 

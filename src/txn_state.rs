@@ -15,8 +15,9 @@ use lockstone_locks::{AbortCause, Owner, OwnerState};
 use lockstone_recovery::record::{CONTEXT_BYTES, Context};
 
 use crate::engine::Engine;
-use crate::error::{Cycle, CycleWait, Error, Result, RowName};
+use crate::error::{Error, Result};
 use crate::live::LiveTxn;
+use crate::names::{Cycle, CycleWait, RowName};
 use crate::options::{OnConflict, TxnOptions};
 use crate::parker::Parker;
 use crate::write_set::WriteSet;
