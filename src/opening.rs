@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use lockstone_base::TableId;
 use lockstone_base::clock::MonotonicClock;
-use lockstone_base::disk::BlockingDisk;
+use lockstone_base::disk::OsDisk;
 use lockstone_base::entropy::OsEntropy;
 use lockstone_locks::LockTable;
 use lockstone_recovery::directory::{self, Content, DirectoryLock};
@@ -36,7 +36,7 @@ const RUNS_MAX: usize = 8;
 
 /// The real machine, with its disk at `path`.
 pub(crate) fn real_ports(path: &Path, create: bool) -> Result<Ports> {
-    let disk = BlockingDisk::open(path, create).map_err(|error| match error.kind() {
+    let disk = OsDisk::open(path, create).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound if !create => not_a_database(path, "there is nothing"),
         io::ErrorKind::NotFound => {
             not_a_database(path, "the directory it would lie in does not exist")

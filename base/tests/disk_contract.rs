@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use lockstone_base::disk::{BlockingDisk, Disk};
+use lockstone_base::disk::{Disk, OsDisk};
 use lockstone_testkit::{SimDisk, disk_contract};
 use tempfile::TempDir;
 
@@ -13,7 +13,7 @@ fn contract_on_real_files(parent: &Path) {
     let directories: Mutex<Vec<TempDir>> = Mutex::default();
     disk_contract(|| {
         let directory = TempDir::new_in(parent).unwrap();
-        let disk = BlockingDisk::open(directory.path().join("db"), true).unwrap();
+        let disk = OsDisk::open(directory.path().join("db"), true).unwrap();
         directories.lock().unwrap().push(directory);
         println!("{:?}", disk.write_path());
         Arc::new(disk) as Arc<dyn Disk>

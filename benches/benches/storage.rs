@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use fastrand::Rng;
-use lockstone_base::disk::{BlockingDisk, Disk};
+use lockstone_base::disk::{OsDisk, Disk};
 use lockstone_base::{Lsn, RowKey, TableId};
 use lockstone_storage::{Manifest, Store, StoreConfig, WriteBatch};
 use tempfile::TempDir;
@@ -41,7 +41,7 @@ impl Place {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let disk: Arc<dyn Disk> =
-            Arc::new(BlockingDisk::open(dir.path(), false).expect("it was made just now"));
+            Arc::new(OsDisk::open(dir.path(), false).expect("it was made just now"));
         let manifest = Manifest {
             uuid: 1,
             salt: 2,

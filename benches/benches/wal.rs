@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lockstone_base::Lsn;
-use lockstone_base::disk::{BlockingDisk, Disk};
+use lockstone_base::disk::{OsDisk, Disk};
 use lockstone_wal::{
     Access, ChainPoint, Log, LogConfig, LogVisitor, Record, ScanOptions, ScannedRecord, Segments,
     VisitError,
@@ -41,7 +41,7 @@ impl Place {
     fn new() -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         let dir = dir.expect("a temporary directory");
-        let disk = Arc::new(BlockingDisk::open(dir.path(), false).expect("it was made just now"));
+        let disk = Arc::new(OsDisk::open(dir.path(), false).expect("it was made just now"));
         Self { _dir: dir, disk }
     }
 

@@ -14,7 +14,7 @@ use std::thread;
 
 use fixture::{NOTHING, append, body, commit, inspect, start};
 use lockstone_base::Lsn;
-use lockstone_base::disk::{BlockingDisk, Disk};
+use lockstone_base::disk::{OsDisk, Disk};
 use lockstone_testkit::{SimDisk, Survivors};
 use lockstone_wal::{Log, WalError};
 
@@ -72,7 +72,7 @@ fn what_eight_threads_committed_is_there_in_order() {
 #[test]
 fn the_same_on_a_real_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = || Arc::new(BlockingDisk::open(dir.path(), true).unwrap());
+    let disk = || Arc::new(OsDisk::open(dir.path(), true).unwrap());
     let (log, ..) = start(disk(), NOTHING).unwrap();
     let acked = storm(&log, 100);
     assert_eq!(acked.len(), THREADS * 100);

@@ -15,7 +15,7 @@ use fixture::{
     start_with,
 };
 use lockstone_base::Lsn;
-use lockstone_base::disk::{BlockingDisk, DiskOp};
+use lockstone_base::disk::{OsDisk, DiskOp};
 use lockstone_testkit::SimDisk;
 use lockstone_wal::{Access, ChainPoint, LogConfig, Record, WalError};
 
@@ -64,7 +64,7 @@ fn what_was_committed_is_read_back_in_order_over_segments_and_runs() {
 #[test]
 fn the_same_on_a_real_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = || Arc::new(BlockingDisk::open(dir.path(), true).unwrap());
+    let disk = || Arc::new(OsDisk::open(dir.path(), true).unwrap());
     let mut committed = Vec::new();
     for _ in 0..3 {
         let (log, _, seen) = start(disk(), NOTHING).unwrap();

@@ -1,6 +1,6 @@
 //! The disk port: one directory of files, as everything above sees it.
 //!
-//! Two sides implement it: [`BlockingDisk`] with real files, and the simulated disk of the testkit,
+//! Two sides implement it: [`OsDisk`] with real files, and the simulated disk of the testkit,
 //! which loses, tears and fails what it is told to. Both pass the same contract tests. What holds:
 //!
 //! 1. Names are plain file names; the port adds the directory.
@@ -18,17 +18,19 @@ mod error;
 mod map;
 mod aligned;
 mod transfer;
-mod blocking_file;
-mod blocking;
+mod log_writer;
+mod os_file;
+mod os_disk;
 
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use aligned::AlignedBuf;
-pub use blocking::BlockingDisk;
 pub use error::{DiskError, DiskOp, DiskResult};
+pub use log_writer::{LogWrite, LogWriter, Written};
 pub use map::Map;
+pub use os_disk::OsDisk;
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,19 @@ pub enum FileLock {
     Shared,
     /// Alone.
     Exclusive,
+}
+
+/// Which calls move frames of the log to the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IoMode {
+    /// `io_uring` where the kernel lets us, else blocking calls.
+    #[default]
+    Auto,
+    /// `io_uring`, or an error.
+    Uring,
+    /// `pwritev2`, one frame after the other.
+    Blocking,
 }
 
 /// How log writes reach the device, for `Database::info`.
@@ -101,6 +116,25 @@ pub trait Disk: Debug + Send + Sync {
 
     /// How log writes reach the device here.
     fn write_path(&self) -> WritePath;
+
+    /// A writer of log frames with up to `depth` of them in flight. `buffers` are those that it will be
+    /// given, for registration; others are written too. `probe` is written to find out what the kernel
+    /// lets us do, and is durable when this returns.
+    ///
+    /// # Errors
+    /// The kernel's, of the probe, or of the ring if it was asked for by name.
+    fn log_writer(
+        &self,
+        depth: usize,
+        buffers: &[AlignedBuf],
+        probe: LogWrite,
+    ) -> DiskResult<Box<dyn LogWriter>> {
+        let _ = buffers;
+        let mut writer = Box::new(log_writer::QueuedWriter::new(depth));
+        writer.start(probe);
+        writer.finish()?;
+        Ok(writer)
+    }
 }
 
 /// One open file. Dropping it closes it and releases its lock.

@@ -1,6 +1,6 @@
 //! Transfers that are resumed until they are complete (F5): the loops around `pread` and `pwrite`.
 //!
-//! Called by the files of [`BlockingDisk`](super::BlockingDisk) only.
+//! Called by the files of [`OsDisk`](super::OsDisk) only.
 //!
 //! 1. A transfer that was interrupted before its first byte (`EINTR`) starts again.
 //! 2. A short transfer is resumed at the last multiple of `step` that it reached, so that a file past

@@ -23,8 +23,8 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::blocking_file::{BlockingFile, Caching, Refused};
 use super::error::{DiskError, DiskOp, DiskResult};
+use super::os_file::{Caching, OsFile, Refused};
 use super::transfer::retry;
 use super::{Disk, DiskFile, OpenMode, WritePath};
 
@@ -33,13 +33,13 @@ const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// A directory of real files.
 #[derive(Debug)]
-pub struct BlockingDisk {
+pub struct OsDisk {
     directory: OwnedFd,
     path: PathBuf,
     refused: Arc<Refused>,
 }
 
-impl BlockingDisk {
+impl OsDisk {
     /// Opens the directory `path`; with `create` it is made if it is missing (its parent is not), and
     /// its name made durable. Links in `path` are followed once, here.
     ///
@@ -120,7 +120,7 @@ impl BlockingDisk {
     }
 }
 
-impl Disk for BlockingDisk {
+impl Disk for OsDisk {
     fn open(&self, name: &str, mode: OpenMode) -> DiskResult<Arc<dyn DiskFile>> {
         check_name(name);
         let op = match mode {
@@ -138,7 +138,7 @@ impl Disk for BlockingDisk {
         // It was for the opening alone; asynchronous I/O would take it at its word.
         let flags = rustix::fs::fcntl_getfl(&descriptor).map_err(failed)?;
         rustix::fs::fcntl_setfl(&descriptor, flags - OFlags::NONBLOCK).map_err(failed)?;
-        Ok(Arc::new(BlockingFile::new(
+        Ok(Arc::new(OsFile::new(
             File::from(descriptor),
             self.path.join(name),
             caching,
@@ -172,7 +172,7 @@ impl Disk for BlockingDisk {
     }
 
     fn sync_dir(&self) -> DiskResult<()> {
-        // Once: see rule 3 of `blocking_file`.
+        // Once: see rule 3 of `os_file`.
         rustix::fs::fsync(&self.directory)
             .map_err(|e| DiskError::new(DiskOp::SyncDir, &self.path, e))
     }

@@ -12,13 +12,13 @@ use tempfile::TempDir;
 use super::super::AlignedBuf;
 use super::*;
 
-fn file(directory: &TempDir, caching: Caching, refused: &Arc<Refused>) -> BlockingFile {
+fn file(directory: &TempDir, caching: Caching, refused: &Arc<Refused>) -> OsFile {
     let path = directory.path().join("log");
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     let file = options.open(&path).unwrap();
     file.set_len(65536).unwrap();
-    BlockingFile::new(file, path, caching, refused.clone())
+    OsFile::new(file, path, caching, refused.clone())
 }
 
 fn filled(byte: u8) -> AlignedBuf {

@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use lockstone_base::disk::{AlignedBuf, BlockingDisk, Disk, DiskOp, FileLock, OpenMode};
+use lockstone_base::disk::{AlignedBuf, Disk, DiskOp, FileLock, OpenMode, OsDisk};
 use rustix::fs::OFlags;
 use tempfile::TempDir;
 
@@ -22,9 +22,9 @@ const MODES: [OpenMode; 4] = [
     OpenMode::LogRead,
 ];
 
-fn directory() -> (TempDir, BlockingDisk) {
+fn directory() -> (TempDir, OsDisk) {
     let parent = TempDir::new().unwrap();
-    let disk = BlockingDisk::open(parent.path().join("db"), true).unwrap();
+    let disk = OsDisk::open(parent.path().join("db"), true).unwrap();
     (parent, disk)
 }
 
@@ -45,7 +45,7 @@ fn directories_and_files_are_the_owners_alone() {
 fn opening_a_directory_tells_what_is_there_instead() {
     let parent = TempDir::new().unwrap();
     let path = |name| parent.path().join(name);
-    let kind = |name, create| BlockingDisk::open(path(name), create).unwrap_err().kind();
+    let kind = |name, create| OsDisk::open(path(name), create).unwrap_err().kind();
     fs::write(path("file"), "").unwrap();
     symlink("nowhere", path("dangling")).unwrap();
     assert_eq!(kind("missing", false), ErrorKind::NotFound);
@@ -55,18 +55,18 @@ fn opening_a_directory_tells_what_is_there_instead() {
     for create in [false, true] {
         assert_eq!(kind("file", create), ErrorKind::NotADirectory);
     }
-    let error = BlockingDisk::open(path("missing/deeper"), true).unwrap_err();
+    let error = OsDisk::open(path("missing/deeper"), true).unwrap_err();
     assert_eq!(error.op, DiskOp::CreateDir);
-    BlockingDisk::open(path("made"), true).unwrap();
-    BlockingDisk::open(path("made"), true).unwrap();
-    BlockingDisk::open(path("made"), false).unwrap();
+    OsDisk::open(path("made"), true).unwrap();
+    OsDisk::open(path("made"), true).unwrap();
+    OsDisk::open(path("made"), false).unwrap();
 }
 
 #[test]
 fn a_relative_path_is_opened_and_created() {
     let parent = tempfile::Builder::new().tempdir_in(".").unwrap();
     let name = Path::new(parent.path().file_name().unwrap()).join("db");
-    let disk = BlockingDisk::open(&name, true).unwrap();
+    let disk = OsDisk::open(&name, true).unwrap();
     assert!(disk.path("x").is_absolute());
     assert_eq!(
         disk.path("x").parent().unwrap(),
@@ -79,7 +79,7 @@ fn a_relative_path_is_opened_and_created() {
 fn a_directory_reached_by_a_link_is_the_same_one() {
     let (parent, disk) = directory();
     symlink("db", parent.path().join("link")).unwrap();
-    let other = BlockingDisk::open(parent.path().join("link"), true).unwrap();
+    let other = OsDisk::open(parent.path().join("link"), true).unwrap();
     assert_eq!(other.path("lock"), disk.path("lock"));
     let file = disk.open("lock", OpenMode::CreateNew).unwrap();
     assert!(file.try_lock(FileLock::Exclusive).unwrap());

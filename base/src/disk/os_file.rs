@@ -1,6 +1,6 @@
 //! One real file, moved by blocking system calls.
 //!
-//! Made by [`BlockingDisk`](super::BlockingDisk) only.
+//! Made by [`OsDisk`](super::OsDisk) only.
 //!
 //! 1. A log file's offsets, lengths and addresses are whole blocks, with or without `O_DIRECT`: a
 //!    caller that would fail on one filesystem fails on all.
@@ -45,14 +45,14 @@ pub(super) enum Caching {
 }
 
 #[derive(Debug)]
-pub(super) struct BlockingFile {
+pub(super) struct OsFile {
     file: File,
     path: PathBuf,
     caching: Caching,
     refused: Arc<Refused>,
 }
 
-impl BlockingFile {
+impl OsFile {
     pub(super) fn new(file: File, path: PathBuf, caching: Caching, refused: Arc<Refused>) -> Self {
         Self {
             file,
@@ -117,7 +117,7 @@ impl BlockingFile {
     }
 }
 
-impl DiskFile for BlockingFile {
+impl DiskFile for OsFile {
     fn len(&self) -> DiskResult<u64> {
         let stat = rustix::fs::fstat(&self.file).map_err(|e| self.error(DiskOp::Len, e))?;
         u64::try_from(stat.st_size).map_err(|_| self.error(DiskOp::Len, io::ErrorKind::InvalidData))
