@@ -59,6 +59,7 @@ impl Place {
             salt: SALT,
             boot_epoch: 1,
             manifest_generation: GENERATION,
+            frames_in_flight: LogConfig::FRAMES_IN_FLIGHT,
         };
         Log::start(segments, config, &scan).expect("room for two segments")
     }

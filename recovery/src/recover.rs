@@ -150,6 +150,7 @@ fn start_log(
         salt: old.salt,
         boot_epoch: report.boot_epoch,
         manifest_generation: old.generation,
+        frames_in_flight: LogConfig::FRAMES_IN_FLIGHT,
     };
     Ok(Log::start(segments, log_config, scan)?)
 }

@@ -20,9 +20,13 @@ mod segments;
 mod open_frame;
 mod rooms;
 mod staging;
+mod nudge;
+mod waiter;
 mod progress;
 mod flush;
+mod pipeline;
 mod shelf;
+mod supply;
 mod hold;
 mod log;
 
@@ -36,6 +40,7 @@ pub use segment::Access;
 pub use segments::Segments;
 pub use staging::Appended;
 pub use visit::{FrameInfo, LogScan, LogVisitor, ScanOptions, ScannedRecord, TornTail};
+pub use waiter::Watch;
 
 /// The newest format of segments and frames that is understood here.
 pub const FORMAT_VERSION: u32 = format::SEGMENT_VERSION;

@@ -2,17 +2,20 @@
 //!
 //! The engine owns one [`Log`] for as long as the database is open. What holds:
 //! 1. A record is durable when [`Log::durable`] has passed its end, and then so is all before it (W3).
-//! 2. Nothing flushes by itself: a flush starts when somebody waits for durability or a frame buffer is
-//!    full, is driven by that thread, and takes all that has gathered (G9).
+//! 2. A flush starts when somebody waits for durability, driven by that thread, or when somebody asked for
+//!    one or much has gathered, driven by the thread that serves [`Log::drive`]; it takes all that has
+//!    gathered (G9). A lock record alone starts none.
 //! 3. After the first failed write or sync of the log nothing is acknowledged any more (W11).
-//! 4. The append latch is never held across I/O. The shelf's mutex and the lead are not latches: they
-//!    are held across I/O, by one thread each, and nobody takes them while holding the append latch.
+//! 4. The append latch is never held across I/O.
 //!
 //! A crash leaves a prefix of the records, with all that was durable; recovery finds its end (G6).
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use lockstone_base::Lsn;
+use lockstone_base::disk::{AlignedBuf, LogWrite};
 use lockstone_base::limits::BLOCK_BYTES;
 use parking_lot::Mutex;
 
@@ -21,14 +24,17 @@ use crate::error::WalError;
 use crate::flush::Flush;
 use crate::format::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, SegmentStamp};
 use crate::hold::Hold;
-use crate::open_frame::{Record, SealedFrame, record_room};
-use crate::progress::{Lead, Progress, Turn};
+use crate::open_frame::{Record, record_room};
+use crate::pipeline::{GATHERED_BYTES, Pipeline, Stop};
+use crate::progress::{Progress, Turn};
 use crate::rooms::{Promise, Room, Rooms};
 use crate::segment::{Access, POSITION_MAX};
 use crate::segments::Segments;
 use crate::shelf::Shelf;
-use crate::staging::{Appended, Shortage, Staging};
+use crate::staging::{Appended, Shortage, Staging, frame_buffers};
+use crate::supply::Supply;
 use crate::visit::LogScan;
+use crate::waiter::Watch;
 
 /// The shortest segment: four frames, each with room for a record of 32 KiB.
 const SEGMENT_BYTES_MIN: u64 = 256 << 10;
@@ -48,11 +54,16 @@ pub struct LogConfig {
     pub boot_epoch: u32,
     /// The newest durable manifest.
     pub manifest_generation: u64,
+    /// How many frames may be in flight at once: 1 to 8.
+    pub frames_in_flight: usize,
 }
 
 impl LogConfig {
     /// The default length of a segment.
     pub const SEGMENT_BYTES: u64 = 64 << 20;
+    /// The default number of frames in flight.
+    pub const FRAMES_IN_FLIGHT: usize = 2;
+    const FRAMES_IN_FLIGHT_MAX: usize = 8;
 
     fn check(&self) -> Result<(), WalError> {
         if !self.segment_bytes.is_multiple_of(BLOCK_BYTES as u64) {
@@ -62,6 +73,9 @@ impl LogConfig {
         }
         if self.segment_bytes < SEGMENT_BYTES_MIN || self.segment_bytes > POSITION_MAX {
             return Err(WalError::InvalidConfig("a segment has at least 256 KiB"));
+        }
+        if !(1..=Self::FRAMES_IN_FLIGHT_MAX).contains(&self.frames_in_flight) {
+            return Err(WalError::InvalidConfig("1 to 8 frames may be in flight"));
         }
         Ok(())
     }
@@ -76,13 +90,9 @@ impl LogConfig {
 /// The log in use.
 #[derive(Debug)]
 pub struct Log {
-    /// The append latch.
-    staging: Mutex<Staging>,
+    pipeline: Pipeline,
     rooms: Rooms,
-    progress: Progress,
-    flush: Flush,
-    /// Held across I/O by whoever readies or recycles segments.
-    shelf: Mutex<Shelf>,
+    supply: Supply,
     record_bytes_max: usize,
     recycled: AtomicU64,
     inherited: Inherited,
@@ -121,6 +131,7 @@ impl Log {
             uuid: config.uuid,
             salt: config.salt,
         };
+        let disk = segments.disk.clone();
         let (shelf, current) = Shelf::start(segments, config.segment_bytes, stamp, scan)?;
         let inherited = Inherited {
             bytes: scan.bytes,
@@ -128,17 +139,31 @@ impl Log {
             next: current.base,
         };
         let frame_bytes = config.frame_bytes();
-        let mut staging = Staging::new(current, scan.end.end, frame_bytes);
+        let buffers: Vec<_> = (0..frame_buffers(config.frames_in_flight))
+            .map(|_| AlignedBuf::zeroed(frame_bytes))
+            .collect();
+        // What the kernel lets us do is found out with the header, as it stands already.
+        let probe = LogWrite {
+            tag: 0,
+            file: current.file.clone(),
+            offset: 0,
+            buffer: current.header(stamp),
+            bytes: BLOCK_BYTES,
+        };
+        let writer = disk.log_writer(config.frames_in_flight, &buffers, probe)?;
+        let mut staging = Staging::new(current, scan.end.end, buffers);
         if shelf.has_spare() {
             staging.set_spare();
         }
         let (epoch, generation) = (config.boot_epoch, config.manifest_generation);
         Ok(Self {
-            staging: Mutex::new(staging),
+            pipeline: Pipeline {
+                staging: Mutex::new(staging),
+                progress: Progress::new(scan.end.end),
+                flush: Flush::new(writer, scan.index.clone(), config.salt, epoch, generation),
+            },
             rooms: Rooms::default(),
-            progress: Progress::new(scan.end.end),
-            flush: Flush::new(scan.index.clone(), config.salt, epoch, generation),
-            shelf: Mutex::new(shelf),
+            supply: Supply::new(shelf),
             record_bytes_max: frame_bytes - FRAME_HEADER_BYTES - record_room(0),
             recycled: AtomicU64::new(scan.from.end.get()),
             inherited,
@@ -159,15 +184,20 @@ impl Log {
         record.check();
         self.check_length(record.bytes())?;
         loop {
-            self.progress.check()?;
-            let mut staging = self.staging.lock();
+            self.pipeline.progress.check()?;
+            let mut staging = self.pipeline.staging.lock();
             let promised = self.rooms.promised();
             match staging.append(record, promised) {
                 Ok(appended) => {
-                    let full = staging.sealed_end();
+                    let gathered = staging.gathered();
                     let wants_segment = staging.wants_segment();
                     drop(staging);
-                    self.tend(full, wants_segment)?;
+                    if gathered >= GATHERED_BYTES {
+                        self.pipeline.progress.ask_driver(appended.end);
+                    }
+                    if wants_segment {
+                        self.supply.want(&self.pipeline)?;
+                    }
                     return Ok(appended);
                 }
                 Err(shortage) => {
@@ -188,15 +218,17 @@ impl Log {
         self.check_length(bytes)?;
         let more = Promise::of_record(bytes);
         loop {
-            self.progress.check()?;
-            let staging = self.staging.lock();
+            self.pipeline.progress.check()?;
+            let staging = self.pipeline.staging.lock();
             let promised = self.rooms.promised();
             match staging.can_promise(promised, more) {
                 Ok(()) => {
                     let room = self.rooms.promise(more);
                     let wants_segment = staging.wants_segment();
                     drop(staging);
-                    self.tend(None, wants_segment)?;
+                    if wants_segment {
+                        self.supply.want(&self.pipeline)?;
+                    }
                     return Ok(room);
                 }
                 Err(shortage) => {
@@ -211,8 +243,8 @@ impl Log {
     /// Takes the append latch.
     pub fn hold(&self) -> Hold<'_> {
         Hold {
-            staging: self.staging.lock(),
-            progress: &self.progress,
+            staging: self.pipeline.staging.lock(),
+            progress: &self.pipeline.progress,
             rooms: &self.rooms,
         }
     }
@@ -226,28 +258,75 @@ impl Log {
     /// # Panics
     /// If nothing was ever appended up to `end`.
     pub fn wait_durable(&self, end: Lsn) -> Result<(), WalError> {
-        while !self.progress.has_reached(end)? {
-            if let Turn::Lead(_lead) = self.progress.wait(end) {
-                self.flush_through(end)?;
-            }
-        }
-        Ok(())
+        self.pipeline.wait_durable(end)
+    }
+
+    /// [`Log::wait_durable`] for a task: its waker is woken when there is something to see. The thread that
+    /// serves [`Log::drive`] sees to the flush, whoever polls.
+    ///
+    /// # Errors
+    /// As [`Log::wait_durable`].
+    pub fn poll_durable(
+        &self,
+        end: Lsn,
+        watch: &mut Watch,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), WalError>> {
+        self.pipeline.progress.poll(end, watch, context.waker())
+    }
+
+    /// Sees to it that all records up to `end` become durable soon, though nobody waits: the thread that
+    /// serves [`Log::drive`] makes them so, unless somebody else does first. Without that thread they wait
+    /// for the next flush.
+    pub fn ask(&self, end: Lsn) {
+        self.pipeline.progress.ask(end);
+    }
+
+    /// What a background thread does again and again to serve those who do not wait themselves (tickets,
+    /// frames that fill): sleeps until somebody asks, or calls [`Log::wake_driver`], or for `at_most`,
+    /// and then makes durable what was asked for.
+    ///
+    /// # Errors
+    /// [`WalError::Poisoned`], [`WalError::Closed`]: there is nothing more to do.
+    pub fn drive(&self, at_most: Option<Duration>) -> Result<(), WalError> {
+        self.pipeline.progress.wait_for_nudge(at_most);
+        self.pipeline.flush_asked()
+    }
+
+    /// Ends the sleep of [`Log::drive`].
+    pub fn wake_driver(&self) {
+        self.pipeline.progress.nudge();
+    }
+
+    /// What another background thread does again and again so that no appender has to: sleeps until the
+    /// next segment is due, and readies it and a spare (G1).
+    ///
+    /// # Errors
+    /// As [`Log::drive`].
+    pub fn supply_segments(&self) -> Result<(), WalError> {
+        self.supply.supplier.wait(None);
+        self.supply.look_after(&self.pipeline)
+    }
+
+    /// Ends the sleep of [`Log::supply_segments`].
+    pub fn wake_supplier(&self) {
+        self.supply.supplier.nudge();
     }
 
     /// The end of the last frame on the device (W3).
     pub fn durable(&self) -> Lsn {
-        self.progress.durable()
+        self.pipeline.progress.durable()
     }
 
     /// Behind the last record, or the last frame: once that is durable, everything appended is.
     pub fn end(&self) -> Lsn {
-        self.staging.lock().end()
+        self.pipeline.staging.lock().end()
     }
 
     /// Whether the last frame with records is not yet covered by a later header: damage to it could
     /// not be told from a torn write (G6).
     pub fn has_uncovered(&self) -> bool {
-        self.flush.covered() < self.flush.recorded()
+        self.pipeline.flush.covered() < self.pipeline.flush.recorded()
     }
 
     /// Writes what has gathered, and then an empty frame if the last frame with records needs it (G7).
@@ -256,26 +335,40 @@ impl Log {
     /// [`WalError::Poisoned`]; [`WalError::Disk`] when there is no room for a further segment.
     pub fn cover(&self) -> Result<(), WalError> {
         self.wait_durable(self.end())?;
-        let recorded = self.flush.recorded();
-        while self.flush.covered() < recorded {
-            self.progress.check()?;
-            if let Turn::Lead(_lead) = self.progress.wait(Lsn::MAX) {
-                self.cover_through(recorded)?;
+        let recorded = self.pipeline.flush.recorded();
+        let progress = &self.pipeline.progress;
+        while self.pipeline.flush.covered() < recorded {
+            progress.check()?;
+            let Turn::Lead(lead) = progress.wait(Lsn::MAX) else {
+                continue;
+            };
+            if self.pipeline.flush.covered() >= recorded {
+                break;
+            }
+            let promised = self.rooms.promised();
+            match self.pipeline.write_one(promised) {
+                Ok(()) => {}
+                Err(Stop::Failed(error)) => return Err(error),
+                Err(Stop::Short(shortage)) => {
+                    // Whoever makes room may need the lead.
+                    drop(lead);
+                    self.make_room(shortage, promised, recorded)?;
+                }
             }
         }
-        self.progress.leave();
+        progress.leave();
         Ok(())
     }
 
     /// A manifest of this generation is durable: frames name it from now on (G3).
     pub fn note_manifest(&self, generation: u64) {
-        self.flush.note_manifest(generation);
+        self.pipeline.flush.note_manifest(generation);
     }
 
     /// The point from which a scan meets the frame that holds `lsn`, and little before it (S3). Of what
     /// is durable only: for an `lsn` behind that, the end of the last frame on the device.
     pub fn chain_point_at(&self, lsn: Lsn) -> ChainPoint {
-        self.flush.point_at(lsn)
+        self.pipeline.flush.point_at(lsn)
     }
 
     /// Segments wholly below `below`, from which a *durable* manifest starts its scan, become the
@@ -288,21 +381,8 @@ impl Log {
             below <= self.durable(),
             "S1: a manifest names durable positions only"
         );
-        let mut shelf = self.shelf.lock();
-        // Whoever closes the log lets others have the segments under this mutex.
-        self.progress.check()?;
-        // The current segment never goes, though all of it may be below: positions are counted from it.
-        let below_current = below.min(self.staging.lock().current_base());
-        if let Err(error) = shelf.recycle(below_current) {
-            tracing::error!(%error, "the log cannot recycle segments: poisoned");
-            self.poison();
-            return Err(WalError::Poisoned);
-        }
-        if shelf.has_spare() {
-            self.staging.lock().set_spare();
-        }
-        drop(shelf);
-        self.flush.forget_below(below);
+        self.supply.recycle(&self.pipeline, below)?;
+        self.pipeline.flush.forget_below(below);
         self.recycled.fetch_max(below.get(), Ordering::AcqRel);
         Ok(())
     }
@@ -330,63 +410,29 @@ impl Log {
 
     /// Whether the log is poisoned (W11).
     pub fn is_poisoned(&self) -> bool {
-        self.progress.is_poisoned()
+        self.pipeline.progress.is_poisoned()
     }
 
     /// Poisons the log for good: every waiter wakes, nothing is acknowledged any more (W11).
     pub fn poison(&self) {
-        self.progress.poison();
+        self.pipeline.progress.poison();
         self.rooms.wake_all();
+        self.supply.supplier.nudge();
     }
 
     /// Writes nothing more, and lets others have the segments. What was appended and not waited for is
     /// lost; what is durable stays so.
     pub fn close(&self) {
-        let _lead = self.last_lead();
-        self.progress.close();
+        let _lead = self.pipeline.last_lead();
+        self.pipeline.progress.close();
         self.rooms.wake_all();
-        self.shelf.lock().unlock();
-    }
-
-    /// The lead, so that no write is in flight: also when the log has failed, for a leader may still be in
-    /// the kernel with the write that it had begun, and must not reach a segment that others own by then.
-    fn last_lead(&self) -> Lead<'_> {
-        loop {
-            if let Some(lead) = self.progress.try_lead() {
-                return lead;
-            }
-            match self.progress.wait(Lsn::MAX) {
-                Turn::Lead(lead) => return lead,
-                Turn::Look => std::thread::yield_now(),
-            }
-        }
+        self.supply.close();
     }
 
     fn check_length(&self, bytes: usize) -> Result<(), WalError> {
         let max = self.record_bytes_max;
         if bytes > max {
             return Err(WalError::RecordTooLong { bytes, max });
-        }
-        Ok(())
-    }
-
-    /// What an appender does for all, off the latch: write full frames if nobody does, ready the next
-    /// segment ahead of need.
-    fn tend(&self, full: Option<Lsn>, wants_segment: bool) -> Result<(), WalError> {
-        if let Some(end) = full
-            && let Some(_lead) = self.progress.try_lead()
-        {
-            self.flush_through(end)?;
-        }
-        if wants_segment
-            && let Some(mut shelf) = self.shelf.try_lock()
-            && let Err(error) = self.ready_segment(&mut shelf)
-        {
-            let WalError::Disk(error) = error else {
-                return Err(error);
-            };
-            tracing::warn!(%error, "no room for a further log segment yet");
-            self.staging.lock().put_off_ready();
         }
         Ok(())
     }
@@ -401,91 +447,12 @@ impl Log {
         match shortage {
             // Every buffer holds a frame that is not durable yet: one more written gives one back.
             Shortage::Buffer => self.wait_durable(durable.plus(1)),
-            Shortage::Segment => self.ready_segment(&mut self.shelf.lock()),
+            Shortage::Segment => self.supply.ready_now(&self.pipeline),
             Shortage::Rooms => {
                 self.rooms
-                    .wait_for_less(promised, || self.progress.check().is_err());
+                    .wait_for_less(promised, || self.pipeline.progress.check().is_err());
                 Ok(())
             }
         }
-    }
-
-    /// Readies the next segment and the spare behind it (G1), as far as they are missing.
-    ///
-    /// # Errors
-    /// [`WalError::Disk`] when there is no room, with nothing harmed; else [`WalError::Poisoned`].
-    fn ready_segment(&self, shelf: &mut Shelf) -> Result<(), WalError> {
-        self.progress.check()?;
-        let fatal = |error: WalError| {
-            tracing::error!(%error, "the log cannot ready a segment: poisoned");
-            self.poison();
-            WalError::Poisoned
-        };
-        if !self.staging.lock().has_next() {
-            self.ready_spare(shelf)?;
-            let next = shelf.ready_next().map_err(fatal)?;
-            self.staging.lock().set_next(next);
-        }
-        self.ready_spare(shelf)
-    }
-
-    fn ready_spare(&self, shelf: &mut Shelf) -> Result<(), WalError> {
-        if !shelf.has_spare() {
-            shelf.fill()?;
-            if let Err(error) = shelf.name_spare() {
-                tracing::error!(%error, "the log cannot name its spare: poisoned");
-                self.poison();
-                return Err(WalError::Poisoned);
-            }
-        }
-        self.staging.lock().set_spare();
-        Ok(())
-    }
-
-    /// As the leader: writes frames until `end` is durable or nothing is left.
-    fn flush_through(&self, end: Lsn) -> Result<(), WalError> {
-        while self.durable() < end {
-            let frame = self.staging.lock().take_frame();
-            let Some(frame) = frame else {
-                assert!(end <= self.end(), "W3: one waits for what was appended");
-                return Ok(());
-            };
-            self.write(frame)?;
-        }
-        Ok(())
-    }
-
-    /// As the leader: writes frames until a header covers `recorded`; an empty one if no others wait.
-    fn cover_through(&self, recorded: Lsn) -> Result<(), WalError> {
-        while self.flush.covered() < recorded {
-            let mut staging = self.staging.lock();
-            let promised = self.rooms.promised();
-            let taken = match staging.take_frame() {
-                Some(frame) => Ok(frame),
-                None => staging.take_empty_frame(promised),
-            };
-            drop(staging);
-            match taken {
-                Ok(frame) => self.write(frame)?,
-                Err(Shortage::Buffer) => {
-                    unreachable!("G2: a leader holds no buffer between frames")
-                }
-                Err(shortage) => self.make_room(shortage, promised, recorded)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn write(&self, mut frame: SealedFrame) -> Result<(), WalError> {
-        self.progress.check()?;
-        if let Err(error) = self.flush.write(&mut frame, self.durable()) {
-            tracing::error!(%error, "a log write failed: poisoned");
-            self.poison();
-            return Err(WalError::Poisoned);
-        }
-        let end = frame.end();
-        self.staging.lock().give_back(frame.buffer);
-        self.progress.advance(end);
-        Ok(())
     }
 }

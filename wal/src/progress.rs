@@ -1,60 +1,32 @@
 //! How far the log is durable, who drives the flush, and who waits for it (W3, W11, G9).
 //!
-//! There is no thread of the log's own: a thread that waits for durability leads a flush when nobody
-//! does, else it waits for the leader. A lone committer always leads and is never handed over.
+//! A thread that waits for durability leads a flush when nobody does, else it waits for the leader. A lone
+//! committer always leads and is never handed over. For what nobody waits for in a thread (tickets, a
+//! frame that fills) there is a driver, a background thread that is nudged.
 //! 1. One leader at a time. A leader that leaves wakes one waiter that it did not serve, the oldest, to
-//!    lead next, and after that exactly those that it served.
-//! 2. No lost wake-up: a waiter joins the queue under the same mutex under which a leader leaves.
+//!    lead next, or nudges the driver if only tasks are left; and after that exactly those that it served.
+//! 2. No lost wake-up: a waiter joins the queue under the same mutex under which a leader leaves; who
+//!    asks looks for a leader after it asked, who leaves looks for what was asked after it left.
 //! 3. Durable only grows. Once poisoned, nobody is told that anything is durable any more.
 //! 4. A waiter yields a few times before it sleeps: a flush takes about as long as going to sleep and
 //!    waking up.
 //!
 //! Crash: memory only; waiters vanish with the process.
 
-use std::cell::OnceCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Poll, Waker};
 use std::thread;
+use std::time::Duration;
 
 use lockstone_base::Lsn;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::error::WalError;
+use crate::nudge::Nudge;
+use crate::waiter::{Bed, Waiter, Wake, Watch};
 
 /// How often a waiter yields before it sleeps.
 const YIELDS_MAX: u32 = 20;
-
-/// Where one thread sleeps.
-#[derive(Debug, Default)]
-struct Bed {
-    woken: Mutex<bool>,
-    wake: Condvar,
-}
-
-impl Bed {
-    fn sleep(&self) {
-        let mut woken = self.woken.lock();
-        while !*woken {
-            self.wake.wait(&mut woken);
-        }
-        *woken = false;
-    }
-
-    fn wake(&self) {
-        *self.woken.lock() = true;
-        self.wake.notify_one();
-    }
-}
-
-thread_local! {
-    static BED: OnceCell<Arc<Bed>> = const { OnceCell::new() };
-}
-
-#[derive(Debug)]
-struct Waiter {
-    end: Lsn,
-    bed: Arc<Bed>,
-}
 
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -65,6 +37,9 @@ pub(crate) struct Progress {
     is_led: AtomicBool,
     /// By arrival.
     waiters: Mutex<Vec<Waiter>>,
+    /// The highest end that somebody wants durable without waiting for it in a thread.
+    asked: AtomicU64,
+    driver: Nudge,
 }
 
 /// What a waiter is to do.
@@ -89,15 +64,17 @@ impl Progress {
             closed: AtomicBool::new(false),
             is_led: AtomicBool::new(false),
             waiters: Mutex::new(Vec::new()),
+            asked: AtomicU64::new(0),
+            driver: Nudge::default(),
         }
     }
 
-    /// The end of the last frame on the device (W3).
+    /// The end of the last frame on the device, in order (W3).
     pub(crate) fn durable(&self) -> Lsn {
         Lsn::new(self.durable.load(Ordering::Acquire))
     }
 
-    /// A frame up to `end` is on the device; the leader's to say.
+    /// All frames up to `end` are on the device; the leader's to say.
     pub(crate) fn advance(&self, end: Lsn) {
         let before = self.durable.swap(end.get(), Ordering::AcqRel);
         assert!(before < end.get(), "W3: the durable LSN grows");
@@ -132,8 +109,9 @@ impl Progress {
     fn wake_all(&self) {
         let waiters = std::mem::take(&mut *self.waiters.lock());
         for waiter in waiters {
-            waiter.bed.wake();
+            waiter.wake();
         }
+        self.driver.nudge();
     }
 
     /// Whether `end` has become durable.
@@ -167,26 +145,90 @@ impl Progress {
                 return Turn::Look;
             }
         }
-        let bed = BED.with(|bed| Arc::clone(bed.get_or_init(Arc::default)));
+        let bed = Bed::own();
         let mut waiters = self.waiters.lock();
         if let Some(lead) = self.take_lead() {
             return Turn::Lead(lead);
         }
         if !self.is_done(end) {
-            waiters.push(Waiter {
-                end,
-                bed: Arc::clone(&bed),
-            });
+            let wake = Wake::Thread(bed.clone());
+            waiters.push(Waiter { end, wake });
             drop(waiters);
             bed.sleep();
         }
         Turn::Look
     }
 
+    /// Whether `end` has become durable; if not, `waker` is woken when there is something to see, and
+    /// the driver sees to it.
+    pub(crate) fn poll(
+        &self,
+        end: Lsn,
+        watch: &mut Watch,
+        waker: &Waker,
+    ) -> Poll<Result<(), WalError>> {
+        let in_line = watch.renew(waker);
+        {
+            let mut waiters = self.waiters.lock();
+            match self.has_reached(end) {
+                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(false) => waiters.extend(in_line.map(|wake| Waiter { end, wake })),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        self.ask(end);
+        Poll::Pending
+    }
+
+    /// Sees to it that `end` becomes durable though nobody waits for it: the leader's successor does it,
+    /// or the driver.
+    pub(crate) fn ask(&self, end: Lsn) {
+        self.asked.fetch_max(end.get(), Ordering::SeqCst);
+        if !self.is_led.load(Ordering::SeqCst) {
+            self.driver.nudge();
+        }
+    }
+
+    /// [`Progress::ask`] for what can wait if there is no driver, and need not be said twice.
+    pub(crate) fn ask_driver(&self, end: Lsn) {
+        if self.driver.is_served() && !self.is_led.load(Ordering::Relaxed) {
+            self.ask(end);
+        }
+    }
+
+    /// What was asked for and is not yet durable.
+    pub(crate) fn asked(&self) -> Option<Lsn> {
+        let asked = Lsn::new(self.asked.load(Ordering::SeqCst));
+        (asked > self.durable()).then_some(asked)
+    }
+
+    /// The driver's sleep: until it is nudged, or for `at_most`.
+    pub(crate) fn wait_for_nudge(&self, at_most: Option<Duration>) {
+        self.driver.wait(at_most);
+    }
+
+    /// Wakes the driver.
+    pub(crate) fn nudge(&self) {
+        self.driver.nudge();
+    }
+
     /// For whoever waited for something else than an end and has it: it may have been woken to lead, and
     /// must not take that with it while others sleep.
     pub(crate) fn leave(&self) {
         drop(self.try_lead());
+    }
+
+    /// Wakes whom the frames so far have served, while the leader goes on.
+    pub(crate) fn serve(&self) {
+        let durable = self.durable();
+        let served: Vec<_> = self
+            .waiters
+            .lock()
+            .extract_if(.., is_served(durable))
+            .collect();
+        for waiter in served {
+            waiter.wake();
+        }
     }
 
     fn is_done(&self, end: Lsn) -> bool {
@@ -202,16 +244,22 @@ impl Progress {
     fn hand_on(&self) {
         let durable = self.durable();
         let mut waiters = self.waiters.lock();
-        let served: Vec<_> = waiters
-            .extract_if(.., |waiter| waiter.end <= durable)
-            .collect();
-        let heir = (!waiters.is_empty()).then(|| waiters.remove(0));
-        self.is_led.store(false, Ordering::Release);
+        let served: Vec<_> = waiters.extract_if(.., is_served(durable)).collect();
+        let oldest = waiters.iter().position(Waiter::can_lead);
+        let heir = oldest.map(|at| waiters.remove(at));
+        self.is_led.store(false, Ordering::SeqCst);
         drop(waiters);
+        if heir.is_none() && self.asked().is_some() {
+            self.driver.nudge();
+        }
         for waiter in heir.into_iter().chain(served) {
-            waiter.bed.wake();
+            waiter.wake();
         }
     }
+}
+
+fn is_served(durable: Lsn) -> impl FnMut(&mut Waiter) -> bool {
+    move |waiter| waiter.end <= durable
 }
 
 impl Drop for Lead<'_> {

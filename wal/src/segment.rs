@@ -14,9 +14,9 @@ use lockstone_base::limits::BLOCK_BYTES;
 use crate::error::WalError;
 use crate::format::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentStamp};
 
-/// The filled file that becomes the next segment by renaming.
-pub(crate) const SPARE: &str = "wal-spare";
-/// The spare while it is being filled.
+/// What the names of filled files begin with that become segments by renaming; a digit follows.
+const SPARE: &str = "wal-spare-";
+/// A spare while it is being filled.
 pub(crate) const SPARE_UNFILLED: &str = "wal-spare.tmp";
 const PREFIX: &str = "wal-";
 const BASE_DIGITS: usize = 16;
@@ -45,6 +45,17 @@ pub(crate) struct Segment {
 /// The file name of the segment at `base`.
 pub(crate) fn segment_name(base: Lsn) -> String {
     format!("{PREFIX}{:016x}", base.get())
+}
+
+/// The file name of the spare `number`, below 10.
+pub(crate) fn spare_file_name(number: usize) -> String {
+    format!("{SPARE}{number}")
+}
+
+/// Whether a spare may have this name.
+pub(crate) fn is_spare_name(name: &str) -> bool {
+    name.strip_prefix(SPARE)
+        .is_some_and(|digit| digit.len() == 1 && digit.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// The base in a segment's file name; `None` if it is no segment's name.
@@ -104,11 +115,16 @@ impl Segment {
         self.first() <= position && position < self.end()
     }
 
-    /// Writes its header, durably.
-    pub(crate) fn write_header(&self, stamp: SegmentStamp) -> DiskResult<()> {
+    /// Its header.
+    pub(crate) fn header(&self, stamp: SegmentStamp) -> AlignedBuf {
         let mut block = AlignedBuf::zeroed(BLOCK_BYTES);
         SegmentHeader::new(self.base, self.bytes, stamp).encode_into(block.as_mut_bytes());
-        self.file.write_durable(0, block.as_bytes())
+        block
+    }
+
+    /// Writes its header, durably.
+    pub(crate) fn write_header(&self, stamp: SegmentStamp) -> DiskResult<()> {
+        self.file.write_durable(0, self.header(stamp).as_bytes())
     }
 }
 
@@ -124,8 +140,10 @@ mod tests {
                 Some(Lsn::new(base))
             );
         }
+        assert!(is_spare_name(&spare_file_name(3)));
+        assert!(!is_spare_name(SPARE) && !is_spare_name(SPARE_UNFILLED));
         for name in [
-            SPARE,
+            &spare_file_name(0),
             SPARE_UNFILLED,
             "wal-",
             "wal-000000000000000",

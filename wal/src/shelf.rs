@@ -5,7 +5,8 @@
 //!    segment's or the spare's name is always whole.
 //! 2. A segment is ready when it is named, its header written, file and directory synced (G1).
 //! 3. Bases grow: each new one is at or above the end of the highest segment (G1).
-//! 4. A recycled file keeps its bytes: the frames in it carry the LSNs of their old places, none of which
+//! 4. Recycled files wait as spares, up to a few, so that a steady load fills none.
+//! 5. A recycled file keeps its bytes: the frames in it carry the LSNs of their old places, none of which
 //!    is a place of its new stretch of the log, so none of them is intact there (G6).
 //!
 //! A crash leaves a named segment with a stale or torn header (harmless: G5), a spare, or a half-filled
@@ -19,12 +20,16 @@ use lockstone_base::disk::{AlignedBuf, Disk, DiskResult, OpenMode};
 
 use crate::error::WalError;
 use crate::format::SegmentStamp;
-use crate::segment::{Access, SPARE, SPARE_UNFILLED, Segment, segment_name};
+use crate::segment::{
+    Access, SPARE_UNFILLED, Segment, is_spare_name, segment_name, spare_file_name,
+};
 use crate::segments::Segments;
 use crate::visit::LogScan;
 
 /// Zeros are written in pieces of this many bytes.
 const FILL_BYTES: u64 = 1 << 20;
+/// What a checkpoint frees under a steady load is used up again by the next one.
+const SPARES_MAX: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct Shelf {
@@ -33,7 +38,8 @@ pub(crate) struct Shelf {
     segment_bytes: u64,
     /// Every segment with a name, by base; the last is the highest.
     named: Vec<Arc<Segment>>,
-    has_spare: bool,
+    /// The names of the spares.
+    spares: Vec<String>,
 }
 
 impl Shelf {
@@ -52,12 +58,12 @@ impl Shelf {
             stamp,
             segment_bytes,
             named: all.into_iter().map(Arc::new).collect(),
-            has_spare: false,
+            spares: Vec::with_capacity(SPARES_MAX),
         };
-        shelf.look_for_spare()?;
+        shelf.look_for_spares()?;
         let base = shelf.base_above(scan.base_min);
         let current = shelf.first_of_run(base, scan.highest_is_unused)?;
-        if !shelf.has_spare {
+        if !shelf.has_spare() {
             match shelf.fill() {
                 Ok(()) => shelf.name_spare()?,
                 Err(error) if error.is_full() => {
@@ -70,7 +76,7 @@ impl Shelf {
     }
 
     pub(crate) fn has_spare(&self) -> bool {
-        self.has_spare
+        !self.spares.is_empty()
     }
 
     /// Lets others have the segments. Nothing may be written any more.
@@ -82,7 +88,17 @@ impl Shelf {
         }
     }
 
-    /// Makes the spare the segment behind the highest one. After an error the log's directory is in an
+    /// Gives back the room of all spares but one. A closed log needs no more, and a name that a crash
+    /// brings back is a spare as before.
+    pub(crate) fn trim(&mut self) {
+        for name in self.spares.drain(1.min(self.spares.len())..) {
+            if let Err(error) = self.disk.remove(&name) {
+                tracing::warn!(%error, "a spare log segment stays");
+            }
+        }
+    }
+
+    /// Makes a spare the segment behind the highest one. After an error the log's directory is in an
     /// unknown state: poison.
     pub(crate) fn ready_next(&mut self) -> Result<Arc<Segment>, WalError> {
         let base = self.named.last().map_or(Lsn::ZERO, |highest| highest.end());
@@ -101,14 +117,15 @@ impl Shelf {
 
     /// Names what [`Shelf::fill`] filled. After an error: poison.
     pub(crate) fn name_spare(&mut self) -> DiskResult<()> {
-        self.disk.rename(SPARE_UNFILLED, SPARE)?;
+        let name = self.free_spare_name();
+        self.disk.rename(SPARE_UNFILLED, &name)?;
         self.disk.sync_dir()?;
-        self.has_spare = true;
+        self.spares.push(name);
         Ok(())
     }
 
-    /// Segments wholly below `below` go: the first of them becomes the spare if there is none. After
-    /// an error the directory is in an unknown state: poison.
+    /// Segments wholly below `below` become spares, as many as may wait, or go. After an error the
+    /// directory is in an unknown state: poison.
     pub(crate) fn recycle(&mut self, below: Lsn) -> DiskResult<()> {
         let dead = self
             .named
@@ -117,20 +134,28 @@ impl Shelf {
         if dead == 0 {
             return Ok(());
         }
-        let mut is_spare = self.has_spare;
-        for segment in self.named.drain(..dead) {
+        let dead: Vec<_> = self.named.drain(..dead).collect();
+        let mut recycled = Vec::with_capacity(SPARES_MAX);
+        for segment in dead {
             // Whoever still holds a handle to it must not lock the next segment that it becomes.
             segment.file.unlock()?;
-            if !is_spare && segment.bytes == self.segment_bytes {
-                self.disk.rename(&segment.name, SPARE)?;
-                is_spare = true;
+            let waiting = self.spares.len() + recycled.len();
+            if waiting < SPARES_MAX && segment.bytes == self.segment_bytes {
+                let name = spare_name(self.spares.iter().chain(&recycled));
+                self.disk.rename(&segment.name, &name)?;
+                recycled.push(name);
             } else {
                 self.disk.remove(&segment.name)?;
             }
         }
         self.disk.sync_dir()?;
-        self.has_spare = is_spare;
+        // Only now: a spare whose name is not durable must not become a segment of another name.
+        self.spares.append(&mut recycled);
         Ok(())
+    }
+
+    fn free_spare_name(&self) -> String {
+        spare_name(self.spares.iter())
     }
 
     /// The lowest base that gives no position twice, should even the highest file have been cut short.
@@ -140,14 +165,15 @@ impl Shelf {
         })
     }
 
-    fn look_for_spare(&mut self) -> Result<(), WalError> {
+    fn look_for_spares(&mut self) -> Result<(), WalError> {
         for name in self.disk.list()? {
             if name == SPARE_UNFILLED {
                 self.disk.remove(&name)?;
-            } else if name == SPARE {
+            } else if is_spare_name(&name) {
                 let bytes = self.disk.open(&name, OpenMode::Read)?.len()?;
-                self.has_spare = bytes == self.segment_bytes;
-                if !self.has_spare {
+                if bytes == self.segment_bytes && self.spares.len() < SPARES_MAX {
+                    self.spares.push(name);
+                } else {
                     self.disk.remove(&name)?;
                 }
             }
@@ -173,7 +199,7 @@ impl Shelf {
                 file: Arc::clone(&unused.file),
             });
         }
-        if !self.has_spare {
+        if !self.has_spare() {
             self.fill()?;
             self.name_spare()?;
         }
@@ -181,10 +207,10 @@ impl Shelf {
     }
 
     fn name_segment(&mut self, base: Lsn) -> Result<Arc<Segment>, WalError> {
-        assert!(self.has_spare, "G1: a segment is made of the filled spare");
-        self.has_spare = false;
+        let spare = self.spares.pop();
+        let spare = spare.expect("G1: a segment is made of a filled spare");
         let name = segment_name(base);
-        self.disk.rename(SPARE, &name)?;
+        self.disk.rename(&spare, &name)?;
         let segment = Segment::open(self.disk.as_ref(), &name, base, Access::Recover)?;
         self.enter(segment)
     }
@@ -225,4 +251,12 @@ impl Shelf {
         }
         file.sync()
     }
+}
+
+/// A spare's name that none of `taken` is.
+fn spare_name<'a>(taken: impl Iterator<Item = &'a String> + Clone) -> String {
+    (0..=SPARES_MAX)
+        .map(spare_file_name)
+        .find(|name| !taken.clone().any(|other| other == name))
+        .expect("G1: at most so many spares wait")
 }

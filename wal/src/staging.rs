@@ -22,8 +22,13 @@ use crate::open_frame::{OpenFrame, Record, SealedFrame, padded};
 use crate::rooms::Promise;
 use crate::segment::Segment;
 
-/// One is filled while others wait or are written.
-pub(crate) const FRAME_BUFFERS: usize = 4;
+/// Beside those in flight: one is filled, one is promised, one waits.
+const FRAME_BUFFERS_MIN: usize = 3;
+
+/// How many buffers a log takes that has up to `in_flight` frames in flight.
+pub(crate) const fn frame_buffers(in_flight: usize) -> usize {
+    in_flight + FRAME_BUFFERS_MIN
+}
 
 /// Where a record was put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +137,7 @@ pub(crate) struct Staging {
     open_start: Lsn,
     sealed: VecDeque<SealedFrame>,
     free: Vec<AlignedBuf>,
+    buffers: usize,
     current: Arc<Segment>,
     /// Behind the last sealed frame of the current segment.
     tail: Lsn,
@@ -145,20 +151,20 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
-    /// Starts in `current`, behind a chain that ended at `end`.
-    pub(crate) fn new(current: Arc<Segment>, end: Lsn, frame_bytes: usize) -> Self {
-        let mut free: Vec<_> = (0..FRAME_BUFFERS)
-            .map(|_| AlignedBuf::zeroed(frame_bytes))
-            .collect();
+    /// Starts in `current`, behind a chain that ended at `end`, with `buffers` of a frame's length.
+    pub(crate) fn new(current: Arc<Segment>, end: Lsn, mut free: Vec<AlignedBuf>) -> Self {
+        let buffers = free.len();
         let first = free.pop().expect("there is more than one frame buffer");
+        let frame_bytes = first.as_bytes().len();
         let tail = current.first();
         let ready_at = low_water(&current);
         Self {
             frame_bytes,
             open: OpenFrame::new(first),
             open_start: tail,
-            sealed: VecDeque::with_capacity(FRAME_BUFFERS),
+            sealed: VecDeque::with_capacity(buffers),
             free,
+            buffers,
             current,
             tail,
             end,
@@ -175,11 +181,6 @@ impl Staging {
 
     pub(crate) fn current_base(&self) -> Lsn {
         self.current.base
-    }
-
-    /// Whether frames wait that are sealed because they were full.
-    pub(crate) fn sealed_end(&self) -> Option<Lsn> {
-        self.sealed.back().map(SealedFrame::end)
     }
 
     /// Puts `record` where it fits beside what is promised, or says what is short.
@@ -227,18 +228,28 @@ impl Staging {
         Ok(self.seal_open())
     }
 
-    /// The next frame to write: the oldest sealed one, else the open one.
-    pub(crate) fn take_frame(&mut self) -> Option<SealedFrame> {
+    /// The next frame to write: the oldest sealed one, else the open one if it holds records, header
+    /// included at least `bytes`, and the promises can still be kept without its buffer.
+    pub(crate) fn take_frame(&mut self, bytes: usize) -> Option<SealedFrame> {
         match self.sealed.pop_front() {
-            None if self.open.records() > 0 => Some(self.seal_open()),
+            None if self.open.records() > 0 && self.open.used() >= bytes => Some(self.seal_open()),
             oldest => oldest,
+        }
+    }
+
+    /// How much the open frame holds, and up to where, once no further one waits before it.
+    pub(crate) fn gathered(&self) -> usize {
+        if self.sealed.is_empty() {
+            self.open.used()
+        } else {
+            self.frame_bytes
         }
     }
 
     /// The buffer of a frame that was written.
     pub(crate) fn give_back(&mut self, buffer: AlignedBuf) {
         assert!(
-            self.free.len() < FRAME_BUFFERS,
+            self.free.len() < self.buffers,
             "a buffer is given back once"
         );
         self.free.push(buffer);

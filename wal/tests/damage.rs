@@ -50,7 +50,7 @@ fn long_log() -> (Arc<SimDisk>, Seen) {
 
 fn segments_of(disk: &SimDisk) -> Vec<String> {
     let mut names = disk.names();
-    names.retain(|name| name != "wal-spare");
+    names.retain(|name| !name.starts_with("wal-spare"));
     names
 }
 

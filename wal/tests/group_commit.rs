@@ -14,7 +14,7 @@ use std::thread;
 
 use fixture::{NOTHING, append, body, commit, inspect, start};
 use lockstone_base::Lsn;
-use lockstone_base::disk::{OsDisk, Disk};
+use lockstone_base::disk::{Disk, OsDisk};
 use lockstone_testkit::{SimDisk, Survivors};
 use lockstone_wal::{Log, WalError};
 

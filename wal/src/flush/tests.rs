@@ -29,13 +29,25 @@ fn golden_bytes() {
     open.push(&record(2, b"ctx", &[b"fir", b"st"]));
     open.push(&record(2, b"ctx", &[b"second"]));
     open.push(&record(5, b"", &[]));
-    let mut frame = open.seal(AlignedBuf::zeroed(4096), Lsn::new(0x41000), segment);
+    let frame = open.seal(AlignedBuf::zeroed(4096), Lsn::new(0x41000), segment.clone());
     let before = ChainPoint {
         end: Lsn::new(0x3f000),
         crc: 0xdead_beef,
     };
-    let flush = Flush::new(FrameIndex::new(before), 0x1234_5678_9abc_def0, 7, 9);
-    flush.write(&mut frame, Lsn::new(0x3f000)).unwrap();
+    let probe = LogWrite {
+        tag: 0,
+        file: segment.file.clone(),
+        offset: 0,
+        buffer: AlignedBuf::zeroed(4096),
+        bytes: 4096,
+    };
+    let writer = disk.log_writer(1, &[], probe).unwrap();
+    let salt = 0x1234_5678_9abc_def0;
+    let flush = Flush::new(writer, FrameIndex::new(before), salt, 7, 9);
+    let mut flight = flush.flight();
+    flush.start(&mut flight, frame, Lsn::new(0x3f000));
+    let landed = flush.land(&mut flight).unwrap();
+    assert_eq!(landed.durable, Some(Lsn::new(0x42000)));
 
     let written = disk.read_file("wal");
     let golden = include_bytes!("../../testdata/frame.golden");

@@ -10,11 +10,18 @@ use proptest::prelude::*;
 use super::*;
 
 const SEGMENT_BYTES: u64 = 256 << 10;
+const IN_FLIGHT: usize = 3;
 const FRAME_BYTES: usize = 64 << 10;
 const BODY_MAX: usize = FRAME_BYTES - FRAME_HEADER_BYTES - 6;
 
 fn file() -> Arc<dyn DiskFile> {
     SimDisk::new(0).open("wal", OpenMode::CreateNew).unwrap()
+}
+
+fn buffers() -> Vec<AlignedBuf> {
+    (0..frame_buffers(IN_FLIGHT))
+        .map(|_| AlignedBuf::zeroed(FRAME_BYTES))
+        .collect()
 }
 
 fn segment(number: u64) -> Arc<Segment> {
@@ -73,7 +80,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let mut staging = Staging::new(segment(0), Lsn::ZERO, FRAME_BYTES);
+        let mut staging = Staging::new(segment(0), Lsn::ZERO, buffers());
         staging.set_spare();
         let zero = Appended {
             lsn: Lsn::ZERO,
@@ -152,9 +159,8 @@ impl Bench {
                 self.promises.swap_remove(which % self.promises.len());
             }
             Step::Drop { .. } => {}
-            // One frame is in flight at a time, and its buffer comes back before the next.
-            Step::Flush if self.in_flight.is_empty() => {
-                if let Some(frame) = self.staging.take_frame() {
+            Step::Flush if self.in_flight.len() < IN_FLIGHT => {
+                if let Some(frame) = self.staging.take_frame(1) {
                     self.took(frame);
                 }
             }
@@ -214,7 +220,7 @@ fn a_shortage_goes_away_once_it_is_seen_to() {
         match bench.staging.append(&record, Promise::default()) {
             Ok(appended) => bench.appended(appended),
             Err(Shortage::Buffer) => {
-                let frame = bench.staging.take_frame().unwrap();
+                let frame = bench.staging.take_frame(1).unwrap();
                 bench.staging.give_back(frame.buffer);
             }
             Err(Shortage::Segment) => {
@@ -232,7 +238,7 @@ fn a_shortage_goes_away_once_it_is_seen_to() {
 
 #[test]
 fn the_next_segment_is_entered_only_with_a_spare_behind_it() {
-    let mut staging = Staging::new(segment(0), Lsn::ZERO, FRAME_BYTES);
+    let mut staging = Staging::new(segment(0), Lsn::ZERO, buffers());
     staging.set_spare();
     staging.set_next(segment(1));
     assert!(staging.has_next() && !staging.is_next_ready());
@@ -247,7 +253,7 @@ fn the_next_segment_is_entered_only_with_a_spare_behind_it() {
         match staging.append(&record, Promise::default()) {
             Ok(_) => appended += 1,
             Err(Shortage::Buffer) => {
-                let frame = staging.take_frame().unwrap();
+                let frame = staging.take_frame(1).unwrap();
                 staging.give_back(frame.buffer);
             }
             Err(shortage) => break shortage,
@@ -258,7 +264,7 @@ fn the_next_segment_is_entered_only_with_a_spare_behind_it() {
 
 #[test]
 fn adjacent_records_share_their_context_within_a_frame_only() {
-    let mut staging = Staging::new(segment(0), Lsn::ZERO, FRAME_BYTES);
+    let mut staging = Staging::new(segment(0), Lsn::ZERO, buffers());
     let record = Record {
         tag: 1,
         context: &[5; 20],
@@ -273,7 +279,7 @@ fn adjacent_records_share_their_context_within_a_frame_only() {
         6 + 3,
         "G4: the context is shared"
     );
-    staging.take_frame().unwrap();
+    staging.take_frame(1).unwrap();
     let third = staging.append(&record, none).unwrap();
     assert_eq!(
         third.end.since(third.lsn),
