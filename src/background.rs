@@ -1,12 +1,15 @@
-//! The two background threads: the checkpointer, and the keeper of what nobody waits for.
+//! The background threads: the checkpointer, the keeper of what nobody waits for, and the supplier of log
+//! segments.
 //!
-//! 1. G9: a `Buffered` commit is on the device within `BUFFERED_MS_MAX`.
+//! 1. G9: what a ticket or a filling frame asks for is flushed at once, and a `Buffered` commit is on the
+//!    device within `BUFFERED_MS_MAX`.
 //! 2. G7: when the log has been idle for `LOG_IDLE_MS`, an empty frame covers the last acknowledged one.
-//! 3. While nothing is appended the keeper sleeps without a timeout.
+//! 3. G1: segments are created and filled ahead of need, by a thread that does nothing else: a fill takes
+//!    longer than what the keeper has promised.
+//! 4. While nothing is appended all of them sleep without a timeout.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lockstone_base::Lsn;
@@ -14,7 +17,7 @@ use lockstone_base::limits::{BUFFERED_MS_MAX, LOG_IDLE_MS};
 
 use crate::checkpoint;
 use crate::engine::Engine;
-use crate::requests::{Call, Requests};
+use crate::requests::Requests;
 
 const IDLE: Duration = Duration::from_millis(LOG_IDLE_MS);
 /// How often the keeper looks while there is something to look after: twice within the idle time, so
@@ -22,23 +25,23 @@ const IDLE: Duration = Duration::from_millis(LOG_IDLE_MS);
 const TICK: Duration = Duration::from_millis(LOG_IDLE_MS / 2);
 const _: () = assert!(LOG_IDLE_MS < BUFFERED_MS_MAX);
 
-/// Starts both threads.
+/// Starts all threads.
 ///
 /// # Errors
 /// The kernel's, if it gives no thread.
 pub(crate) fn start(engine: &Arc<Engine>) -> std::io::Result<()> {
-    let checkpointer = spawn("lockstone-checkpoint", engine, checkpointer)?;
-    engine.threads.lock().push(checkpointer);
-    let keeper = spawn("lockstone-keeper", engine, keeper)?;
-    engine.threads.lock().push(keeper);
-    Ok(())
+    spawn("lockstone-checkpoint", engine, checkpointer)?;
+    spawn("lockstone-keeper", engine, keeper)?;
+    spawn("lockstone-supply", engine, supplier)
 }
 
-fn spawn(name: &str, engine: &Arc<Engine>, body: fn(&Engine)) -> std::io::Result<JoinHandle<()>> {
-    let engine = engine.clone();
-    std::thread::Builder::new()
+fn spawn(name: &str, engine: &Arc<Engine>, body: fn(&Engine)) -> std::io::Result<()> {
+    let of_thread = engine.clone();
+    let thread = std::thread::Builder::new()
         .name(name.into())
-        .spawn(move || body(&engine))
+        .spawn(move || body(&of_thread))?;
+    engine.threads.lock().push(thread);
+    Ok(())
 }
 
 fn checkpointer(engine: &Engine) {
@@ -50,7 +53,7 @@ fn checkpointer(engine: &Engine) {
         }
     }
     let _stops = StopsWhenGone(&engine.checkpoints);
-    while let Call::Asked(number) = engine.checkpoints.next(None) {
+    while let Some(number) = engine.checkpoints.next() {
         let outcome = checkpoint::run(engine);
         if let Err(error) = &outcome {
             tracing::warn!(%error, "a checkpoint failed; it is tried again when the next one is due");
@@ -60,37 +63,60 @@ fn checkpointer(engine: &Engine) {
     }
 }
 
-/// Flushes buffered commits at every tick, covers a log that was idle for two, then sleeps.
+/// Readies segments until the engine is closed or the log has failed.
+fn supplier(engine: &Engine) {
+    while engine.log.supply_segments().is_ok() && !is_stopping(engine) {}
+    engine.spread_poison();
+}
+
+fn is_stopping(engine: &Engine) -> bool {
+    engine.stopping.load(Ordering::Acquire)
+}
+
+/// Flushes what is asked for at once, buffered commits at every tick; covers a log that was idle for two
+/// ticks, and then sleeps until something happens.
 fn keeper(engine: &Engine) {
-    let (mut at_most, mut end_before, mut idle) = (None, engine.log.end(), Duration::ZERO);
+    let clock = &engine.ports.clock;
+    let (mut end_before, mut changed_at) = (engine.log.end(), clock.now());
+    // When to look next at what nobody asks for.
+    let mut due: Option<Duration> = None;
     loop {
-        match engine.keeper.next(at_most) {
-            Call::Stop => return,
-            Call::Asked(number) => engine.keeper.served(number, Ok(())),
-            Call::TimePassed => {}
+        let at_most = due.map(|due| due.saturating_sub(clock.now()));
+        let driven = engine.log.drive(at_most);
+        if is_stopping(engine) {
+            return;
         }
+        if driven.is_err() {
+            // A poisoned log stays so (W11).
+            engine.spread_poison();
+            due = None;
+            continue;
+        }
+        let now = clock.now();
         let end = engine.log.end();
-        idle = if end == end_before {
-            idle + at_most.unwrap_or_default()
-        } else {
-            Duration::ZERO
-        };
-        at_most = Some(TICK);
-        let working = if idle < IDLE {
-            at_device(engine, Lsn::new(engine.buffered.load(Ordering::Acquire)))
-        } else {
+        if end != end_before {
+            (end_before, changed_at) = (end, now);
+        }
+        if *due.get_or_insert(now + TICK) > now {
+            continue;
+        }
+        let is_idle = now.saturating_sub(changed_at) >= IDLE;
+        let working = if is_idle {
             settle(engine, end)
+        } else {
+            at_device(engine, Lsn::new(engine.buffered.load(Ordering::Acquire)))
         };
+        // A log that only lacks room is looked after at the next tick.
+        due = Some(now + TICK);
         if !working {
             engine.spread_poison();
-        } else if idle >= IDLE && is_quiet(engine) {
-            at_most = None;
+        } else if is_idle && is_quiet(engine) {
+            due = None;
         }
-        // A poisoned log stays so (W11); one that only lacks room is looked after at the next tick.
-        if engine.log.is_poisoned() {
-            at_most = None;
+        // Covering has moved the end.
+        if is_idle {
+            end_before = engine.log.end();
         }
-        end_before = engine.log.end();
     }
 }
 

@@ -63,7 +63,7 @@ pub(crate) fn ask_if_due(engine: &Engine) {
 /// Something was appended that nobody waits for: the keeper is to see to it (G7, G9).
 pub(crate) fn attend(engine: &Engine) {
     if engine.ports.background && !engine.unattended.swap(true, Ordering::AcqRel) {
-        engine.keeper.ask();
+        engine.log.wake_driver();
     }
 }
 

@@ -59,9 +59,13 @@ pub(crate) fn close(engine: &Engine) -> Result<()> {
     }
     end_transactions(engine);
     engine.checkpoints.stop();
-    engine.keeper.stop();
+    engine.stopping.store(true, Ordering::Release);
+    engine.log.wake_driver();
+    engine.log.wake_supplier();
     for thread in std::mem::take(&mut *engine.threads.lock()) {
-        if thread.join().is_err() {
+        // A waker that one of them calls may drop the last handle: no thread waits for itself.
+        let is_own = thread.thread().id() == std::thread::current().id();
+        if !is_own && thread.join().is_err() {
             tracing::error!("a background thread had panicked");
         }
     }

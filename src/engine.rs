@@ -66,7 +66,8 @@ pub(crate) struct Engine {
     pub(crate) unattended: AtomicBool,
     /// The end of the last `Buffered` commit: on the device within the bound, seen to by the keeper.
     pub(crate) buffered: AtomicU64,
-    pub(crate) keeper: Requests,
+    /// The threads beside the checkpointer are to end.
+    pub(crate) stopping: AtomicBool,
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
     pub(crate) directory: Mutex<Option<DirectoryLock>>,
     pub(crate) closed: AtomicBool,

@@ -38,6 +38,7 @@ mod range;
 mod listing;
 mod snapshot;
 mod range_for;
+mod ticket;
 mod transaction;
 mod database;
 pub mod inspect;
@@ -48,6 +49,7 @@ pub use error::{Error, Outcome, Result};
 pub use key_range::KeyRange;
 pub use key_value::{Key, Value};
 pub use listing::{CheckReport, Info, LockInfo, LockInfoState, LockKind, Stats, TransactionInfo};
+pub use lockstone_base::disk::{IoMode, WritePath};
 pub use lockstone_base::limits::{BUFFERED_MS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use lockstone_base::{FencingToken, InvalidTxnId, LockMode, Lsn, Priority, Rank, TxnId};
 pub use lockstone_recovery::{InFlight, RecoveryReport, Resolution, TornTail};
@@ -57,6 +59,7 @@ pub use range::Range;
 pub use range_for::RangeFor;
 pub use snapshot::Snapshot;
 pub use table::Table;
+pub use ticket::CommitTicket;
 pub use transaction::{Savepoint, Transaction};
 
 /// The README's example, compiled and run.

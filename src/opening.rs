@@ -103,7 +103,7 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
         counters: Counters::default(),
         ddl: Mutex::new(()),
         checkpoints: Requests::default(),
-        keeper: Requests::default(),
+        stopping: AtomicBool::new(false),
         unattended: AtomicBool::new(false),
         buffered: AtomicU64::new(0),
         threads: Mutex::new(Vec::new()),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockstone_base::Priority;
+use lockstone_base::disk::IoMode;
 use lockstone_base::limits::LABEL_BYTES_MAX;
 
 use crate::error::{Error, Result};
@@ -15,6 +16,7 @@ pub struct Options {
     pub(crate) memory_bytes: u64,
     pub(crate) log_bytes: u64,
     pub(crate) segment_bytes: u64,
+    pub(crate) io: IoMode,
     pub(crate) redact: bool,
     pub(crate) create: bool,
     pub(crate) retries_max: u32,
@@ -33,6 +35,7 @@ impl Default for Options {
             memory_bytes: 256 << 20,
             log_bytes: 1 << 30,
             segment_bytes: 64 << 20,
+            io: IoMode::Auto,
             redact: false,
             create: true,
             retries_max: 100,
@@ -61,6 +64,13 @@ impl Options {
     /// The size of a log segment in bytes: a multiple of 4096, at least 256 KiB.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
+        self
+    }
+
+    /// Which calls move the log to the device: by default `io_uring` where the kernel lets us, else blocking
+    /// ones. [`Database::info`](crate::Database::info) tells which it became, and why.
+    pub fn io(mut self, io: IoMode) -> Self {
+        self.io = io;
         self
     }
 

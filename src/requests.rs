@@ -4,7 +4,6 @@
 //! 2. Everybody who waits is woken when the job has run or the thread has stopped.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -16,17 +15,6 @@ pub(crate) struct Requests {
     state: Mutex<State>,
     asked: Condvar,
     served: Condvar,
-}
-
-/// Why a background thread is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Call {
-    /// There are requests up to this number: it is to be reported as served.
-    Asked(u64),
-    /// The time is up.
-    TimePassed,
-    /// The engine is being closed.
-    Stop,
 }
 
 #[derive(Debug, Default)]
@@ -68,25 +56,18 @@ impl Requests {
             .map_or(Ok(()), |error| Err((**error).clone()))
     }
 
-    /// For the thread: waits for a request, or for `at_most`.
-    pub(crate) fn next(&self, at_most: Option<Duration>) -> Call {
+    /// For the thread: waits for requests; up to which number there are some, to be reported as served.
+    /// `None` when the engine is being closed.
+    pub(crate) fn next(&self) -> Option<u64> {
         let mut state = self.state.lock();
-        if state.asked == state.served && !state.stopped {
-            match at_most {
-                Some(at_most) => {
-                    let _ = self.asked.wait_for(&mut state, at_most);
-                }
-                None => self.asked.wait(&mut state),
-            }
+        while state.asked == state.served && !state.stopped {
+            self.asked.wait(&mut state);
         }
         if state.stopped {
-            Call::Stop
-        } else if state.asked == state.served {
-            Call::TimePassed
-        } else {
-            state.started = state.asked;
-            Call::Asked(state.asked)
+            return None;
         }
+        state.started = state.asked;
+        Some(state.asked)
     }
 
     /// For the thread: the run that served all requests up to `number` has ended.
@@ -115,12 +96,13 @@ mod tests {
         let requests = Requests::default();
         requests.ask();
         requests.ask();
-        assert_eq!(requests.next(None), Call::Asked(1));
+        assert_eq!(requests.next(), Some(1));
         requests.ask();
         requests.served(1, Ok(()));
-        assert_eq!(requests.next(Some(Duration::ZERO)), Call::Asked(2));
+        assert_eq!(requests.next(), Some(2));
         requests.served(2, Ok(()));
-        assert_eq!(requests.next(Some(Duration::ZERO)), Call::TimePassed);
+        requests.stop();
+        assert_eq!(requests.next(), None);
     }
 
     #[test]
@@ -130,7 +112,7 @@ mod tests {
             let requests = requests.clone();
             move || {
                 let mut runs = 0;
-                while let Call::Asked(number) = requests.next(None) {
+                while let Some(number) = requests.next() {
                     runs += 1;
                     let outcome = if runs == 1 {
                         Ok(())

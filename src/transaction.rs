@@ -19,6 +19,7 @@ use crate::parker::Parker;
 use crate::range::Range;
 use crate::range_for::RangeFor;
 use crate::table::Table;
+use crate::ticket::CommitTicket;
 use crate::txn_state::TxnState;
 use crate::write_path::{self, Write};
 
@@ -307,7 +308,16 @@ impl Transaction {
     /// the transaction is there.
     pub fn commit(mut self) -> Result<Lsn> {
         let state = self.state.take().expect(HAS_STATE);
-        write_path::commit(&self.engine, state)
+        let promise = write_path::commit(&self.engine, state)?;
+        write_path::keep(&self.engine, promise)
+    }
+
+    /// Commits as [`Transaction::commit`] does, and returns before the commit is on the device: the ticket
+    /// tells when it is. Others see its effect at once, and are not told of it before it is durable.
+    pub fn commit_async(mut self) -> CommitTicket {
+        let state = self.state.take().expect(HAS_STATE);
+        let outcome = write_path::commit(&self.engine, state);
+        CommitTicket::new(self.engine.clone(), outcome)
     }
 
     /// Undoes everything. Dropping the handle does the same.

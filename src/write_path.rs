@@ -22,7 +22,7 @@ use lockstone_base::limits::VALUE_BYTES_MAX;
 use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
 use lockstone_locks::{AbortCause, Grant, Wakes};
 use lockstone_recovery::record::{Body, COMMIT_BODY_BYTES, CONTEXT_BYTES, Effect, Provisional};
-use lockstone_wal::{Appended, Record};
+use lockstone_wal::{Appended, Record, WalError};
 
 use crate::checkpoint;
 use crate::engine::Engine;
@@ -186,23 +186,29 @@ fn failed(engine: &Engine, txn: &mut TxnState, error: Error) -> Error {
 // ---------------------------------------------------------------------------------------------------
 // reserve, commit, apply, release, ack
 
-/// Commits: *reserve, commit, apply, release, ack*. The LSN of the commit, or what a transaction that
-/// wrote nothing has read at.
-pub(crate) fn commit(engine: &Engine, mut txn: TxnState) -> Result<Lsn> {
+/// What is still to come about before the success of a commit may be told: the *ack* step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Promise {
+    /// The LSN of the commit, or what a transaction that wrote nothing has read at.
+    lsn: Lsn,
+    /// What has to be on the device.
+    pub(crate) until: Option<Lsn>,
+    wrote: bool,
+}
+
+/// Commits up to the *ack*: *reserve, commit, apply, release*.
+pub(crate) fn commit(engine: &Engine, mut txn: TxnState) -> Result<Promise> {
     let durability = txn.options.durability;
     let outcome = reserve_and_apply(engine, &mut txn);
     if outcome.is_err() {
         roll_back(engine, &mut txn);
-    }
-    engine.live.end(txn.owner.id());
-    let acknowledged = outcome.and_then(|commit| match commit {
-        Some(commit) => acknowledge(engine, commit, durability),
-        None => acknowledge_reader(engine, txn.seen.get()),
-    });
-    if acknowledged.is_err() {
         engine.spread_poison();
     }
-    acknowledged
+    engine.live.end(txn.owner.id());
+    Ok(match outcome? {
+        Some(commit) => promise(engine, commit, durability),
+        None => promise_reader(engine, txn.seen.get()),
+    })
 }
 
 /// *reserve, commit, apply, release*; the commit record's place, if anything was written.
@@ -264,38 +270,66 @@ fn release(engine: &Engine, txn: &TxnState) {
     wakes.fire();
 }
 
-/// *ack*: waits for the device, and notes the commit as acknowledged before its success is returned (W6).
-fn acknowledge(engine: &Engine, commit: Appended, durability: Durability) -> Result<Lsn> {
-    match durability {
-        Durability::Sync => engine.log.wait_durable(commit.end)?,
+fn promise(engine: &Engine, commit: Appended, durability: Durability) -> Promise {
+    let until = match durability {
+        Durability::Sync => Some(commit.end),
         Durability::Buffered => {
             engine
                 .buffered
                 .fetch_max(commit.end.get(), Ordering::AcqRel);
             checkpoint::attend(engine);
+            None
         }
+    };
+    Promise {
+        lsn: commit.lsn,
+        until,
+        wrote: true,
     }
-    // W11: nothing is acknowledged once the log has failed, a buffered commit neither.
-    if engine.log.is_poisoned() {
-        return Err(Error::Poisoned);
-    }
-    engine.watermarks.acknowledge(commit.lsn);
-    checkpoint::ask_if_due(engine);
-    Ok(commit.lsn)
 }
 
-/// *ack* of a transaction that wrote nothing (W6): all that it could have seen is on the device, or
-/// was acknowledged.
-fn acknowledge_reader(engine: &Engine, seen: Lsn) -> Result<Lsn> {
+/// Of a transaction that wrote nothing (W6): all that it could have seen has to be on the device, or to be
+/// acknowledged.
+fn promise_reader(engine: &Engine, seen: Lsn) -> Promise {
     let lsn = if seen == Lsn::ZERO {
         engine.snapshot_lsn()
     } else {
         seen
     };
-    if lsn > engine.watermarks.acknowledged() {
-        engine.log.wait_durable(lsn.plus(1))?;
+    Promise {
+        lsn,
+        until: (lsn > engine.watermarks.acknowledged()).then(|| lsn.plus(1)),
+        wrote: false,
     }
-    Ok(lsn)
+}
+
+/// *ack*: waits for the device. The LSN of the commit, or what was read at.
+pub(crate) fn keep(engine: &Engine, promise: Promise) -> Result<Lsn> {
+    let reached = promise
+        .until
+        .map_or(Ok(()), |until| engine.log.wait_durable(until));
+    acknowledge(engine, promise, reached)
+}
+
+/// *ack*: `reached` tells how the device has answered. Notes the commit as acknowledged before its success
+/// is returned (W6).
+pub(crate) fn acknowledge(
+    engine: &Engine,
+    promise: Promise,
+    reached: std::result::Result<(), WalError>,
+) -> Result<Lsn> {
+    // W11: nothing is acknowledged once the log has failed, a buffered commit neither.
+    let failed = promise.wrote && engine.log.is_poisoned();
+    let reached = reached.map_err(Error::from);
+    if let Err(error) = reached.and(if failed { Err(Error::Poisoned) } else { Ok(()) }) {
+        engine.spread_poison();
+        return Err(error);
+    }
+    if promise.wrote {
+        engine.watermarks.acknowledge(promise.lsn);
+        checkpoint::ask_if_due(engine);
+    }
+    Ok(promise.lsn)
 }
 
 // ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@
 //! Crash: what `shelf` says.
 
 use lockstone_base::Lsn;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::error::WalError;
 use crate::nudge::Nudge;
@@ -38,7 +38,7 @@ impl Supply {
             return Ok(());
         }
         match self.shelf.try_lock() {
-            Some(shelf) => self.ahead_of_need(pipeline, shelf),
+            Some(mut shelf) => ready_ahead(pipeline, &mut shelf),
             None => Ok(()),
         }
     }
@@ -47,24 +47,9 @@ impl Supply {
     pub(crate) fn look_after(&self, pipeline: &Pipeline) -> Result<(), WalError> {
         pipeline.progress.check()?;
         if pipeline.staging.lock().wants_segment() {
-            self.ahead_of_need(pipeline, self.shelf.lock())?;
+            ready_ahead(pipeline, &mut self.shelf.lock())?;
         }
         Ok(())
-    }
-
-    fn ahead_of_need(
-        &self,
-        pipeline: &Pipeline,
-        mut shelf: MutexGuard<'_, Shelf>,
-    ) -> Result<(), WalError> {
-        match ready(pipeline, &mut shelf) {
-            Err(WalError::Disk(error)) => {
-                tracing::warn!(%error, "no room for a further log segment yet");
-                pipeline.staging.lock().put_off_ready();
-                Ok(())
-            }
-            readied => readied,
-        }
     }
 
     /// Readies the next segment and the spare behind it, as far as they are missing; waits for whoever
@@ -100,6 +85,18 @@ impl Supply {
         let mut shelf = self.shelf.lock();
         shelf.trim();
         shelf.unlock();
+    }
+}
+
+/// Readies what is missing, or puts it off for want of room.
+fn ready_ahead(pipeline: &Pipeline, shelf: &mut Shelf) -> Result<(), WalError> {
+    match ready(pipeline, shelf) {
+        Err(WalError::Disk(error)) => {
+            tracing::warn!(%error, "no room for a further log segment yet");
+            pipeline.staging.lock().put_off_ready();
+            Ok(())
+        }
+        readied => readied,
     }
 }
 
