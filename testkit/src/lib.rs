@@ -11,8 +11,10 @@ mod seeded_entropy;
 mod sim_clock;
 mod disk;
 mod contract;
+mod gated_disk;
 
 pub use contract::disk_contract;
 pub use disk::{SimDisk, Survivors};
+pub use gated_disk::GatedDisk;
 pub use seeded_entropy::SeededEntropy;
 pub use sim_clock::SimClock;
