@@ -67,14 +67,14 @@ pub fn disk_contract(make: impl Fn() -> Arc<dyn Disk>) {
     }
 }
 
-fn create(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Arc<dyn DiskFile> {
+pub(crate) fn create(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Arc<dyn DiskFile> {
     let file = disk.open(name, OpenMode::CreateNew).unwrap();
     file.write_at(0, bytes).unwrap();
     file.sync().unwrap();
     file
 }
 
-fn content(disk: &dyn Disk, name: &str) -> Vec<u8> {
+pub(crate) fn content(disk: &dyn Disk, name: &str) -> Vec<u8> {
     read_all(&*disk.open(name, OpenMode::Read).unwrap())
 }
 
@@ -85,7 +85,7 @@ fn read_all(file: &dyn DiskFile) -> Vec<u8> {
 }
 
 /// Blocks that differ from each other and between seeds.
-fn blocks(count: usize, seed: u8) -> AlignedBuf {
+pub(crate) fn blocks(count: usize, seed: u8) -> AlignedBuf {
     let mut buffer = AlignedBuf::zeroed(count * BLOCK_BYTES);
     for (i, byte) in buffer.as_mut_bytes().iter_mut().enumerate() {
         *byte = (i / 7) as u8 ^ (i / BLOCK_BYTES) as u8 ^ seed;
@@ -97,7 +97,7 @@ fn kind<T: std::fmt::Debug>(result: DiskResult<T>) -> ErrorKind {
     result.unwrap_err().kind()
 }
 
-fn assert_panics(what: &str, call: impl FnOnce()) {
+pub(crate) fn assert_panics(what: &str, call: impl FnOnce()) {
     assert!(
         catch_unwind(AssertUnwindSafe(call)).is_err(),
         "{what} was accepted"

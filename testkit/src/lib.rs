@@ -11,6 +11,7 @@ mod seeded_entropy;
 mod sim_clock;
 mod disk;
 mod contract;
+mod writer_contract;
 mod gated_disk;
 
 pub use contract::disk_contract;
@@ -18,3 +19,4 @@ pub use disk::{SimDisk, Survivors};
 pub use gated_disk::GatedDisk;
 pub use seeded_entropy::SeededEntropy;
 pub use sim_clock::SimClock;
+pub use writer_contract::log_writer_contract;

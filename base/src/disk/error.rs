@@ -30,6 +30,7 @@ pub enum DiskOp {
     Lock,
     Rename,
     Remove,
+    SetUpRing,
 }
 
 impl fmt::Display for DiskOp {
@@ -51,6 +52,7 @@ impl fmt::Display for DiskOp {
             Self::Lock => "lock",
             Self::Rename => "rename",
             Self::Remove => "remove",
+            Self::SetUpRing => "write with io_uring in",
         })
     }
 }

@@ -14,9 +14,10 @@ use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::DiskFile;
 use super::aligned::AlignedBuf;
-use super::error::DiskResult;
+use super::disk_file::DiskFile;
+use super::error::{DiskError, DiskResult};
+use crate::limits::BLOCK_BYTES;
 
 /// One write to a file opened as [`OpenMode::Log`](super::OpenMode::Log), inside its present length.
 #[derive(Debug)]
@@ -33,6 +34,32 @@ pub struct LogWrite {
     pub bytes: usize,
 }
 
+impl LogWrite {
+    /// The bytes to write.
+    ///
+    /// # Panics
+    /// If the buffer has fewer.
+    pub fn payload(&self) -> &[u8] {
+        let bytes = self.buffer.as_bytes().get(..self.bytes);
+        bytes.expect("disk 5: a write lies within its buffer")
+    }
+
+    /// Checks what every writer demands: whole aligned blocks that lie within the buffer.
+    ///
+    /// # Panics
+    /// If it is otherwise.
+    pub fn check(&self) {
+        let bytes = self.payload().len();
+        assert!(
+            bytes > 0
+                && bytes.is_multiple_of(BLOCK_BYTES)
+                && self.offset.is_multiple_of(BLOCK_BYTES as u64),
+            "disk 5: log files move whole aligned blocks (offset {}, {bytes} bytes)",
+            self.offset
+        );
+    }
+}
+
 /// A write that is on the device.
 #[derive(Debug)]
 pub struct Written {
@@ -47,20 +74,22 @@ pub trait LogWriter: Debug + Send {
     /// Starts a write. Fails never: what goes wrong is told by [`LogWriter::finish`].
     ///
     /// # Panics
-    /// If [`LogWriter::depth`] writes are in flight, or the write is not whole aligned blocks.
+    /// If [`LogWriter::depth`] writes are in flight, or there was an error before, or the write is not whole
+    /// aligned blocks of a log file of the writer's own disk.
     fn start(&mut self, write: LogWrite);
 
     /// Waits until one of the writes in flight is on the device.
     ///
     /// # Errors
     /// The kernel's, of any of the writes in flight. The writer is broken then: nothing may be started
-    /// any more, and what was in flight may reach the device or not.
+    /// any more, what was in flight may reach the device or not, and every later call gives the same error.
     ///
     /// # Panics
-    /// If nothing is in flight.
+    /// If nothing is in flight, and there was no error.
     fn finish(&mut self) -> DiskResult<Written>;
 
-    /// Waits until nothing is in flight any more, whatever comes of it.
+    /// Waits until nothing is in flight any more, whatever comes of it: of each write any part may be on the
+    /// device.
     fn drain(&mut self);
 
     /// How many writes are in flight.
@@ -75,6 +104,8 @@ pub trait LogWriter: Debug + Send {
 pub(super) struct QueuedWriter {
     queue: VecDeque<LogWrite>,
     depth: usize,
+    /// The first error.
+    broken: Option<DiskError>,
 }
 
 impl QueuedWriter {
@@ -82,24 +113,33 @@ impl QueuedWriter {
         Self {
             queue: VecDeque::with_capacity(depth),
             depth,
+            broken: None,
         }
     }
 }
 
 impl LogWriter for QueuedWriter {
     fn start(&mut self, write: LogWrite) {
+        write.check();
         assert!(
             self.queue.len() < self.depth,
             "disk: too many writes in flight"
+        );
+        assert!(
+            self.broken.is_none(),
+            "F7: nothing is started after an error"
         );
         self.queue.push_back(write);
     }
 
     fn finish(&mut self) -> DiskResult<Written> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
         let write = self.queue.pop_front().expect("disk: a write is in flight");
-        let bytes = write.buffer.as_bytes().get(..write.bytes);
-        let bytes = bytes.expect("disk 5: a write lies within its buffer");
-        write.file.write_durable(write.offset, bytes)?;
+        if let Err(error) = write.file.write_durable(write.offset, write.payload()) {
+            return Err(self.broken.insert(error).clone());
+        }
         Ok(Written {
             tag: write.tag,
             buffer: write.buffer,

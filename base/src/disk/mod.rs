@@ -18,8 +18,13 @@ mod error;
 mod map;
 mod aligned;
 mod transfer;
+mod disk_file;
 mod log_writer;
 mod os_file;
+mod ring;
+mod ring_files;
+mod ring_writer;
+mod log_backend;
 mod os_disk;
 
 use std::fmt::Debug;
@@ -27,35 +32,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use aligned::AlignedBuf;
+pub use disk_file::{DiskFile, FileLock, OpenMode};
 pub use error::{DiskError, DiskOp, DiskResult};
 pub use log_writer::{LogWrite, LogWriter, Written};
 pub use map::Map;
 pub use os_disk::OsDisk;
-
-/// How a file is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OpenMode {
-    /// An existing file, to read.
-    Read,
-    /// An existing file, to read and write.
-    ReadWrite,
-    /// A new file, to read and write; an error of kind `AlreadyExists` if the name is taken.
-    CreateNew,
-    /// An existing log segment: past the page cache where the filesystem allows it. Every offset,
-    /// length and buffer address is a multiple of [`BLOCK_BYTES`](crate::limits::BLOCK_BYTES).
-    Log,
-    /// As [`OpenMode::Log`], for reading alone (inspection of a directory that it must not change).
-    LogRead,
-}
-
-/// How a file is locked against other openers, by open file description (`flock`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileLock {
-    /// Beside other shared lockers.
-    Shared,
-    /// Alone.
-    Exclusive,
-}
 
 /// Which calls move frames of the log to the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -70,13 +51,27 @@ pub enum IoMode {
     Blocking,
 }
 
-/// How log writes reach the device, for `Database::info`.
+/// What carries frames of the log to the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// `io_uring`, several frames at once.
+    Uring,
+    /// Blocking calls, one frame after the other.
+    Blocking,
+}
+
+/// How log writes reach the device, for `Database::info`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct WritePath {
     /// Whether log files bypass the page cache (`O_DIRECT`).
     pub direct: bool,
     /// Whether one call writes and makes durable (`RWF_DSYNC`), instead of a write and `fdatasync`.
     pub dsync: bool,
+    /// What carries them; before there was a [`LogWriter`], what is to carry them.
+    pub backend: Backend,
+    /// Why it is not `io_uring`, where that was wanted and refused.
+    pub refused: Option<String>,
 }
 
 /// One directory of files.
@@ -135,71 +130,4 @@ pub trait Disk: Debug + Send + Sync {
         writer.finish()?;
         Ok(writer)
     }
-}
-
-/// One open file. Dropping it closes it and releases its lock.
-pub trait DiskFile: Debug + Send + Sync {
-    /// Its length in bytes.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn len(&self) -> DiskResult<u64>;
-
-    /// Whether it holds nothing.
-    ///
-    /// # Errors
-    /// As [`DiskFile::len`].
-    fn is_empty(&self) -> DiskResult<bool> {
-        Ok(self.len()? == 0)
-    }
-
-    /// Reads from `offset` until `buffer` is full or the file ends; how many bytes it read.
-    ///
-    /// # Errors
-    /// The kernel's; the buffer's content is then unspecified.
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> DiskResult<usize>;
-
-    /// Writes all of `bytes` at `offset`; not durable.
-    ///
-    /// # Errors
-    /// The kernel's; any part may have been written.
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> DiskResult<()>;
-
-    /// Writes all of `bytes` at `offset` and returns when they are on the device. For files opened as
-    /// [`OpenMode::Log`], inside their present length.
-    ///
-    /// # Errors
-    /// The kernel's; any part may be durable, now or later.
-    fn write_durable(&self, offset: u64, bytes: &[u8]) -> DiskResult<()>;
-
-    /// Makes the file's data and length durable (`fdatasync`).
-    ///
-    /// # Errors
-    /// The kernel's; nothing is known about any write since the last success, for good (F8).
-    fn sync(&self) -> DiskResult<()>;
-
-    /// Cuts or extends the file; what is added reads as zeros.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn set_len(&self, bytes: u64) -> DiskResult<()>;
-
-    /// Maps the whole file as it is now. The file must not change while the map lives: only
-    /// immutable files are mapped.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn map(&self) -> DiskResult<Map>;
-
-    /// Tries to take the lock without waiting; whether it was taken.
-    ///
-    /// # Errors
-    /// The kernel's, other than that someone else has it.
-    fn try_lock(&self, lock: FileLock) -> DiskResult<bool>;
-
-    /// Releases the lock, if this handle has one; the file stays open.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn unlock(&self) -> DiskResult<()>;
 }

@@ -7,7 +7,7 @@
 //! 2. Directories are made 0700, files 0600; descriptors close on exec; a link, a pipe or a device in
 //!    the place of a file is refused.
 //! 3. Whether log files go past the page cache, and whether one call writes and syncs, is tried once
-//!    and remembered for the directory.
+//!    and remembered for the directory. What carries the log is found when its writer is made (`log_backend`).
 //!
 //! Crash: nothing of its own is on disk. A directory that was asked for is durable with its name when
 //! `open` has returned.
@@ -17,16 +17,21 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
+use super::aligned::AlignedBuf;
 use super::error::{DiskError, DiskOp, DiskResult};
+use super::log_backend::{self, Asked};
+use super::log_writer::{LogWrite, LogWriter};
 use super::os_file::{Caching, OsFile, Refused};
+use super::ring::Uring;
 use super::transfer::retry;
-use super::{Disk, DiskFile, OpenMode, WritePath};
+use super::{Backend, Disk, DiskFile, IoMode, OpenMode, WritePath};
+use crate::limits::BLOCK_BYTES;
 
 const DIRECTORY_MODE: Mode = Mode::RWXU;
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -37,6 +42,9 @@ pub struct OsDisk {
     directory: OwnedFd,
     path: PathBuf,
     refused: Arc<Refused>,
+    io: IoMode,
+    /// What the newest log writer is, and why it is no ring.
+    found: Mutex<Option<(Backend, Option<String>)>>,
 }
 
 impl OsDisk {
@@ -60,7 +68,15 @@ impl OsDisk {
             directory,
             path,
             refused: Arc::default(),
+            io: IoMode::Auto,
+            found: Mutex::default(),
         })
+    }
+
+    /// The same directory, its log carried by these calls.
+    #[must_use]
+    pub fn with_io(self, io: IoMode) -> Self {
+        Self { io, ..self }
     }
 
     fn error(&self, op: DiskOp, name: &str, source: impl Into<io::Error>) -> DiskError {
@@ -77,8 +93,8 @@ impl OsDisk {
     fn open_log(&self, name: &str, access: OFlags) -> Result<(OwnedFd, Caching), Errno> {
         if !self.refused.direct.load(Ordering::Relaxed) {
             match self.open_descriptor(name, access | OFlags::DIRECT) {
-                Ok(file) => return Ok((file, Caching::Direct)),
-                Err(Errno::INVAL) => {}
+                Ok(file) if takes_blocks(&file) => return Ok((file, Caching::Direct)),
+                Ok(_) | Err(Errno::INVAL) => {}
                 Err(e) => return Err(e),
             }
             let file = self.open_descriptor(name, access)?;
@@ -185,11 +201,56 @@ impl Disk for OsDisk {
     }
 
     fn write_path(&self) -> WritePath {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let (backend, refused) = found.clone().unwrap_or(match self.io {
+            IoMode::Auto | IoMode::Uring => (Backend::Uring, None),
+            IoMode::Blocking => (Backend::Blocking, None),
+        });
         WritePath {
             direct: !self.refused.direct.load(Ordering::Relaxed),
             dsync: !self.refused.dsync.load(Ordering::Relaxed),
+            backend,
+            refused,
         }
     }
+
+    fn log_writer(
+        &self,
+        depth: usize,
+        buffers: &[AlignedBuf],
+        probe: LogWrite,
+    ) -> DiskResult<Box<dyn LogWriter>> {
+        let asked = Asked {
+            io: self.io,
+            refused: &self.refused,
+            path: &self.path,
+            depth,
+            buffers,
+        };
+        let chosen = log_backend::choose(&asked, probe, Uring::new)?;
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        *found = Some((chosen.backend, chosen.refused));
+        Ok(chosen.writer)
+    }
+}
+
+/// Whether an open file past the page cache moves single blocks. What a kernel or filesystem does not tell
+/// is believed.
+fn takes_blocks(file: &OwnedFd) -> bool {
+    let told = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN);
+    let Ok(told) = told else {
+        return true;
+    };
+    let is_told = told.stx_mask & StatxFlags::DIOALIGN.bits() != 0;
+    !is_told || fits_blocks(told.stx_dio_mem_align, told.stx_dio_offset_align)
+}
+
+/// Whether blocks fulfil these demands on addresses and offsets; zero means that there is no way past the
+/// page cache.
+fn fits_blocks(memory: u32, offset: u32) -> bool {
+    [memory, offset]
+        .into_iter()
+        .all(|align| align > 0 && BLOCK_BYTES.is_multiple_of(align as usize))
 }
 
 /// Makes the directory if nothing has its name; whether it did.
@@ -226,3 +287,6 @@ fn check_name(name: &str) {
         "disk 1: {name:?} is no plain file name"
     );
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,19 @@
 //! One real file, moved by blocking system calls.
 //!
-//! Made by [`OsDisk`](super::OsDisk) only.
+//! Made by [`OsDisk`](super::OsDisk) only; `ring_writer` writes to it by its descriptor.
 //!
 //! 1. A log file's offsets, lengths and addresses are whole blocks, with or without `O_DIRECT`: a
 //!    caller that would fail on one filesystem fails on all.
 //! 2. A durable write is one call where the kernel has one (`RWF_DSYNC`), else a write and `fdatasync`.
 //! 3. A sync is never repeated, not even after `EINTR`: a failure may be reported once only (F8).
-//! 4. The descriptor is closed, and its `flock` gone, when the last owner drops it.
+//! 4. The descriptor is closed, and its `flock` gone, when the last owner drops it, also while a ring still
+//!    knows the file.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -50,6 +52,8 @@ pub(super) struct OsFile {
     path: PathBuf,
     caching: Caching,
     refused: Arc<Refused>,
+    /// It may have a lock.
+    was_locked: AtomicBool,
 }
 
 impl OsFile {
@@ -59,7 +63,16 @@ impl OsFile {
             path,
             caching,
             refused,
+            was_locked: AtomicBool::new(false),
         }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn is_log(&self) -> bool {
+        self.caching != Caching::Cached
     }
 
     fn error(&self, op: DiskOp, source: impl Into<io::Error>) -> DiskError {
@@ -75,7 +88,7 @@ impl OsFile {
     }
 
     fn check_alignment(&self, offset: u64, bytes: &[u8]) {
-        if self.caching != Caching::Cached {
+        if self.is_log() {
             let block = BLOCK_BYTES as u64;
             assert!(
                 offset.is_multiple_of(block)
@@ -143,11 +156,7 @@ impl DiskFile for OsFile {
     }
 
     fn write_durable(&self, offset: u64, bytes: &[u8]) -> DiskResult<()> {
-        assert_ne!(
-            self.caching,
-            Caching::Cached,
-            "disk 5: durable writes are for log files"
-        );
+        assert!(self.is_log(), "disk 5: durable writes are for log files");
         self.check_alignment(offset, bytes);
         let written = if self.refused.dsync.load(Ordering::Relaxed) {
             self.write_cached_then_sync(offset, bytes)
@@ -197,6 +206,7 @@ impl DiskFile for OsFile {
             FileLock::Shared => FlockOperation::NonBlockingLockShared,
             FileLock::Exclusive => FlockOperation::NonBlockingLockExclusive,
         };
+        self.was_locked.store(true, Ordering::Relaxed);
         match retry(|| rustix::fs::flock(&self.file, operation)) {
             Ok(()) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
@@ -207,6 +217,22 @@ impl DiskFile for OsFile {
     fn unlock(&self) -> DiskResult<()> {
         retry(|| rustix::fs::flock(&self.file, FlockOperation::Unlock))
             .map_err(|e| self.error(DiskOp::Lock, e))
+    }
+}
+
+impl AsFd for OsFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Drop for OsFile {
+    fn drop(&mut self) {
+        if *self.was_locked.get_mut() {
+            // Closing would do, were it the last that knows the file: a ring may keep it for longer. Nothing
+            // can be done if it fails.
+            let _ = self.unlock();
+        }
     }
 }
 

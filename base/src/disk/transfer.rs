@@ -1,6 +1,6 @@
 //! Transfers that are resumed until they are complete (F5): the loops around `pread` and `pwrite`.
 //!
-//! Called by the files of [`OsDisk`](super::OsDisk) only.
+//! Called by the files of [`OsDisk`](super::OsDisk) and, for what a ring has completed, by its writer.
 //!
 //! 1. A transfer that was interrupted before its first byte (`EINTR`) starts again.
 //! 2. A short transfer is resumed at the last multiple of `step` that it reached, so that a file past
@@ -12,6 +12,37 @@ use std::io;
 
 use rustix::io::Errno;
 
+/// How far a transfer has come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Transfer {
+    len: usize,
+    step: usize,
+    done: usize,
+}
+
+impl Transfer {
+    pub(super) fn new(len: usize, step: usize) -> Self {
+        Self { len, step, done: 0 }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.done >= self.len
+    }
+
+    /// How many bytes the next call leaves out at the front: a multiple of the step.
+    pub(super) fn start(&self) -> usize {
+        self.done - self.done % self.step
+    }
+
+    /// Takes note that the call from [`Transfer::start`] on moved `moved` bytes; whether that led further.
+    pub(super) fn advance(&mut self, moved: usize) -> bool {
+        let reached = self.start() + moved;
+        let is_further = reached > self.done;
+        self.done = self.done.max(reached);
+        is_further
+    }
+}
+
 /// Reads until `len` bytes are there or the file ends; how many are there. `read` is given how many
 /// bytes it shall leave out at the front, always a multiple of `step`.
 pub(super) fn read_all(
@@ -19,16 +50,13 @@ pub(super) fn read_all(
     step: usize,
     mut read: impl FnMut(usize) -> Result<usize, Errno>,
 ) -> io::Result<usize> {
-    let mut done = 0;
-    while done < len {
-        let start = done - done % step;
-        let reached = start + retry(|| read(start))?;
-        if reached <= done {
+    let mut transfer = Transfer::new(len, step);
+    while !transfer.is_complete() {
+        if !transfer.advance(retry(|| read(transfer.start()))?) {
             break;
         }
-        done = reached;
     }
-    Ok(done)
+    Ok(transfer.done)
 }
 
 /// Writes until `len` bytes are written. `write` is given how many bytes it shall leave out at the
@@ -38,14 +66,11 @@ pub(super) fn write_all(
     step: usize,
     mut write: impl FnMut(usize) -> Result<usize, Errno>,
 ) -> io::Result<()> {
-    let mut done = 0;
-    while done < len {
-        let start = done - done % step;
-        let reached = start + retry(|| write(start))?;
-        if reached <= done {
+    let mut transfer = Transfer::new(len, step);
+    while !transfer.is_complete() {
+        if !transfer.advance(retry(|| write(transfer.start()))?) {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        done = reached;
     }
     Ok(())
 }

@@ -17,7 +17,9 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lockstone_base::disk::{Disk, DiskError, DiskFile, DiskOp, DiskResult, OpenMode, WritePath};
+use lockstone_base::disk::{
+    Backend, Disk, DiskError, DiskFile, DiskOp, DiskResult, OpenMode, WritePath,
+};
 use parking_lot::Mutex;
 
 use super::call::Action;
@@ -305,6 +307,8 @@ impl Disk for SimDisk {
         WritePath {
             direct: true,
             dsync: true,
+            backend: Backend::Blocking,
+            refused: None,
         }
     }
 }

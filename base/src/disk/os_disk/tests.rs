@@ -1,0 +1,1 @@
+//! Tests of what the filesystem demands of transfers past the cache.

@@ -1,0 +1,1 @@
+//! Tests of the ring writer on a ring that a test plays.
