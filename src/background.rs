@@ -9,7 +9,7 @@
 //! 4. While nothing is appended all of them sleep without a timeout.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use lockstone_base::Lsn;
@@ -136,6 +136,7 @@ fn settle(engine: &Engine, end: Lsn) -> bool {
 /// appended before it is seen here.
 fn is_quiet(engine: &Engine) -> bool {
     engine.unattended.store(false, Ordering::SeqCst);
+    fence(Ordering::SeqCst);
     let quiet = !engine.log.has_uncovered() && engine.log.durable() >= engine.log.end();
     if !quiet {
         engine.unattended.store(true, Ordering::SeqCst);

@@ -13,7 +13,7 @@
 //! Crash: at every step the newest manifest under its final name and the log behind its `scan_from` say
 //! everything; runs that no manifest lists are swept at the next open.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use lockstone_base::Lsn;
 use lockstone_locks::{AbortCause, Wakes};
@@ -62,7 +62,13 @@ pub(crate) fn ask_if_due(engine: &Engine) {
 
 /// Something was appended that nobody waits for: the keeper is to see to it (G7, G9).
 pub(crate) fn attend(engine: &Engine) {
-    if engine.ports.background && !engine.unattended.swap(true, Ordering::AcqRel) {
+    if !engine.ports.background {
+        return;
+    }
+    // Append, then look at the flag; the keeper lowers the flag, then looks at the log's end.
+    fence(Ordering::SeqCst);
+    let is_known = engine.unattended.load(Ordering::Relaxed);
+    if !is_known && !engine.unattended.swap(true, Ordering::SeqCst) {
         engine.log.wake_driver();
     }
 }

@@ -22,7 +22,7 @@ use lockstone_base::limits::VALUE_BYTES_MAX;
 use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
 use lockstone_locks::{AbortCause, Grant, Wakes};
 use lockstone_recovery::record::{Body, COMMIT_BODY_BYTES, CONTEXT_BYTES, Effect, Provisional};
-use lockstone_wal::{Appended, Record, WalError};
+use lockstone_wal::{Appended, Hold, Record, Room, WalError};
 
 use crate::checkpoint;
 use crate::engine::Engine;
@@ -219,25 +219,13 @@ fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appen
     if rows > 0 {
         checkpoint::reserve_memory(engine, batch.bytes())?;
     }
-    let context = txn.settle(engine, false);
-    let body = Body::Commit { rows: rows as u64 }.encode();
-    let room = if txn.is_logged() {
-        let bytes = CONTEXT_BYTES + COMMIT_BODY_BYTES;
-        Some(
-            engine
-                .log
-                .reserve(bytes)
-                .map_err(|error| Error::from(error).for_want_of_room())?,
-        )
-    } else {
-        None
-    };
     let mut commit = None;
-    if let Some(room) = room {
-        let mut hold = engine.log.hold();
-        hold.check()?;
+    if txn.is_logged() {
+        let context = txn.settle(engine, false);
+        let body = Body::Commit { rows: rows as u64 }.encode();
+        let (mut hold, room) = hold_with_room(engine)?;
         if !txn.owner.try_commit() {
-            drop(hold);
+            drop((hold, room));
             txn.check(engine)?;
             return Err(Error::TransactionEnded);
         }
@@ -261,6 +249,23 @@ fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appen
     release(engine, txn);
     engine.counters.commits.fetch_add(1, Ordering::Relaxed);
     Ok(commit)
+}
+
+/// The append latch, and room for a commit record in it: reserved in the hold if there is some, for then one
+/// hold is enough; else before it, for that may wait.
+fn hold_with_room(engine: &Engine) -> Result<(Hold<'_>, Room<'_>)> {
+    const BYTES: usize = CONTEXT_BYTES + COMMIT_BODY_BYTES;
+    let hold = engine.log.hold();
+    hold.check()?;
+    if let Some(room) = hold.reserve(BYTES) {
+        return Ok((hold, room));
+    }
+    drop(hold);
+    let reserved = engine.log.reserve(BYTES);
+    let room = reserved.map_err(|error| Error::from(error).for_want_of_room())?;
+    let hold = engine.log.hold();
+    hold.check()?;
+    Ok((hold, room))
 }
 
 /// *release*: the release pass of a transaction that has ended; the next in line are woken.

@@ -20,13 +20,23 @@ pub struct Hold<'a> {
     pub(crate) rooms: &'a Rooms,
 }
 
-impl Hold<'_> {
+impl<'a> Hold<'a> {
     /// Whether a record appended now can still become durable.
     ///
     /// # Errors
     /// [`WalError::Poisoned`].
     pub fn check(&self) -> Result<(), WalError> {
         self.progress.check()
+    }
+
+    /// [`Log::reserve`](crate::Log::reserve) without waiting: `None` if that would be needed. Before the
+    /// transaction changes its state, so nothing has happened yet.
+    pub fn reserve(&self, bytes: usize) -> Option<Room<'a>> {
+        let more = Promise::of_record(bytes);
+        self.staging
+            .can_promise(self.rooms.promised(), more)
+            .is_ok()
+            .then(|| self.rooms.promise(more))
     }
 
     /// Appends `record` into the room reserved for it; its LSN is final, its durability is not.

@@ -10,6 +10,7 @@
 //!
 //! A crash leaves a prefix of the records, with all that was durable; recovery finds its end (G6).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -91,6 +92,8 @@ impl LogConfig {
 #[derive(Debug)]
 pub struct Log {
     pipeline: Pipeline,
+    /// What `staging` publishes.
+    end: Arc<AtomicU64>,
     rooms: Rooms,
     supply: Supply,
     record_bytes_max: usize,
@@ -157,6 +160,7 @@ impl Log {
         }
         let (epoch, generation) = (config.boot_epoch, config.manifest_generation);
         Ok(Self {
+            end: staging.published_end(),
             pipeline: Pipeline {
                 staging: Mutex::new(staging),
                 progress: Progress::new(scan.end.end),
@@ -318,9 +322,10 @@ impl Log {
         self.pipeline.progress.durable()
     }
 
-    /// Behind the last record, or the last frame: once that is durable, everything appended is.
+    /// Behind the last record, or the last frame: once that is durable, everything is that was appended
+    /// before this call. Takes no latch.
     pub fn end(&self) -> Lsn {
-        self.pipeline.staging.lock().end()
+        Lsn::new(self.end.load(Ordering::Acquire))
     }
 
     /// Whether the last frame with records is not yet covered by a later header: damage to it could

@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lockstone_base::Lsn;
 use lockstone_base::disk::AlignedBuf;
@@ -143,6 +144,8 @@ pub(crate) struct Staging {
     tail: Lsn,
     /// Behind the last record, or the last frame.
     end: Lsn,
+    /// The same, for those who look without the latch.
+    published: Arc<AtomicU64>,
     next: Option<Arc<Segment>>,
     /// A filled spare is there: only then the next segment may be entered (G1).
     has_spare: bool,
@@ -168,6 +171,7 @@ impl Staging {
             current,
             tail,
             end,
+            published: Arc::new(AtomicU64::new(end.get())),
             next: None,
             has_spare: false,
             ready_at,
@@ -177,6 +181,11 @@ impl Staging {
     /// Behind the last record, or the last frame.
     pub(crate) fn end(&self) -> Lsn {
         self.end
+    }
+
+    /// Where the end is published: never ahead of it, and not behind for whoever has the latch.
+    pub(crate) fn published_end(&self) -> Arc<AtomicU64> {
+        self.published.clone()
     }
 
     pub(crate) fn current_base(&self) -> Lsn {
@@ -197,7 +206,7 @@ impl Staging {
         self.make_place(placement);
         let offset = self.open.push(record) as u64;
         let lsn = self.open_start.plus(offset);
-        self.end = self.open_start.plus(self.open.used() as u64);
+        self.move_end(self.open_start.plus(self.open.used() as u64));
         assert!(
             self.current.holds(lsn) && self.end <= self.current.end(),
             "G4: a record lies in one ready segment"
@@ -345,8 +354,13 @@ impl Staging {
             "G4: a frame lies in one segment"
         );
         self.tail = frame.end();
-        self.end = frame.end();
+        self.move_end(frame.end());
         frame
+    }
+
+    fn move_end(&mut self, end: Lsn) {
+        self.end = end;
+        self.published.store(end.get(), Ordering::Release);
     }
 }
 

@@ -244,7 +244,10 @@ fn recycling_bounds_the_files_and_old_frames_in_them_are_inert() {
             before = disk.io_count();
         }
     }
-    assert!(filled.is_empty(), "G1: a steady load fills none anew: {filled:?}");
+    assert!(
+        filled.is_empty(),
+        "G1: a steady load fills none anew: {filled:?}"
+    );
     commit(&log, b"after").unwrap();
     let durable = log.durable();
     drop(log);
