@@ -54,7 +54,7 @@ impl Options {
     /// changed), [`Error::InvalidArgument`], [`Error::DiskFull`], [`Error::Io`].
     pub fn open(self, path: impl AsRef<Path>) -> Result<Database> {
         self.validate()?;
-        let ports = opening::real_ports(path.as_ref(), self.create)?;
+        let ports = opening::real_ports(path.as_ref(), self.create, self.io)?;
         self.open_with(ports)
     }
 

@@ -12,6 +12,7 @@ pub use lockstone_recovery::{DeadLock, DumpSink, FrameInfo};
 use crate::error::Result;
 use crate::listing::CheckReport;
 use crate::opening::real_ports;
+use lockstone_base::disk::IoMode;
 use lockstone_recovery::RecoveryReport;
 
 /// A database directory, held still while it is looked at.
@@ -25,7 +26,7 @@ impl Inspection {
     /// [`Error::NotADatabase`](crate::Error::NotADatabase), [`Error::Locked`](crate::Error::Locked),
     /// [`Error::NewerVersion`](crate::Error::NewerVersion), [`Error::Corrupt`](crate::Error::Corrupt).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let ports = real_ports(path.as_ref(), false)?;
+        let ports = real_ports(path.as_ref(), false, IoMode::Blocking)?;
         Ok(Self(lockstone_recovery::Inspection::open(
             Arc::clone(&ports.disk),
             ports.clock.clone(),

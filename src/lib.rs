@@ -49,7 +49,7 @@ pub use error::{Error, Outcome, Result};
 pub use key_range::KeyRange;
 pub use key_value::{Key, Value};
 pub use listing::{CheckReport, Info, LockInfo, LockInfoState, LockKind, Stats, TransactionInfo};
-pub use lockstone_base::disk::{IoMode, WritePath};
+pub use lockstone_base::disk::{Backend, IoMode, WritePath};
 pub use lockstone_base::limits::{BUFFERED_MS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use lockstone_base::{FencingToken, InvalidTxnId, LockMode, Lsn, Priority, Rank, TxnId};
 pub use lockstone_recovery::{InFlight, RecoveryReport, Resolution, TornTail};

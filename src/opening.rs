@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use lockstone_base::TableId;
 use lockstone_base::clock::MonotonicClock;
-use lockstone_base::disk::OsDisk;
+use lockstone_base::disk::{IoMode, OsDisk};
 use lockstone_base::entropy::OsEntropy;
 use lockstone_locks::LockTable;
 use lockstone_recovery::directory::{self, Content, DirectoryLock};
@@ -35,7 +35,7 @@ use crate::watermarks::Watermarks;
 const RUNS_MAX: usize = 8;
 
 /// The real machine, with its disk at `path`.
-pub(crate) fn real_ports(path: &Path, create: bool) -> Result<Ports> {
+pub(crate) fn real_ports(path: &Path, create: bool, io: IoMode) -> Result<Ports> {
     let disk = OsDisk::open(path, create).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound if !create => not_a_database(path, "there is nothing"),
         io::ErrorKind::NotFound => {
@@ -47,7 +47,7 @@ pub(crate) fn real_ports(path: &Path, create: bool) -> Result<Ports> {
         _ => Error::Io(error),
     })?;
     Ok(Ports {
-        disk: Arc::new(disk),
+        disk: Arc::new(disk.with_io(io)),
         clock: Arc::new(MonotonicClock::new()),
         entropy: Arc::new(OsEntropy),
         background: true,
