@@ -14,7 +14,7 @@ use std::sync::Arc;
 use fixture::{Known, NOTHING, Seen, append, body, commit, inspect, start};
 use lockstone_base::Lsn;
 use lockstone_base::disk::{AlignedBuf, Disk, OpenMode};
-use lockstone_testkit::{SimDisk, Survivors};
+use lockstone_testkit::{FinishOrder, SimDisk, Survivors};
 use lockstone_wal::{Log, WalError};
 
 /// What a life did, and at which moment of its disk each thing was so.
@@ -37,6 +37,16 @@ impl Life {
 
     fn commit(&mut self, disk: &SimDisk, log: &Log, body: Vec<u8>) -> Result<(), WalError> {
         self.append(disk, log, body)?;
+        log.wait_durable(log.end())?;
+        self.acked.push((disk.io_count(), self.appended.len()));
+        Ok(())
+    }
+
+    /// Several full frames, and then one wait for all of them: they are in flight together.
+    fn pile(&mut self, disk: &SimDisk, log: &Log, first: usize) -> Result<(), WalError> {
+        for number in first..first + 7 {
+            self.append(disk, log, body(number, 30_000 + number))?;
+        }
         log.wait_durable(log.end())?;
         self.acked.push((disk.io_count(), self.appended.len()));
         Ok(())
@@ -90,6 +100,7 @@ fn live(disk: &Arc<SimDisk>, life: &mut Life) -> Result<(), WalError> {
                 body(round * 100 + 50 + number, 30_000 + number * 3),
             )?;
         }
+        life.pile(disk, &log, round * 100 + 70)?;
         log.cover()?;
         life.commit(disk, &log, body(round, 10))?;
         let from = log.chain_point_at(log.end());
@@ -128,23 +139,54 @@ fn recover(crashed: &Arc<SimDisk>, life: &Life, moment: u64, why: &str) -> Seen 
     seen
 }
 
+/// Recovers from a crash at every moment, with every choice of survivors; how often, and from how many
+/// moments with several frames in flight.
+fn crash_everywhere(disk: &Arc<SimDisk>, life: &Life) -> (u32, u32) {
+    let (mut recoveries, mut with_several) = (0, 0);
+    for moment in 0..=disk.io_count() {
+        for survivors in Survivors::enumerate(disk.unsynced(moment), 3) {
+            let why = format!("{survivors:?} after {}", disk.describe(moment));
+            recover(&disk.after_crash(moment, &survivors), life, moment, &why);
+            recoveries += 1;
+        }
+        let in_flight = disk.in_flight(moment);
+        with_several += u32::from(in_flight > 1);
+        for survivors in Survivors::enumerate(in_flight, 2) {
+            let why = format!("killed with {survivors:?} after {}", disk.describe(moment));
+            let killed = disk.after_kill_leaving(moment, &survivors);
+            recover(&killed, life, moment, &why);
+            recoveries += 1;
+        }
+    }
+    (recoveries, with_several)
+}
+
 #[test]
 fn every_crash_keeps_what_was_acknowledged() {
     let disk = SimDisk::new(1);
     let mut life = Life::default();
     live(&disk, &mut life).unwrap();
-    let mut recoveries = 0;
-    for moment in 0..=disk.io_count() {
-        for survivors in Survivors::enumerate(disk.unsynced(moment), 3) {
-            let why = format!("{survivors:?} after {}", disk.describe(moment));
-            recover(&disk.after_crash(moment, &survivors), &life, moment, &why);
-            recoveries += 1;
-        }
-        let why = format!("killed after {}", disk.describe(moment));
-        recover(&disk.after_kill(moment), &life, moment, &why);
-        recoveries += 1;
+    let (recoveries, with_several) = crash_everywhere(&disk, &life);
+    assert!(recoveries > 600, "{recoveries}");
+    assert!(with_several > 8, "{with_several}");
+}
+
+/// G2, G5: whichever frame in flight is the first to be on the device, what is acknowledged is a prefix.
+#[test]
+fn frames_that_land_in_any_order_are_acknowledged_in_order() {
+    let orders = [
+        FinishOrder::Newest,
+        FinishOrder::Drawn(1),
+        FinishOrder::Drawn(2),
+    ];
+    for (seed, order) in orders.into_iter().enumerate() {
+        let disk = SimDisk::new(seed as u64);
+        disk.finish_order(order);
+        let mut life = Life::default();
+        live(&disk, &mut life).unwrap();
+        let (_, with_several) = crash_everywhere(&disk, &life);
+        assert!(with_several > 8, "{with_several}");
     }
-    assert!(recoveries > 300, "{recoveries}");
 }
 
 #[test]
