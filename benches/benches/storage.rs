@@ -1,6 +1,7 @@
-//! The hot paths of the committed store: inserting a commit, reading a row from memory and from a run,
-//! scanning a run.
+//! The hot paths of the committed store: preparing and applying a commit, reading a row from memory and
+//! from a run, scanning both; beside a skip list as control.
 
+use std::cmp::Reverse;
 use std::hint::black_box;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -8,13 +9,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use crossbeam_skiplist::SkipMap;
 use fastrand::Rng;
-use lockstone_base::disk::{OsDisk, Disk};
+use lockstone_base::disk::{Disk, OsDisk};
 use lockstone_base::{Lsn, RowKey, TableId};
 use lockstone_storage::{Manifest, Store, StoreConfig, WriteBatch};
 use tempfile::TempDir;
 
-const ROWS: u64 = 100_000;
+/// As many as a memtable holds when it is sealed.
+const ROWS: u64 = 275_000;
 const VALUE: [u8; 100] = [7; 100];
 /// As it reads a row that is there.
 const NOW: Lsn = Lsn::MAX;
@@ -80,17 +83,61 @@ fn insert(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let place = Place::in_memory();
     let mut rng = Rng::with_seed(2);
-    let mut stamp = ROWS;
-    group.bench_function("memtable insert", |b| {
+    group.bench_function("prepare", |b| {
         b.iter_batched(
             || batch(rng.u64(0..ROWS)),
-            |batch| {
+            |batch| place.store.prepare(batch),
+            BatchSize::SmallInput,
+        );
+    });
+    let mut stamp = ROWS;
+    group.bench_function("apply", |b| {
+        b.iter_batched(
+            || place.store.prepare(batch(rng.u64(0..ROWS))),
+            |mut prepared| {
                 stamp += 1;
-                place.store.apply(batch, Lsn::new(stamp));
+                place.store.apply_prepared(&mut prepared, Lsn::new(stamp));
+                prepared
             },
             BatchSize::SmallInput,
         );
     });
+}
+
+/// What the memtable replaced: an ordered map of versions, newest first within a row.
+fn control(c: &mut Criterion) {
+    let mut group = c.benchmark_group("control");
+    group.throughput(Throughput::Elements(1));
+    let list = SkipMap::new();
+    let mut ids: Vec<_> = (0..ROWS).collect();
+    Rng::with_seed(1).shuffle(&mut ids);
+    for (stamp, id) in (1..).zip(ids) {
+        list.insert((row(id), Reverse(stamp)), Bytes::from_static(&VALUE));
+    }
+    let mut rng = Rng::with_seed(2);
+    let mut stamp = ROWS;
+    group.bench_function("skip list insert", |b| {
+        b.iter_batched(
+            || row(rng.u64(0..ROWS)),
+            |row| {
+                stamp += 1;
+                list.insert((row, Reverse(stamp)), Bytes::from_static(&VALUE));
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    for (name, ids) in [
+        ("skip list get", 0..ROWS),
+        ("skip list get of no row", ROWS..2 * ROWS),
+    ] {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let row = row(rng.u64(ids.clone()));
+                let found = list.lower_bound(Bound::Included(&(row.clone(), Reverse(u64::MAX))));
+                black_box(found.filter(|found| found.key().0 == row).is_some())
+            });
+        });
+    }
 }
 
 fn get(c: &mut Criterion) {
@@ -113,19 +160,23 @@ fn get(c: &mut Criterion) {
             });
         });
     }
-    let place = Place::in_a_run();
-    let mut rng = Rng::with_seed(4);
-    group.bench_function("run get of no row", |b| {
-        b.iter(|| {
-            let row = row(ROWS + rng.u64(0..ROWS));
-            let found = place
-                .store
-                .sources()
-                .get(row.as_bytes(), NOW)
-                .expect("intact");
-            assert!(black_box(found).is_none());
+    for (name, place) in [
+        ("memtable get of no row", Place::in_memory()),
+        ("run get of no row", Place::in_a_run()),
+    ] {
+        let mut rng = Rng::with_seed(4);
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let row = row(ROWS + rng.u64(0..ROWS));
+                let found = place
+                    .store
+                    .sources()
+                    .get(row.as_bytes(), NOW)
+                    .expect("intact");
+                assert!(black_box(found).is_none());
+            });
         });
-    });
+    }
 }
 
 fn scan(c: &mut Criterion) {
@@ -157,6 +208,6 @@ fn scan(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = insert, get, scan
+    targets = control, insert, get, scan
 }
 criterion_main!(benches);

@@ -3,40 +3,58 @@
 //!
 //! Called by `memtable`.
 //! 1. In version order.
-//! 2. A write set has one stamp for all; replayed versions have one each.
+//! 2. A write set has one stamp for all, which it gets when it is committed; replayed versions have one each.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use lockstone_base::{Lsn, RowKey};
 
+use super::table::Table;
 use crate::cursor::{Cursor, Direction, Quest, Step};
+use crate::row_hash::row_hash;
 use crate::version::{RowVersion, Version, version_order};
 
 /// Sorted, immutable versions.
 #[derive(Debug)]
-pub(crate) struct Chunk {
+pub(super) struct Chunk {
     rows: Vec<(RowKey, Option<Bytes>)>,
     stamps: Stamps,
+    /// Each row's first version, by the row's hash: where there are many chunks, most do not have the row
+    /// that is looked for. Empty until [`Chunk::index`] fills it.
+    heads: Option<Table>,
 }
 
 #[derive(Debug)]
 enum Stamps {
-    All(Lsn),
+    /// Set when the write set is committed.
+    All(OnceLock<Lsn>),
     Each(Vec<Lsn>),
 }
 
 impl Chunk {
-    /// A write set, committed at `stamp`. Constant time.
-    pub(crate) fn committed(rows: Vec<(RowKey, Option<Bytes>)>, stamp: Lsn) -> Self {
-        Self {
+    /// A write set that gets its stamp when it is committed.
+    pub(super) fn uncommitted(rows: Vec<(RowKey, Option<Bytes>)>, salt: u64) -> Self {
+        let mut chunk = Self {
             rows,
-            stamps: Stamps::All(stamp),
-        }
+            stamps: Stamps::All(OnceLock::new()),
+            heads: None,
+        };
+        chunk.index(salt);
+        chunk
+    }
+
+    /// Commits a write set at `stamp`. Constant time; in the append latch.
+    pub(super) fn commit(&self, stamp: Lsn) {
+        let fresh = match &self.stamps {
+            Stamps::All(all) => all.set(stamp).is_ok(),
+            Stamps::Each(_) => false,
+        };
+        assert!(fresh, "W2: a write set is committed once");
     }
 
     /// Versions in version order, each with its own stamp.
-    pub(crate) fn sorted(versions: impl Iterator<Item = (RowKey, Lsn, Option<Bytes>)>) -> Self {
+    pub(super) fn sorted(versions: impl Iterator<Item = (RowKey, Lsn, Option<Bytes>)>) -> Self {
         let mut rows = Vec::new();
         let mut stamps = Vec::new();
         for (row, stamp, value) in versions {
@@ -46,6 +64,7 @@ impl Chunk {
         let chunk = Self {
             rows,
             stamps: Stamps::Each(stamps),
+            heads: None,
         };
         assert!(
             (1..chunk.len()).all(|i| chunk.place(i - 1) < chunk.place(i)),
@@ -54,19 +73,46 @@ impl Chunk {
         chunk
     }
 
+    /// Makes rows findable by their hash.
+    pub(super) fn index(&mut self, salt: u64) {
+        let heads = Table::new(Table::bits_for(self.rows.len()));
+        let mut before: Option<&RowKey> = None;
+        for ((row, _), number) in self.rows.iter().zip(0..) {
+            if before != Some(row) {
+                heads.add(row_hash(salt, row.as_bytes()), number);
+            }
+            before = Some(row);
+        }
+        self.heads = Some(heads);
+    }
+
     /// How many versions it has.
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// The newest version of `row` at or below `at`.
-    pub(crate) fn get(&self, row: &[u8], at: Lsn) -> Option<Version> {
-        let (found, version) = self.entry(self.position((row, at)))?;
-        (found.as_bytes() == row).then_some(version)
+    /// The newest version of `row`, which has this hash, at or below `at`.
+    pub(super) fn get(&self, row: &[u8], hash: u64, at: Lsn) -> Option<Version> {
+        let is_row = |row_at: usize| {
+            self.row(row_at)
+                .is_some_and(|found| found.as_bytes() == row)
+        };
+        let newest = match &self.heads {
+            Some(heads) => heads.find(hash, |number| is_row(number as usize))? as usize,
+            None => self.position((row, Lsn::MAX)),
+        };
+        let found = if self.stamp(newest) <= at {
+            newest
+        } else {
+            self.position((row, at))
+        };
+        is_row(found)
+            .then(|| self.entry(found))?
+            .map(|(_, version)| version)
     }
 
     /// The version number `index`.
-    pub(crate) fn entry(&self, index: usize) -> Option<(&RowKey, Version)> {
+    pub(super) fn entry(&self, index: usize) -> Option<(&RowKey, Version)> {
         let (row, value) = self.rows.get(index)?;
         let version = Version {
             stamp: self.stamp(index),
@@ -77,7 +123,8 @@ impl Chunk {
 
     fn stamp(&self, index: usize) -> Lsn {
         match &self.stamps {
-            Stamps::All(stamp) => *stamp,
+            // Chunks are linked into a memtable, where readers find them, with their stamp.
+            Stamps::All(stamp) => stamp.get().copied().unwrap_or(Lsn::MAX),
             Stamps::Each(stamps) => stamps.get(index).copied().unwrap_or_default(),
         }
     }
@@ -110,7 +157,7 @@ impl Chunk {
 
 /// Walks one chunk.
 #[derive(Debug)]
-pub(crate) struct ChunkCursor {
+pub(super) struct ChunkCursor {
     chunk: Arc<Chunk>,
     quest: Quest,
     /// Forward: the next version to look at. Backward: how many are left before the last one yielded.
@@ -118,7 +165,7 @@ pub(crate) struct ChunkCursor {
 }
 
 impl ChunkCursor {
-    pub(crate) fn new(chunk: Arc<Chunk>, quest: Quest) -> Self {
+    pub(super) fn new(chunk: Arc<Chunk>, quest: Quest) -> Self {
         let place = match quest.direction {
             Direction::Forward => quest.range.start(),
             Direction::Backward => quest.range.end(),

@@ -3,35 +3,50 @@
 //! Written by `Store::apply` under the log's append latch, read by everyone beside it, sealed by
 //! `Store::rotate`, turned into a run by the flush.
 //! 1. One writer at a time; stamps only grow.
-//! 2. Up to 64 rows are inserted one by one; a larger write set is taken as it is, as a chunk (W2).
+//! 2. Up to 64 rows are linked one by one; a larger write set is taken as it is, as a chunk (W2). Whatever
+//!    that needs was prepared before the append latch was taken.
 //! 3. A sealed memtable never changes; its end is the commit tail at its sealing: every version in it
 //!    is at or below it, every version in a newer memtable above (W5).
 //!
 //! Crash: memory only; recovery builds it anew from the log ([`Memtable::replayed`]).
 
-mod chunk;
+mod slots;
+mod table;
+mod index;
+mod entry;
+mod packing;
+mod order;
 mod singles;
+mod chunk;
+mod prepared;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use lockstone_base::Lsn;
-use parking_lot::RwLock;
 
-use crate::batch::{SINGLE_ROWS_MAX, WriteBatch, entry_bytes};
+use crate::batch::entry_bytes;
 use crate::cursor::{Cursor, Quest};
 use crate::error::StorageError;
 use crate::merge::{Versions, merged};
 use crate::version::{Replayed, RowVersion, Version};
 use chunk::{Chunk, ChunkCursor};
+use prepared::{Promised, Writes};
 use singles::{Singles, SinglesCursor};
+use slots::Slots;
+
+pub use prepared::Prepared;
+pub(crate) use prepared::Preparing;
+
+/// Chunks are few; room for them is made some at a time.
+const CHUNK_BLOCK_BITS: u32 = 4;
 
 /// Committed versions in memory.
 #[derive(Debug, Default)]
 pub struct Memtable {
     singles: Singles,
     /// Oldest first.
-    chunks: RwLock<Vec<Arc<Chunk>>>,
+    chunks: Slots<Arc<Chunk>, CHUNK_BLOCK_BITS>,
     bytes: AtomicUsize,
     /// Every stamp in it, now and later, is above this commit tail.
     floor: AtomicU64,
@@ -68,18 +83,35 @@ impl Memtable {
             let versions = versions
                 .into_iter()
                 .map(|version| (version.row, version.stamp, version.value));
-            memtable
-                .chunks
-                .write()
-                .push(Arc::new(Chunk::sorted(versions)));
+            memtable.chunks.make_room(1);
+            memtable.chunks.push(Arc::new(Chunk::sorted(versions)));
         }
         memtable.bytes.store(bytes, Ordering::Relaxed);
         memtable.seal(end);
         memtable
     }
 
-    /// Takes `batch`, committed at `stamp`. Called in the append latch alone.
-    pub(crate) fn apply(&self, batch: WriteBatch, stamp: Lsn) {
+    /// Makes what was replayed findable by rows' hashes.
+    pub(crate) fn index(&mut self, salt: u64) {
+        for number in 0..self.chunks.len() {
+            self.chunks
+                .get_mut(number)
+                .and_then(Arc::get_mut)
+                .expect("a memtable that nobody reads yet has its chunks for itself")
+                .index(salt);
+        }
+    }
+
+    /// Makes room for all that is promised, whoever may come first. Outside the append latch.
+    pub(crate) fn make_room(&self, promised: &Promised) {
+        let (singles, chunks) = promised.all();
+        self.singles.make_room(singles);
+        self.chunks.make_room(chunks);
+    }
+
+    /// Takes a write set, committed at `stamp`, for which room was made: allocates nothing, waits for
+    /// nobody. Called in the append latch alone.
+    pub(crate) fn apply(&self, prepared: &mut Prepared, stamp: Lsn) {
         assert!(
             self.end.get().is_none(),
             "W5: a sealed memtable never changes"
@@ -89,14 +121,18 @@ impl Memtable {
             "W2: commits are applied in the order of their LSNs"
         );
         self.newest.store(stamp.get(), Ordering::Relaxed);
-        self.bytes.fetch_add(batch.bytes(), Ordering::Relaxed);
-        if batch.rows() > SINGLE_ROWS_MAX {
-            let chunk = Arc::new(Chunk::committed(batch.into_rows(), stamp));
-            self.chunks.write().push(chunk);
-            return;
-        }
-        for (row, value) in batch.into_rows() {
-            self.singles.insert(row, stamp, value);
+        self.bytes.fetch_add(prepared.bytes, Ordering::Relaxed);
+        match &mut prepared.writes {
+            Writes::Singles(singles) => {
+                for (hash, entry) in singles.drain(..) {
+                    self.singles.link(hash, entry, stamp);
+                }
+            }
+            Writes::Chunk(chunk) => {
+                let chunk = chunk.take().expect("W2: a write set is applied once");
+                chunk.commit(stamp);
+                self.chunks.push(chunk);
+            }
         }
     }
 
@@ -136,7 +172,7 @@ impl Memtable {
 
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.singles.is_empty() && self.chunks.read().is_empty()
+        self.singles.is_empty() && self.chunks.len() == 0
     }
 
     /// How much memory it takes, in bytes.
@@ -146,35 +182,42 @@ impl Memtable {
 
     /// How many versions it has.
     pub fn versions(&self) -> usize {
-        let chunks: usize = self.chunks.read().iter().map(|chunk| chunk.len()).sum();
+        let chunks: usize = self.chunks().map(|chunk| chunk.len()).sum();
         self.singles.len() + chunks
     }
 
-    /// The newest version of `row` at or below `at`.
-    pub(crate) fn get(&self, row: &[u8], at: Lsn) -> Option<Version> {
-        let single = self.singles.get(row, at);
-        let chunked = self
-            .chunks
-            .read()
-            .iter()
-            .rev()
-            .find_map(|chunk| chunk.get(row, at));
+    /// The newest version of `row`, which has this [hash](crate::row_hash::row_hash), at or below `at`.
+    pub(crate) fn get(&self, row: &[u8], hash: u64, at: Lsn) -> Option<Version> {
+        if at <= self.floor() {
+            return None;
+        }
+        let single = self.singles.get(row, hash, at);
+        let chunked = self.chunks().find_map(|chunk| chunk.get(row, hash, at));
         match (single, chunked) {
             (Some(a), Some(b)) => Some(if a.stamp > b.stamp { a } else { b }),
             (a, b) => a.or(b),
         }
     }
 
+    /// The chunks, newest first.
+    fn chunks(&self) -> impl Iterator<Item = &Arc<Chunk>> {
+        let numbers = (0..self.chunks.len()).rev();
+        numbers.filter_map(|number| self.chunks.get(number))
+    }
+
     /// One cursor for the single rows and one for each chunk.
     pub(crate) fn cursors(self: &Arc<Self>, quest: &Quest) -> Vec<Box<dyn Cursor>> {
         let mut cursors: Vec<Box<dyn Cursor>> = Vec::new();
+        if quest.at <= self.floor() {
+            return cursors;
+        }
         if !self.singles.is_empty() {
             cursors.push(Box::new(SinglesCursor::new(
                 Arc::clone(self),
                 quest.clone(),
             )));
         }
-        for chunk in self.chunks.read().iter() {
+        for chunk in self.chunks() {
             cursors.push(Box::new(ChunkCursor::new(Arc::clone(chunk), quest.clone())));
         }
         cursors
@@ -192,7 +235,7 @@ impl Memtable {
             "S1: only a sealed memtable is flushed"
         );
         let mut sources: Vec<Versions<'_>> = vec![Box::new(self.singles.iter().map(Ok))];
-        for chunk in self.chunks.read().iter() {
+        for chunk in self.chunks() {
             sources.push(Box::new(chunk_versions(Arc::clone(chunk)).map(Ok)));
         }
         merged(sources)
@@ -207,6 +250,17 @@ fn chunk_versions(chunk: Arc<Chunk>) -> impl Iterator<Item = RowVersion> {
             version,
         })
     })
+}
+
+#[cfg(test)]
+impl Memtable {
+    /// Prepares and applies `batch`.
+    pub(crate) fn commit(&self, batch: crate::batch::WriteBatch, stamp: Lsn, salt: u64) {
+        let preparing = Preparing::new(salt);
+        let mut prepared = preparing.prepare(batch);
+        self.make_room(preparing.promised());
+        self.apply(&mut prepared, stamp);
+    }
 }
 
 impl AsRef<Singles> for Memtable {

@@ -1,238 +1,231 @@
-//! Versions inserted one by one, in a skip list: one writer, readers beside it.
+//! Versions that were committed a few at a time: found by row at once, put in order when somebody scans.
 //!
-//! Called by `memtable`.
-//! 1. In version order.
+//! Called by `memtable`. One writer, readers beside it that it never waits for.
+//! 1. Linking a version takes an index probe and a few stores: nothing is allocated (W2), nothing moves.
 //! 2. Whoever reads at an LSN at or below the commit tail sees every version up to it: the tail moves only
-//!    after the insertion (W2). What is inserted meanwhile has a larger stamp and is skipped.
+//!    after they were linked (W2). What is linked meanwhile has a larger stamp and is skipped.
+//! 3. The order is behind a latch that scans take, and nobody else.
 
-use std::borrow::Borrow;
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use crossbeam_skiplist::SkipMap;
-use crossbeam_skiplist::map::Entry;
-use lockstone_base::{Lsn, RowKey};
+use lockstone_base::Lsn;
+use parking_lot::RwLock;
 
-use crate::cursor::{Cursor, Direction, Quest, RowRange, Step};
-use crate::version::{RowVersion, Version, version_order};
+use super::entry::Entry;
+use super::index::Index;
+use super::order::{Entries, Order};
+use super::slots::Slots;
+use crate::cursor::{Cursor, Direction, Quest, Step};
+use crate::version::{RowVersion, Version};
 
-/// A cursor holds no place in the skip list between two steps: it fetches this many rows at a time and
-/// finds its place again by the last one. Enough to pay for the search, few enough for short scans.
-const FETCH_ROWS: usize = 64;
+/// A cursor holds no place in the order between two steps: it fetches some rows at a time, more and more,
+/// and finds its place again by the last one. Few at first, for short scans; then enough to pay for the
+/// search, and never so many that scans wait long for each other.
+const FETCH_ROWS: std::ops::RangeInclusive<usize> = 16..=256;
 
-type Key = VersionKey;
-type Value = Option<Bytes>;
+/// A fetch ends here though it has found fewer rows: the others are not visible.
+const LOOKED_AT_MAX: usize = 4096;
 
-/// Single versions in version order.
+/// 64 KiB of entries: room is made in some ten microseconds.
+const BLOCK_BITS: u32 = 10;
+
+type EntrySlots = Slots<Entry, BLOCK_BITS>;
+
+/// Single versions.
 #[derive(Debug, Default)]
-pub(crate) struct Singles(SkipMap<Key, Value>);
+pub(crate) struct Singles {
+    entries: EntrySlots,
+    index: Index,
+    order: RwLock<Order>,
+}
+
+impl Entries for EntrySlots {
+    fn entry(&self, number: u32) -> &Entry {
+        self.get(number)
+            .expect("a number is published after its entry")
+    }
+}
 
 impl Singles {
-    pub(crate) fn insert(&self, row: RowKey, stamp: Lsn, value: Option<Bytes>) {
-        self.0.insert(VersionKey { row, stamp }, value);
+    /// Makes room for `rows` more versions. Allocates; outside the append latch.
+    pub(super) fn make_room(&self, rows: usize) {
+        self.entries.make_room(rows);
+        self.index.make_room(rows);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Links a version whose row has this hash, for which room was made. One writer at a time.
+    pub(super) fn link(&self, hash: u64, entry: Entry, stamp: Lsn) {
+        let Some(root) = self.root(hash, entry.row()) else {
+            let number = self.entries.len();
+            let root = self.entries.push(entry.into_root(stamp, number));
+            self.index.add(hash, root);
+            return;
+        };
+        let root = self.entries.entry(root);
+        let newest = root.newest();
+        let before = self.entries.entry(newest);
+        let links = (newest, self.jump_over(newest, before));
+        let number = self.entries.push(entry.into_newer(stamp, before, links));
+        root.set_newest(number);
+    }
+
+    /// Where the version after `before`, which is number `number`, jumps to.
+    fn jump_over(&self, number: u32, before: &Entry) -> u32 {
+        let jump = self.entries.entry(before.jump());
+        let beyond = self.entries.entry(jump.jump());
+        if before.depth() - jump.depth() == jump.depth() - beyond.depth() {
+            jump.jump()
+        } else {
+            number
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// How many versions it has.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
+    pub(super) fn len(&self) -> usize {
+        self.entries.len() as usize
     }
 
-    /// The newest version of `row` at or below `at`.
-    pub(crate) fn get(&self, row: &[u8], at: Lsn) -> Option<Version> {
-        let probe: &dyn Place = &(row, at);
-        let entry = self.0.lower_bound(Bound::Included(probe))?;
-        (entry.key().row.as_bytes() == row).then(|| version_of(&entry))
+    /// The newest version of `row`, which has this hash, at or below `at`.
+    pub(super) fn get(&self, row: &[u8], hash: u64, at: Lsn) -> Option<Version> {
+        let root = self.root(hash, row)?;
+        self.visible(root, at).map(Entry::version)
+    }
+
+    fn root(&self, hash: u64, row: &[u8]) -> Option<u32> {
+        self.index
+            .find(hash, |root| self.entries.entry(root).row() == row)
+    }
+
+    /// The newest version of a root's row at or below `at`.
+    fn visible(&self, root: u32, at: Lsn) -> Option<&Entry> {
+        let mut entry = self.entries.entry(self.entries.entry(root).newest());
+        while entry.stamp() > at {
+            if entry.is_root() {
+                return None;
+            }
+            let jump = self.entries.entry(entry.jump());
+            entry = if jump.stamp() > at {
+                jump
+            } else {
+                self.entries.entry(entry.older())
+            };
+        }
+        Some(entry)
     }
 
     /// All versions, in version order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = RowVersion> + '_ {
-        self.0.iter().map(|entry| row_version(&entry))
+    pub(super) fn iter(&self) -> impl Iterator<Item = RowVersion> + '_ {
+        self.put_in_order();
+        let order = self.order.read();
+        let roots: Vec<_> = order.between(order.start(), order.end()).collect();
+        drop(order);
+        roots.into_iter().flat_map(|root| {
+            let newest = self.entries.entry(self.entries.entry(root).newest());
+            std::iter::successors(Some(newest), |entry| {
+                (!entry.is_root()).then(|| self.entries.entry(entry.older()))
+            })
+            .map(row_version)
+        })
+    }
+
+    /// Sees to it that the order has all rows that are there.
+    fn put_in_order(&self) {
+        let through = self.entries.len();
+        if self.order.read().through() < through {
+            self.order.write().extend(&self.entries, through);
+        }
+    }
+
+    /// Fetches the next rows of the quest, at most `rows_max`, and shortens its range; whether there may
+    /// be more.
+    fn fetch(&self, quest: &mut Quest, rows_max: usize, out: &mut VecDeque<RowVersion>) -> bool {
+        let order = self.order.read();
+        let find = |row, behind| order.find(&self.entries, row, behind);
+        let from = match &quest.range.low {
+            Bound::Included(row) => find(row, false),
+            Bound::Excluded(row) => find(row, true),
+            Bound::Unbounded => order.start(),
+        };
+        let to = match &quest.range.high {
+            Bound::Included(row) => find(row, true),
+            Bound::Excluded(row) => find(row, false),
+            Bound::Unbounded => order.end(),
+        };
+        let roots = order.between(from, to);
+        match quest.direction {
+            Direction::Forward => {
+                let last = self.take(roots, quest.at, rows_max, out);
+                last.map(|row| quest.range.low = Bound::Excluded(row.row_shared()))
+            }
+            Direction::Backward => {
+                let last = self.take(roots.rev(), quest.at, rows_max, out);
+                last.map(|row| quest.range.high = Bound::Excluded(row.row_shared()))
+            }
+        }
+        .is_some()
+    }
+
+    /// Takes visible rows; the last row looked at, or `None` at the end.
+    fn take(
+        &self,
+        roots: impl Iterator<Item = u32>,
+        at: Lsn,
+        rows_max: usize,
+        out: &mut VecDeque<RowVersion>,
+    ) -> Option<&Entry> {
+        for (looked_at, root) in (1..).zip(roots) {
+            out.extend(self.visible(root, at).map(row_version));
+            if out.len() == rows_max || looked_at == LOOKED_AT_MAX {
+                return Some(self.entries.entry(root));
+            }
+        }
+        None
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct VersionKey {
-    row: RowKey,
-    stamp: Lsn,
-}
-
-/// A place in the version order, so that a search needs no owned key.
-trait Place {
-    fn place(&self) -> (&[u8], Lsn);
-}
-
-impl Place for VersionKey {
-    fn place(&self) -> (&[u8], Lsn) {
-        (self.row.as_bytes(), self.stamp)
-    }
-}
-
-impl Place for (&[u8], Lsn) {
-    fn place(&self) -> (&[u8], Lsn) {
-        *self
-    }
-}
-
-impl<'a> Borrow<dyn Place + 'a> for VersionKey {
-    fn borrow(&self) -> &(dyn Place + 'a) {
-        self
-    }
-}
-
-impl Ord for dyn Place + '_ {
-    fn cmp(&self, other: &Self) -> Ordering {
-        version_order(self.place(), other.place())
-    }
-}
-
-impl PartialOrd for dyn Place + '_ {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for dyn Place + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for dyn Place + '_ {}
-
-impl Ord for VersionKey {
-    fn cmp(&self, other: &Self) -> Ordering {
-        version_order(self.place(), other.place())
-    }
-}
-
-impl PartialOrd for VersionKey {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-fn version_of(entry: &Entry<'_, Key, Value>) -> Version {
-    Version {
-        stamp: entry.key().stamp,
-        value: entry.value().clone(),
-    }
-}
-
-fn row_version(entry: &Entry<'_, Key, Value>) -> RowVersion {
+fn row_version(entry: &Entry) -> RowVersion {
     RowVersion {
-        row: entry.key().row.to_bytes(),
-        version: version_of(entry),
+        row: entry.row_shared(),
+        version: entry.version(),
     }
 }
 
-/// Walks the skip list in fetches.
+/// Walks the single rows in fetches.
 #[derive(Debug)]
-pub(crate) struct SinglesCursor<O> {
+pub(super) struct SinglesCursor<O> {
     owner: Arc<O>,
     quest: Quest,
     fetched: VecDeque<RowVersion>,
+    fetch_rows: usize,
     exhausted: bool,
 }
 
 impl<O: AsRef<Singles>> SinglesCursor<O> {
-    pub(crate) fn new(owner: Arc<O>, quest: Quest) -> Self {
+    pub(super) fn new(owner: Arc<O>, quest: Quest) -> Self {
+        (*owner).as_ref().put_in_order();
         Self {
             owner,
             quest,
             fetched: VecDeque::new(),
+            fetch_rows: *FETCH_ROWS.start(),
             exhausted: false,
         }
-    }
-
-    fn fetch(&mut self) {
-        let singles = (*self.owner).as_ref();
-        let fetch = match self.quest.direction {
-            Direction::Forward => forward(singles, &self.quest, &mut self.fetched),
-            Direction::Backward => backward(singles, &self.quest, &mut self.fetched),
-        };
-        match (fetch, self.quest.direction) {
-            (None, _) => self.exhausted = true,
-            (Some(row), Direction::Forward) => self.quest.range.low = Bound::Excluded(row),
-            (Some(row), Direction::Backward) => self.quest.range.high = Bound::Excluded(row),
-        }
-    }
-}
-
-/// Fetches visible rows; the last row looked at, or `None` at the end of the range.
-fn forward(singles: &Singles, quest: &Quest, out: &mut VecDeque<RowVersion>) -> Option<Bytes> {
-    let mut next = lower_entry(singles, &quest.range);
-    let mut last: Option<Bytes> = None;
-    loop {
-        let entry = next?;
-        let row = &entry.key().row;
-        if !quest.range.below_high(row.as_bytes()) {
-            return None;
-        }
-        if last.as_deref() != Some(row.as_bytes()) && entry.key().stamp <= quest.at {
-            let found = row_version(&entry);
-            last = Some(found.row.clone());
-            out.push_back(found);
-            if out.len() == FETCH_ROWS {
-                return last;
-            }
-        }
-        next = entry.next();
-    }
-}
-
-/// As [`forward`], the other way: a row's versions come oldest first.
-fn backward(singles: &Singles, quest: &Quest, out: &mut VecDeque<RowVersion>) -> Option<Bytes> {
-    let mut next = upper_entry(singles, &quest.range);
-    loop {
-        let entry = next?;
-        let row = &entry.key().row;
-        if !quest.range.above_low(row.as_bytes()) {
-            return None;
-        }
-        if entry.key().stamp <= quest.at {
-            let full = out.len() == FETCH_ROWS;
-            match out.back_mut() {
-                Some(last) if last.row == row.as_bytes() => last.version = version_of(&entry),
-                // The row before is complete only now that another one follows.
-                Some(last) if full => return Some(last.row.clone()),
-                _ => out.push_back(row_version(&entry)),
-            }
-        }
-        next = entry.prev();
-    }
-}
-
-fn lower_entry<'a>(singles: &'a Singles, range: &RowRange) -> Option<Entry<'a, Key, Value>> {
-    match range.start() {
-        Some((row, stamp)) => {
-            let probe: &dyn Place = &(row.as_ref(), stamp);
-            singles.0.lower_bound(Bound::Included(probe))
-        }
-        None => singles.0.front(),
-    }
-}
-
-fn upper_entry<'a>(singles: &'a Singles, range: &RowRange) -> Option<Entry<'a, Key, Value>> {
-    match range.end() {
-        Some((row, stamp)) => {
-            let probe: &dyn Place = &(row.as_ref(), stamp);
-            singles.0.upper_bound(Bound::Excluded(probe))
-        }
-        None => singles.0.back(),
     }
 }
 
 impl<O: AsRef<Singles> + std::fmt::Debug + Send + Sync> Cursor for SinglesCursor<O> {
     fn step(&mut self) -> Option<Step> {
-        if self.fetched.is_empty() && !self.exhausted {
-            self.fetch();
+        while self.fetched.is_empty() && !self.exhausted {
+            let singles = (*self.owner).as_ref();
+            let more = singles.fetch(&mut self.quest, self.fetch_rows, &mut self.fetched);
+            self.exhausted = !more;
+            self.fetch_rows = (self.fetch_rows * 2).min(*FETCH_ROWS.end());
         }
         self.fetched.pop_front().map(Step::Row)
     }

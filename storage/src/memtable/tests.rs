@@ -7,7 +7,11 @@ use bytes::Bytes;
 use lockstone_base::{RowKey, TableId};
 
 use super::*;
+use crate::batch::WriteBatch;
 use crate::cursor::{Direction, RowRange, Step};
+use crate::row_hash::row_hash;
+
+const SALT: u64 = 0x5a17;
 
 fn row(number: u32) -> RowKey {
     RowKey::new(TableId(1), &number.to_be_bytes())
@@ -22,24 +26,32 @@ fn batch(rows: impl IntoIterator<Item = u32>, value: &str) -> WriteBatch {
     )
 }
 
+fn hash(number: u32) -> u64 {
+    row_hash(SALT, row(number).as_bytes())
+}
+
+fn apply(memtable: &Memtable, batch: WriteBatch, stamp: Lsn) {
+    memtable.commit(batch, stamp, SALT);
+}
+
 fn value_at(memtable: &Memtable, number: u32, at: u64) -> Option<Bytes> {
     memtable
-        .get(row(number).as_bytes(), Lsn::new(at))
+        .get(row(number).as_bytes(), hash(number), Lsn::new(at))
         .and_then(|version| version.value)
 }
 
 #[test]
 fn sixty_four_rows_go_one_by_one_and_more_become_a_chunk() {
     let memtable = Memtable::above(Lsn::ZERO);
-    memtable.apply(batch(0..64, "a"), Lsn::new(1));
+    apply(&memtable, batch(0..64, "a"), Lsn::new(1));
     assert_eq!(
-        (memtable.singles.len(), memtable.chunks.read().len()),
+        (memtable.singles.len(), memtable.chunks.len()),
         (64, 0),
         "W2"
     );
-    memtable.apply(batch(0..65, "b"), Lsn::new(2));
+    apply(&memtable, batch(0..65, "b"), Lsn::new(2));
     assert_eq!(
-        (memtable.singles.len(), memtable.chunks.read().len()),
+        (memtable.singles.len(), memtable.chunks.len()),
         (64, 1),
         "W2"
     );
@@ -52,10 +64,14 @@ fn sixty_four_rows_go_one_by_one_and_more_become_a_chunk() {
 #[test]
 fn a_single_row_above_a_chunk_and_below_one() {
     let memtable = Memtable::above(Lsn::ZERO);
-    memtable.apply(batch(0..100, "1"), Lsn::new(1));
-    memtable.apply(batch([5], "2"), Lsn::new(2));
-    memtable.apply(batch(0..100, "3"), Lsn::new(3));
-    memtable.apply(WriteBatch::from_sorted(vec![(row(5), None)]), Lsn::new(4));
+    apply(&memtable, batch(0..100, "1"), Lsn::new(1));
+    apply(&memtable, batch([5], "2"), Lsn::new(2));
+    apply(&memtable, batch(0..100, "3"), Lsn::new(3));
+    apply(
+        &memtable,
+        WriteBatch::from_sorted(vec![(row(5), None)]),
+        Lsn::new(4),
+    );
     let values: Vec<_> = (0..=4).map(|at| value_at(&memtable, 5, at)).collect();
     assert_eq!(
         values,
@@ -73,8 +89,8 @@ fn a_single_row_above_a_chunk_and_below_one() {
 #[should_panic(expected = "W2")]
 fn an_older_commit_is_never_applied_after_a_newer_one() {
     let memtable = Memtable::above(Lsn::ZERO);
-    memtable.apply(batch([1], "a"), Lsn::new(5));
-    memtable.apply(batch([1], "b"), Lsn::new(5));
+    apply(&memtable, batch([1], "a"), Lsn::new(5));
+    apply(&memtable, batch([1], "b"), Lsn::new(5));
 }
 
 #[test]
@@ -82,7 +98,7 @@ fn an_older_commit_is_never_applied_after_a_newer_one() {
 fn a_sealed_memtable_takes_nothing() {
     let memtable = Memtable::above(Lsn::ZERO);
     memtable.seal(Lsn::new(5));
-    memtable.apply(batch([1], "a"), Lsn::new(6));
+    apply(&memtable, batch([1], "a"), Lsn::new(6));
 }
 
 #[test]
@@ -125,7 +141,11 @@ fn a_cursor_finds_its_place_again_after_each_fetch() {
     let memtable = Arc::new(Memtable::above(Lsn::ZERO));
     for stamp in 1..=3_u64 {
         for n in 0..500_u32 {
-            memtable.apply(batch([n], "v"), Lsn::new(stamp * 1000 + u64::from(n)));
+            apply(
+                &memtable,
+                batch([n], "v"),
+                Lsn::new(stamp * 1000 + u64::from(n)),
+            );
         }
     }
     let want: Vec<_> = (0..500_u32)
@@ -168,7 +188,7 @@ fn readers_beside_the_writer_see_whole_commits() {
                 }
                 assert_eq!(
                     memtable
-                        .get(row(4).as_bytes(), Lsn::new(at))
+                        .get(row(4).as_bytes(), hash(4), Lsn::new(at))
                         .unwrap()
                         .stamp
                         .get(),
@@ -181,7 +201,7 @@ fn readers_beside_the_writer_see_whole_commits() {
     };
     for stamp in 1..=5000_u64 {
         let rows = if stamp % 50 == 0 { 0..70 } else { 0..10 };
-        memtable.apply(batch(rows, "v"), Lsn::new(stamp));
+        apply(&memtable, batch(rows, "v"), Lsn::new(stamp));
         tail.store(stamp, Ordering::Release);
     }
     done.store(true, Ordering::Release);

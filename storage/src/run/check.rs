@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::filter;
 use super::reader::Run;
 use crate::error::{Damage, Section, StorageError};
+use crate::row_hash::row_hash;
 
 /// What a check of one run found.
 #[derive(Debug, Default)]
@@ -75,7 +76,7 @@ impl Run {
             counts.newest = counts.newest.max(Some(stamp));
             if before.as_ref() != Some(&row) {
                 counts.rows += 1;
-                if !filter::may_contain(&self.filter, self.hash(&row)) {
+                if !filter::may_contain(&self.filter, row_hash(self.salt(), &row)) {
                     let what = Damage::malformed(Section::Filter, "it denies a row that is there");
                     return Err(self.corrupt_at(self.footer.filter_at.get(), what));
                 }

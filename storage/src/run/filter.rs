@@ -6,7 +6,7 @@
 //!
 //! 1. A row that was inserted is never denied.
 //! 2. Ten bits for each version: about one wrong yes in a hundred.
-//! 3. Hash and layout are part of the format. The hash is salted, so keys cannot be made to collide.
+//! 3. Hash (`row_hash`) and layout are part of the format.
 
 /// Bits for each version that the run may get.
 const BITS_PER_VERSION: u64 = 10;
@@ -25,36 +25,6 @@ const WORD_FACTORS: [u32; BLOCK_BYTES / WORD_BYTES] = [
     0x1f83_d9ab,
     0x5be0_cd19,
 ];
-
-/// The same of 23 to 37.
-const HASH_FACTORS: [u64; 4] = [
-    0xcbbb_9d5d_c105_9ed9,
-    0x629a_292a_367c_d507,
-    0x9159_015a_3070_dd17,
-    0x152f_ecd8_f70e_5939,
-];
-
-/// The salted hash of a row.
-pub(crate) fn hash(salt: u64, row: &[u8]) -> u64 {
-    let [length, word_factor, rest_factor, salt_factor] = HASH_FACTORS;
-    let mut state = salt ^ (row.len() as u64).wrapping_mul(length);
-    let (words, rest) = row.as_chunks::<8>();
-    for word in words {
-        state = fold(state ^ u64::from_le_bytes(*word), word_factor);
-    }
-    let mut last = [0; 8];
-    for (to, from) in last.iter_mut().zip(rest) {
-        *to = *from;
-    }
-    state = fold(state ^ u64::from_le_bytes(last), rest_factor);
-    fold(state ^ salt, salt_factor)
-}
-
-/// The two halves of the product: each bit of the result depends on all bits below and above it.
-fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    (product as u64) ^ ((product >> 64) as u64)
-}
 
 /// A filter while it is built.
 #[derive(Debug)]
@@ -117,43 +87,23 @@ fn word_bit(hash: u64, factor: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::row_hash::row_hash;
 
     #[test]
     fn rows_that_were_inserted_are_never_denied_and_few_others_are_confirmed() {
         let rows = 20_000_u32;
         let mut builder = FilterBuilder::new(rows.into());
         for row in 0..rows {
-            builder.insert(hash(7, &row.to_be_bytes()));
+            builder.insert(row_hash(7, &row.to_be_bytes()));
         }
         let filter = builder.into_bytes();
         assert!(is_whole(filter.len() as u64));
         for row in 0..rows {
-            assert!(may_contain(&filter, hash(7, &row.to_be_bytes())));
+            assert!(may_contain(&filter, row_hash(7, &row.to_be_bytes())));
         }
         let wrong = (rows..rows * 11)
-            .filter(|row| may_contain(&filter, hash(7, &row.to_be_bytes())))
+            .filter(|row| may_contain(&filter, row_hash(7, &row.to_be_bytes())))
             .count();
         assert!(wrong < 200_000 / 50, "{wrong} of 200,000");
     }
-
-    #[test]
-    fn the_hash_depends_on_salt_length_and_every_byte() {
-        let base = hash(1, b"0123456789abc");
-        assert_ne!(base, hash(2, b"0123456789abc"));
-        assert_ne!(base, hash(1, b"0123456789abc\0"));
-        for i in 0..13 {
-            let mut row = *b"0123456789abc";
-            row[i] ^= 1;
-            assert_ne!(base, hash(1, &row), "byte {i}");
-        }
-        assert_ne!(hash(1, b""), hash(1, b"\0"));
-    }
-
-    #[test]
-    fn the_hash_is_the_formats() {
-        // Written down when the format was fixed: another value would deny rows in files that exist.
-        assert_eq!(hash(0x0123_4567_89ab_cdef, b"\0\0\0\x01alice"), GOLDEN);
-    }
-
-    const GOLDEN: u64 = 0xe551_df57_6979_05be;
 }

@@ -112,12 +112,12 @@ impl Run {
         &self.entry
     }
 
-    /// The hash of a row for [`Run::get`]: the same in all runs of a database.
-    pub(crate) fn hash(&self, row: &[u8]) -> u64 {
-        filter::hash(self.salt, row)
+    /// What rows are hashed with.
+    pub(super) fn salt(&self) -> u64 {
+        self.salt
     }
 
-    /// The newest version of `row`, whose hash is `hash`, at or below `at`.
+    /// The newest version of `row`, whose [hash](crate::row_hash::row_hash) is `hash`, at or below `at`.
     ///
     /// # Errors
     /// The disk's, and [`StorageError::Corrupt`], if the one block that can have it cannot be read.

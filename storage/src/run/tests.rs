@@ -16,6 +16,7 @@ use super::*;
 use crate::checksum::Place;
 use crate::cursor::{Direction, Quest, RowRange, Step};
 use crate::error::{Damage, Section, StorageError};
+use crate::row_hash::row_hash;
 use crate::version::{RowVersion, Version};
 
 const IDENTITY: Identity = Identity {
@@ -83,7 +84,7 @@ fn opened(disk: &SimDisk, entry: &RunEntry) -> Result<Arc<Run>, StorageError> {
 }
 
 fn get(run: &Run, row: &[u8], at: u64) -> Result<Option<Version>, StorageError> {
-    run.get(row, run.hash(row), Lsn::new(at))
+    run.get(row, row_hash(run.salt(), row), Lsn::new(at))
 }
 
 fn whole(at: u64, direction: Direction) -> Quest {

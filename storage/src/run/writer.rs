@@ -14,12 +14,13 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use super::block::BlockBuilder;
 use super::entry::{Identity, RunEntry};
-use super::filter::{self, FilterBuilder};
+use super::filter::FilterBuilder;
 use super::format::{Footer, Head};
 use super::index::IndexBuilder;
 use crate::checksum::Place;
 use crate::error::{Damage, Section, StorageError};
 use crate::file_name;
+use crate::row_hash::row_hash;
 use crate::version::{RowVersion, version_order};
 
 /// What is gathered before it is written: large enough that a call costs little beside the bytes.
@@ -110,7 +111,7 @@ impl<'a> Writer<'a> {
         if new_row {
             self.footer.rows += 1;
             self.filter
-                .insert(filter::hash(self.plan.identity.salt, &version.row));
+                .insert(row_hash(self.plan.identity.salt, &version.row));
         }
         self.footer.versions += 1;
         self.footer.tombstones += u64::from(version.version.value.is_none());

@@ -14,6 +14,7 @@ use lockstone_base::Lsn;
 
 use crate::error::StorageError;
 use crate::memtable::Memtable;
+use crate::row_hash::row_hash;
 use crate::run::Run;
 use crate::version::Version;
 
@@ -24,6 +25,8 @@ pub struct Sources {
     pub(crate) memtables: Vec<Arc<Memtable>>,
     pub(crate) runs: Vec<Arc<Run>>,
     pub(crate) drop_horizon: Lsn,
+    /// The database's, with which rows are hashed.
+    pub(crate) salt: u64,
 }
 
 impl Sources {
@@ -38,15 +41,12 @@ impl Sources {
     /// The disk's, or [`StorageError::Corrupt`], if a source that could hold the answer cannot be read:
     /// an older source is never asked in its place.
     pub fn get(&self, row: &[u8], at: Lsn) -> Result<Option<Version>, StorageError> {
+        let hash = row_hash(self.salt, row);
         for memtable in &self.memtables {
-            if let Some(version) = memtable.get(row, at) {
+            if let Some(version) = memtable.get(row, hash, at) {
                 return Ok(Some(version));
             }
         }
-        let Some(newest) = self.runs.first() else {
-            return Ok(None);
-        };
-        let hash = newest.hash(row);
         for run in &self.runs {
             if let Some(version) = run.get(row, hash, at)? {
                 return Ok(Some(version));

@@ -76,9 +76,10 @@ fn layers() -> Layers {
     let memtable = Arc::new(Memtable::above(Lsn::new(30)));
     for (n, value) in [(7, Some(Bytes::from_static(b"memory"))), (50, None)] {
         let key = RowKey::from_encoded(row(n)).unwrap();
-        memtable.apply(
+        memtable.commit(
             WriteBatch::from_sorted(vec![(key, value.clone())]),
             Lsn::new(40 + n as u64),
+            IDENTITY.salt,
         );
         live.insert(row(n), value);
     }
@@ -97,6 +98,7 @@ impl Layers {
             memtables: vec![Arc::clone(&self.memtable)],
             runs: self.entries.iter().map(open).collect::<Result<_, _>>()?,
             drop_horizon: Lsn::ZERO,
+            salt: IDENTITY.salt,
         }))
     }
 

@@ -27,7 +27,7 @@ use crate::batch::WriteBatch;
 use crate::error::StorageError;
 use crate::file_name;
 use crate::manifest::Manifest;
-use crate::memtable::Memtable;
+use crate::memtable::{Memtable, Prepared, Preparing};
 use crate::run::{Identity, Run, RunEntry};
 use crate::sources::Sources;
 
@@ -51,6 +51,7 @@ pub struct Store {
     config: StoreConfig,
     identity: Identity,
     sources: RwLock<Arc<Sources>>,
+    preparing: Preparing,
     checkpoint: Mutex<Checkpoint>,
     /// Raised by the checkpointer alone, read by anyone.
     flushed_through: AtomicU64,
@@ -141,7 +142,7 @@ impl Store {
             .filter_map(|name| file_name::run_number(name)?.checked_add(1))
             .max();
         let next_run = manifest.next_run.max(beyond.unwrap_or_default());
-        let (memtables, tail) = stack(replayed, manifest.flushed_through);
+        let (memtables, tail) = stack(replayed, manifest.flushed_through, manifest.salt);
         tracing::debug!(
             runs = runs.len(),
             memtables = memtables.len(),
@@ -158,7 +159,9 @@ impl Store {
                 // Merges of earlier lives dropped nothing above this; what they dropped below is not
                 // known any more, and nobody reads there: the commit tail starts at or above it.
                 drop_horizon: manifest.flushed_through,
+                salt: manifest.salt,
             })),
+            preparing: Preparing::new(manifest.salt),
             checkpoint: Mutex::new(Checkpoint {
                 next_run,
                 listed: manifest.runs.iter().map(|run| run.number).collect(),
@@ -169,11 +172,31 @@ impl Store {
         })
     }
 
-    /// Applies `batch`, committed at `stamp`. Only in the append latch, before the commit tail moves (W2).
-    pub fn apply(&self, batch: WriteBatch, stamp: Lsn) {
-        if !batch.is_empty() {
-            self.sources.read().active().apply(batch, stamp);
+    /// Does all that can be done for a commit before it has its LSN: brings `batch` into its final shape
+    /// and makes room for it. Allocates; *outside* the append latch (W2).
+    pub fn prepare(&self, batch: WriteBatch) -> Prepared {
+        let prepared = self.preparing.prepare(batch);
+        // The promise stands before the list is taken: a rotation that comes later has seen it, and one
+        // that came before is seen here.
+        let active = Arc::clone(self.sources.read().active());
+        active.make_room(self.preparing.promised());
+        prepared
+    }
+
+    /// Applies what [`Store::prepare`] made of a write set, committed at `stamp`: allocates nothing. Only in
+    /// the append latch, before the commit tail moves (W2). What is left of `prepared` is for the caller to
+    /// drop once it has given up the latch.
+    pub fn apply_prepared(&self, prepared: &mut Prepared, stamp: Lsn) {
+        if !prepared.is_empty() {
+            self.sources.read().active().apply(prepared, stamp);
         }
+    }
+
+    /// [`Store::prepare`] and [`Store::apply_prepared`] at once, for whoever does not mind that the append
+    /// latch is held longer.
+    pub fn apply(&self, batch: WriteBatch, stamp: Lsn) {
+        let mut prepared = self.prepare(batch);
+        self.apply_prepared(&mut prepared, stamp);
     }
 
     /// Seals the active memtable at the commit tail `end` and starts a new one; whether there was anything
@@ -187,7 +210,9 @@ impl Store {
         }
         sources.active().seal(end);
         let mut next = Sources::clone(&sources);
-        next.memtables.insert(0, Arc::new(Memtable::above(end)));
+        let active = Memtable::above(end);
+        active.make_room(self.preparing.promised());
+        next.memtables.insert(0, Arc::new(active));
         *sources = Arc::new(next);
         true
     }
@@ -272,10 +297,11 @@ impl Store {
 }
 
 /// The memtables of a store that begins with `replayed`, newest first, and the tail that they reach.
-fn stack(replayed: Vec<Memtable>, flushed_through: Lsn) -> (Vec<Arc<Memtable>>, Lsn) {
+fn stack(replayed: Vec<Memtable>, flushed_through: Lsn, salt: u64) -> (Vec<Arc<Memtable>>, Lsn) {
     let mut tail = flushed_through;
     let mut memtables = Vec::with_capacity(replayed.len() + 1);
-    for memtable in replayed {
+    for mut memtable in replayed {
+        memtable.index(salt);
         let end = memtable.end().expect("recovery seals what it replays");
         assert!(
             tail <= end,
