@@ -15,7 +15,7 @@ mod writer_contract;
 mod gated_disk;
 
 pub use contract::disk_contract;
-pub use disk::{SimDisk, Survivors};
+pub use disk::{FinishOrder, SimDisk, Survivors};
 pub use gated_disk::GatedDisk;
 pub use seeded_entropy::SeededEntropy;
 pub use sim_clock::SimClock;

@@ -49,6 +49,13 @@ pub(super) enum Action {
     SyncDir,
     Write(Write),
     WriteDurable(Write),
+    /// A durable write begins: what programs see has it, and a crash decides it.
+    Start(Write),
+    /// The durable write that call `started` began ends.
+    Finish {
+        started: u64,
+        write: Write,
+    },
     Sync {
         file: FileId,
     },
@@ -65,11 +72,17 @@ pub(super) enum Action {
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if matches!(self.action, Action::Start(_)) {
+            f.write_str("begin to ")?;
+        }
         write!(f, "{} {}", self.op, self.name)?;
         match &self.action {
             Action::Rename { to, .. } => write!(f, " to {to}")?,
             Action::SetLen { bytes, .. } => write!(f, " to {bytes}")?,
-            Action::Write(write) | Action::WriteDurable(write) => {
+            Action::Write(write)
+            | Action::WriteDurable(write)
+            | Action::Start(write)
+            | Action::Finish { write, .. } => {
                 write!(f, " [{}, +{}]", write.offset, write.payload.len())?;
             }
             _ => {}
@@ -118,12 +131,42 @@ impl Change {
     }
 }
 
+/// How far a change is on its way to the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// In the cache: the next sync takes it.
+    Cached,
+    /// A log write that has begun and not ended: a sync passes it over, its end makes it durable.
+    Aloft,
+    /// A sync of it failed: the cache calls it clean, and no later sync writes it (F8).
+    Stranded,
+}
+
 /// A change that no sync has made durable.
 #[derive(Debug, Clone)]
 pub(super) struct Unit {
     /// The call that made it.
     pub(super) number: u64,
     pub(super) change: Change,
-    /// A sync of it failed: the cache calls it clean, and no later sync writes it (F8).
-    pub(super) stranded: bool,
+    pub(super) stage: Stage,
+}
+
+impl Unit {
+    /// What it changes of the file before `end`.
+    pub(super) fn before(mut self, end: u64) -> Option<Self> {
+        match &mut self.change {
+            Change::Data {
+                offset, payload, ..
+            } => {
+                let kept = end.saturating_sub(*offset).min(payload.len() as u64) as usize;
+                *payload = payload.slice(0..kept);
+                (kept > 0).then_some(self)
+            }
+            Change::Grow { to, .. } => {
+                *to = end.min(*to);
+                (*to > 0).then_some(self)
+            }
+            _ => Some(self),
+        }
+    }
 }

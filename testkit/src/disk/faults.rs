@@ -48,6 +48,17 @@ impl Faults {
         self.rules.clear();
     }
 
+    /// The error that the mutating call of this number gets for its number alone.
+    pub(super) fn strike_number(&mut self, number: u64) -> Option<ErrorKind> {
+        let rule = self.rules.iter().find(|rule| match &rule.when {
+            When::At(at) => number == *at,
+            When::From(from) => number >= *from,
+            When::Matching(..) => false,
+        })?;
+        self.fired += 1;
+        Some(rule.kind)
+    }
+
     /// The error that a call gets; `number` is that of a mutating call.
     pub(super) fn strike(
         &mut self,

@@ -15,10 +15,10 @@ use fastrand::Rng;
 use lockstone_base::disk::{DiskOp, FileLock};
 
 use super::PAGE_BYTES;
-use super::call::{Action, Call, FileId, Unit, Write};
+use super::call::{Action, Call, FileId, Stage, Unit, Write};
 use super::faults::Faults;
 use super::state::State;
-use super::survivors::{Survivors, after_power_loss};
+use super::survivors::{Survivors, after_kill, after_power_loss, writes_in_flight};
 
 /// How many calls lie between two checkpoints: few enough to repeat quickly, so many that a long
 /// recording does not consist of checkpoints.
@@ -26,6 +26,27 @@ const CHECKPOINT_CALLS: usize = 64;
 
 /// No test needs a longer file; a wild offset must not take the test's memory.
 const FILE_BYTES_MAX: u64 = 1 << 36;
+
+/// Which of several log writes in flight ends next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FinishOrder {
+    /// The one that was started first.
+    #[default]
+    Oldest,
+    /// The one that was started last.
+    Newest,
+    /// Any, as the seed draws them.
+    Drawn(u64),
+}
+
+/// A durable write that has begun.
+#[derive(Debug)]
+pub(super) struct Started {
+    number: u64,
+    write: Write,
+    /// What its end will tell.
+    failed: Option<ErrorKind>,
+}
 
 #[derive(Debug)]
 pub(super) struct Machine {
@@ -39,6 +60,8 @@ pub(super) struct Machine {
     locks: Vec<(FileId, u64, FileLock)>,
     handles: u64,
     rng: Rng,
+    order: FinishOrder,
+    order_rng: Rng,
 }
 
 impl Machine {
@@ -53,6 +76,8 @@ impl Machine {
             locks: Vec::new(),
             handles: 0,
             rng: Rng::with_seed(seed),
+            order: FinishOrder::default(),
+            order_rng: Rng::with_seed(0),
         }
     }
 
@@ -106,6 +131,62 @@ impl Machine {
             Action::Write(write)
         };
         self.record(op, name, action, struck.or(full))
+    }
+
+    /// Begins a durable write. A fault that strikes this call strikes the end of the write: no error can
+    /// be told before.
+    pub(super) fn start(
+        &mut self,
+        name: &Arc<str>,
+        mut write: Write,
+    ) -> Result<Started, ErrorKind> {
+        let len = write.payload.len();
+        check_end(write.offset.saturating_add(len as u64))?;
+        let number = self.io_count() + 1;
+        let fits = self.fitting(&write);
+        let full = (fits < len).then_some(ErrorKind::StorageFull);
+        let failed = self.faults.strike_number(number).or(full);
+        write.payload = write.payload.slice(0..fits);
+        self.record(
+            DiskOp::WriteDurable,
+            name,
+            Action::Start(write.clone()),
+            None,
+        )?;
+        Ok(Started {
+            number,
+            write,
+            failed,
+        })
+    }
+
+    /// Ends a durable write: its bytes are on the device, or in doubt if it fails.
+    pub(super) fn finish(&mut self, name: &Arc<str>, started: Started) -> Result<(), ErrorKind> {
+        let (op, number) = (DiskOp::WriteDurable, self.io_count() + 1);
+        let struck = || self.faults.strike(op, name, Some(number));
+        let failed = started.failed.or_else(struck);
+        let action = Action::Finish {
+            started: started.number,
+            write: started.write,
+        };
+        self.record(op, name, action, failed)
+    }
+
+    pub(super) fn set_finish_order(&mut self, order: FinishOrder) {
+        self.order = order;
+        if let FinishOrder::Drawn(seed) = order {
+            self.order_rng = Rng::with_seed(seed);
+        }
+    }
+
+    /// Which of this many writes in flight, in the order of their starts, ends next.
+    pub(super) fn next_to_finish(&mut self, in_flight: usize) -> usize {
+        assert!(in_flight > 0, "a write is in flight");
+        match self.order {
+            FinishOrder::Oldest => 0,
+            FinishOrder::Newest => in_flight - 1,
+            FinishOrder::Drawn(_) => self.order_rng.usize(..in_flight),
+        }
     }
 
     pub(super) fn set_len(
@@ -201,7 +282,7 @@ impl Machine {
             units.extend(changes.into_iter().map(|change| Unit {
                 number: at + 1,
                 change,
-                stranded: false,
+                stage: Stage::Cached,
             }));
         }
         units
@@ -216,8 +297,13 @@ impl Machine {
         after_power_loss(self.state_at(at), &units, survivors)
     }
 
-    pub(super) fn after_kill(&mut self, at: u64) -> State {
-        self.state_at(at).clone().after_kill()
+    /// How many log writes are in flight at moment `at`.
+    pub(super) fn in_flight(&mut self, at: u64) -> usize {
+        writes_in_flight(self.state_at(at)).len()
+    }
+
+    pub(super) fn after_kill(&mut self, at: u64, survivors: Survivors) -> State {
+        after_kill(self.state_at(at), survivors)
     }
 
     pub(super) fn new_handle(&mut self) -> u64 {

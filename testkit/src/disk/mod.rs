@@ -10,8 +10,10 @@ mod survivors;
 mod faults;
 mod machine;
 mod sim_file;
+mod sim_writer;
 mod sim_disk;
 
+pub use machine::FinishOrder;
 pub use sim_disk::SimDisk;
 pub use survivors::Survivors;
 

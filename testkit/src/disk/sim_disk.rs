@@ -3,8 +3,9 @@
 //! Made by tests; used through [`Disk`] by everything that is tested.
 //!
 //! 1. Every mutating call is numbered from 1 and recorded: create, rename, remove, set_len, write_at,
-//!    write_durable, sync, sync_dir. Opening, reading, listing, mapping and locking are not counted.
-//!    A call that is refused before it does anything (a name that is taken, or missing) is no call.
+//!    write_durable, sync, sync_dir; a write of a log writer is two calls, its start and its end. Opening,
+//!    reading, listing, mapping and locking are not counted. A call that is refused before it does anything
+//!    (a name that is taken, or missing) is no call.
 //! 2. *Moment* `n`, from 0 to [`SimDisk::io_count`], is when call `n` has returned and call `n + 1`, if
 //!    there was one, is in flight. So every boundary, and every state within a call, is a crash at
 //!    some moment.
@@ -18,14 +19,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lockstone_base::disk::{
-    Backend, Disk, DiskError, DiskFile, DiskOp, DiskResult, OpenMode, WritePath,
+    AlignedBuf, Backend, Disk, DiskError, DiskFile, DiskOp, DiskResult, LogWrite, LogWriter,
+    OpenMode, WritePath,
 };
 use parking_lot::Mutex;
 
 use super::call::Action;
 use super::content::Content;
-use super::machine::Machine;
+use super::machine::{FinishOrder, Machine};
 use super::sim_file::SimFile;
+use super::sim_writer::SimWriter;
 use super::state::State;
 use super::survivors::Survivors;
 
@@ -88,14 +91,36 @@ impl SimDisk {
 
     /// The disk that a new process finds after the old one was killed at moment `at`, with call `at + 1`
     /// not made: the cache is whole, and what was not durable still is not. What a failed sync stranded
-    /// is seen through the cache, and will never be durable (F17).
+    /// is seen through the cache, and will never be durable (F17). Log writes in flight have completed.
     ///
     /// # Panics
     /// If there were fewer than `at` calls.
     pub fn after_kill(&self, at: u64) -> Arc<Self> {
+        self.after_kill_leaving(at, &Survivors::All)
+    }
+
+    /// As [`SimDisk::after_kill`]; of the log writes in flight, `survivors` have completed, and the others
+    /// never began, or ended at a block where they are torn.
+    ///
+    /// # Panics
+    /// If there were fewer than `at` calls.
+    pub fn after_kill_leaving(&self, at: u64, survivors: &Survivors) -> Arc<Self> {
         let mut machine = self.machine.lock();
-        let state = machine.after_kill(at);
+        let state = machine.after_kill(at, *survivors);
         Self::holding(state, self.seed, machine.capacity)
+    }
+
+    /// How many log writes are in flight at moment `at`: begun by a call up to `at`, and not ended.
+    ///
+    /// # Panics
+    /// If there were fewer than `at` calls.
+    pub fn in_flight(&self, at: u64) -> usize {
+        self.machine.lock().in_flight(at)
+    }
+
+    /// Decides which of several log writes in flight ends next.
+    pub fn finish_order(&self, order: FinishOrder) {
+        self.machine.lock().set_finish_order(order);
     }
 
     /// Lets mutating call `number` fail. See [`SimDisk::fail_matching`] for what a failure leaves.
@@ -114,7 +139,8 @@ impl SimDisk {
     /// A failed sync strands what it should have made durable: the cache shows it, no later sync
     /// writes it, and a crash may keep it (F8, F9). A failed durable write leaves all of its bytes in
     /// doubt in that way. A failed plain write has written some first bytes. Any other failed call
-    /// has done nothing.
+    /// has done nothing. The start of a log write cannot tell an error: a fault that has its number
+    /// strikes at its end, as one of this kind does.
     pub fn fail_matching(&self, op: DiskOp, prefix: &str, kind: ErrorKind) {
         self.machine.lock().faults.matching(op, prefix, kind);
     }
@@ -301,6 +327,18 @@ impl Disk for SimDisk {
 
     fn path(&self, name: &str) -> PathBuf {
         PathBuf::from("/sim").join(name)
+    }
+
+    fn log_writer(
+        &self,
+        depth: usize,
+        _buffers: &[AlignedBuf],
+        probe: LogWrite,
+    ) -> DiskResult<Box<dyn LogWriter>> {
+        let mut writer = SimWriter::new(self.machine.clone(), depth);
+        writer.start(probe);
+        writer.finish()?;
+        Ok(Box::new(writer))
     }
 
     fn write_path(&self) -> WritePath {

@@ -1,6 +1,6 @@
 //! One open file of the simulated disk.
 //!
-//! Made by `sim_disk` only.
+//! Made by `sim_disk` only; `sim_writer` writes to it.
 //!
 //! 1. A log file demands whole aligned blocks, as a real one past the page cache does.
 //! 2. A log file is read past the cache: what a failed sync left there is not seen.
@@ -30,11 +30,11 @@ pub(super) struct SimFile {
 }
 
 impl SimFile {
-    fn error(&self, op: DiskOp, kind: ErrorKind) -> DiskError {
+    pub(super) fn error(&self, op: DiskOp, kind: ErrorKind) -> DiskError {
         DiskError::new(op, &self.path, kind)
     }
 
-    fn is_log(&self) -> bool {
+    pub(super) fn is_log(&self) -> bool {
         matches!(self.mode, OpenMode::Log | OpenMode::LogRead)
     }
 
@@ -50,7 +50,7 @@ impl SimFile {
         }
     }
 
-    fn check_writable(&self, op: DiskOp) -> DiskResult<()> {
+    pub(super) fn check_writable(&self, op: DiskOp) -> DiskResult<()> {
         match self.mode {
             OpenMode::Read | OpenMode::LogRead => Err(self.error(op, ErrorKind::PermissionDenied)),
             OpenMode::ReadWrite | OpenMode::CreateNew | OpenMode::Log => Ok(()),

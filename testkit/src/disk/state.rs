@@ -5,15 +5,16 @@
 //! run the same code, so the recording is the truth.
 //!
 //! 1. What programs see is what is durable with all units on top, in order.
-//! 2. A sync moves a file's units into what is durable; a durable write does so with its own bytes and
-//!    the file's length. Older units never cover what became durable after them.
+//! 2. A sync moves a file's units into what is durable; a durable write does so, at its end, with its own
+//!    bytes and the file's length. Older units never cover what became durable after them.
 //! 3. A failed sync strands its units: no later sync takes them (F8), and only a crash decides them.
+//!    No sync takes a log write in flight either: the device may not have it yet.
 //! 4. Names are made durable by a sync of the directory alone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::call::{Action, Call, Change, FileId, Unit, Write};
+use super::call::{Action, Call, Change, FileId, Stage, Unit, Write};
 use super::content::Content;
 
 pub(super) type Names = BTreeMap<Arc<str>, FileId>;
@@ -35,6 +36,14 @@ impl Inode {
             diverged: false,
         }
     }
+
+    /// Lets programs see what is durable with `changes` on top, and nothing else.
+    pub(super) fn forget<'a>(&mut self, changes: impl Iterator<Item = &'a Change>) {
+        self.cached = self.durable.clone();
+        for change in changes {
+            change_content(&mut self.cached, change);
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -54,9 +63,11 @@ impl State {
     /// The units that `action` makes, were it carried out now.
     pub(super) fn changes(&self, action: &Action, name: &Arc<str>) -> Vec<Change> {
         match action {
-            Action::Nothing | Action::SyncDir | Action::Sync { .. } | Action::Tamper { .. } => {
-                Vec::new()
-            }
+            Action::Nothing
+            | Action::SyncDir
+            | Action::Sync { .. }
+            | Action::Finish { .. }
+            | Action::Tamper { .. } => Vec::new(),
             Action::Create { file } => vec![Change::Link {
                 name: name.clone(),
                 file: *file,
@@ -78,7 +89,9 @@ impl State {
                     std::cmp::Ordering::Greater => vec![Change::Grow { file, to }],
                 }
             }
-            Action::Write(write) | Action::WriteDurable(write) => self.write_changes(write),
+            Action::Write(write) | Action::WriteDurable(write) | Action::Start(write) => {
+                self.write_changes(write)
+            }
         }
     }
 
@@ -108,16 +121,21 @@ impl State {
             Action::SyncDir => self.sync_names(call.failed.is_some()),
             Action::Sync { file } => self.sync_file(*file, call.failed.is_some()),
             Action::Tamper { file, content } => self.tamper(*file, &call.name, content.as_ref()),
+            Action::Finish { started, write } => {
+                self.finish(*started, write.file, call.failed.is_some());
+            }
             action => {
                 let changes = self.changes(action, &call.name);
                 for change in &changes {
                     self.show(change);
                 }
-                let durable = matches!(action, Action::WriteDurable(_));
-                if durable && call.failed.is_none() {
-                    self.settle_durable_write(number, &changes);
-                } else {
-                    self.note(number, changes, durable);
+                let stage = match action {
+                    Action::WriteDurable(_) | Action::Start(_) => Stage::Aloft,
+                    _ => Stage::Cached,
+                };
+                self.note(number, changes, stage);
+                if let Action::WriteDurable(write) = action {
+                    self.finish(number, write.file, call.failed.is_some());
                 }
             }
         }
@@ -139,29 +157,26 @@ impl State {
         }
     }
 
-    fn note(&mut self, number: u64, changes: Vec<Change>, stranded: bool) {
-        for change in changes {
-            if let Some(inode) = change.content_of().and_then(|f| self.inodes.get_mut(&f)) {
-                inode.diverged |= stranded;
-            }
-            self.units.push(Unit {
-                number,
-                change,
-                stranded,
-            });
-        }
+    fn note(&mut self, number: u64, changes: Vec<Change>, stage: Stage) {
+        self.units.extend(changes.into_iter().map(|change| Unit {
+            number,
+            change,
+            stage,
+        }));
     }
 
     fn sync_names(&mut self, failed: bool) {
         if failed {
             for unit in &mut self.units {
-                unit.stranded |= unit.change.content_of().is_none();
+                if unit.change.content_of().is_none() {
+                    unit.stage = Stage::Stranded;
+                }
             }
             return;
         }
         let durable = Arc::make_mut(&mut self.durable_names);
         self.units.retain(|unit| {
-            let takes = unit.change.content_of().is_none() && !unit.stranded;
+            let takes = unit.change.content_of().is_none() && unit.stage == Stage::Cached;
             if takes {
                 change_names(durable, &unit.change);
             }
@@ -174,13 +189,15 @@ impl State {
             return;
         };
         let of_file = |unit: &Unit| unit.change.content_of() == Some(file);
+        let is_cached = |unit: &Unit| of_file(unit) && unit.stage == Stage::Cached;
+        let is_aloft = |unit: &Unit| of_file(unit) && unit.stage == Stage::Aloft;
         if failed {
-            for unit in self.units.iter_mut().filter(|unit| of_file(unit)) {
-                unit.stranded = true;
+            for unit in self.units.iter_mut().filter(|unit| is_cached(unit)) {
+                unit.stage = Stage::Stranded;
                 inode.diverged = true;
             }
-        } else if inode.diverged {
-            let taken = self.take_units(|unit| of_file(unit) && !unit.stranded);
+        } else if inode.diverged || self.units.iter().any(is_aloft) {
+            let taken = self.take_units(is_cached);
             self.settle(&taken);
         } else {
             inode.durable = inode.cached.clone();
@@ -192,21 +209,29 @@ impl State {
         self.units.extract_if(.., |unit| takes(unit)).collect()
     }
 
-    /// A completed durable write: its bytes, and everything about its file's length, are durable.
-    fn settle_durable_write(&mut self, number: u64, changes: &[Change]) {
-        let Some(file) = changes.first().and_then(Change::content_of) else {
+    /// The end of the durable write that call `started` began: its bytes, and everything about its file's
+    /// length, are durable; or, if it failed, they are in doubt for good.
+    fn finish(&mut self, started: u64, file: FileId, failed: bool) {
+        let is_own = |unit: &Unit| unit.number == started && unit.stage == Stage::Aloft;
+        if failed {
+            for unit in self.units.iter_mut().filter(|unit| is_own(unit)) {
+                unit.stage = Stage::Stranded;
+                if let Some(inode) = self.inodes.get_mut(&file) {
+                    inode.diverged = true;
+                }
+            }
             return;
-        };
-        let mut taken = self.take_units(|unit| {
-            unit.change.content_of() == Some(file)
-                && !unit.stranded
-                && !matches!(unit.change, Change::Data { .. })
+        }
+        if !self.units.iter().any(is_own) {
+            // Nothing of it is left to decide: later changes have covered all of it.
+            return;
+        }
+        let taken = self.take_units(|unit| {
+            let is_length = unit.change.content_of() == Some(file)
+                && unit.stage == Stage::Cached
+                && !matches!(unit.change, Change::Data { .. });
+            is_own(unit) || is_length
         });
-        taken.extend(changes.iter().map(|change| Unit {
-            number,
-            change: change.clone(),
-            stranded: false,
-        }));
         self.settle(&taken);
     }
 
@@ -303,7 +328,7 @@ impl State {
         }
         let mut content = inode.durable.clone();
         for unit in &self.units {
-            if unit.change.content_of() == Some(file) && !unit.stranded {
+            if unit.change.content_of() == Some(file) && unit.stage != Stage::Stranded {
                 change_content(&mut content, &unit.change);
             }
         }
@@ -311,13 +336,6 @@ impl State {
         content.cut(inode.cached.len());
         content.grow(inode.cached.len());
         content
-    }
-
-    /// The state after the process died: the cache lives on, what was stranded in it never reaches the
-    /// device any more.
-    pub(super) fn after_kill(mut self) -> Self {
-        self.units.retain(|unit| !unit.stranded);
-        self
     }
 
     /// How much room the files that have names take.

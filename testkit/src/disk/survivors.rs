@@ -1,5 +1,5 @@
-//! What a power loss leaves: which units of change survive, whole or torn, and the disk that is built
-//! from them.
+//! What a power loss, or a kill, leaves: which units of change survive, whole or torn, and the disk that is
+//! built from them.
 //!
 //! Called by `machine`, for every state of a crash enumeration.
 //!
@@ -9,21 +9,24 @@
 //!    holds zeros, or garbage where the fates are drawn (F4).
 //! 4. A torn write keeps any subset of its sectors of 512 bytes, or of 4 KiB; the others are old or
 //!    garbage (F3). Bytes outside the write are never touched.
-//! 5. The same seed gives the same disk.
+//! 5. A kill loses nothing that was written. Of the log writes in flight each completes, or never began, or
+//!    ends at a block.
+//! 6. The same seed gives the same disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use fastrand::Rng;
 
-use super::call::{Change, FileId, Unit};
+use super::PAGE_BYTES;
+use super::call::{Change, FileId, Stage, Unit};
 use super::content::Content;
 use super::payload::Payload;
 use super::state::{Inode, State, change_content, change_names};
 
-/// Which of the units that were not durable a power loss leaves. They count from 0 in the order in
-/// which they were made; those of the call in flight come last.
+/// Which of the units that were not durable a power loss leaves, or which of the log writes in flight a
+/// kill. They count from 0 in the order in which they were made; those of the call in flight come last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Survivors {
     /// None of them.
@@ -133,6 +136,71 @@ pub(super) fn after_power_loss(state: &State, units: &[Unit], survivors: Survivo
         }
     }
     rebuild(state, names, contents)
+}
+
+/// The state after the process died: the cache lives on, with those of the log writes in flight that
+/// survive; what was stranded in it never reaches the device any more.
+pub(super) fn after_kill(state: &State, survivors: Survivors) -> State {
+    let mut rng = Rng::with_seed(survivors.seed().unwrap_or_default());
+    let writes = writes_in_flight(state);
+    let fates = survivors.fates(&writes, &mut rng);
+    let ends: BTreeMap<u64, u64> = writes
+        .iter()
+        .zip(fates)
+        .filter_map(|(write, fate)| Some((write.number, end_after_kill(write, fate, &mut rng)?)))
+        .collect();
+    let (mut units, mut changed) = (Vec::new(), BTreeSet::new());
+    for unit in &state.units {
+        if unit.stage != Stage::Aloft {
+            units.push(unit.clone());
+            continue;
+        }
+        let mut unit = unit.clone();
+        unit.stage = Stage::Cached;
+        match ends.get(&unit.number) {
+            None => units.push(unit),
+            Some(end) => {
+                changed.extend(unit.change.content_of());
+                units.extend(unit.before(*end));
+            }
+        }
+    }
+    let mut after = state.clone();
+    for file in changed {
+        if let Some(inode) = after.inodes.get_mut(&file) {
+            let of_file = units
+                .iter()
+                .filter(|it| it.change.content_of() == Some(file));
+            inode.forget(of_file.map(|unit| &unit.change));
+        }
+    }
+    units.retain(|unit| unit.stage != Stage::Stranded);
+    after.units = units;
+    after
+}
+
+/// One unit of each log write in flight: its data.
+pub(super) fn writes_in_flight(state: &State) -> Vec<Unit> {
+    let is_data = |unit: &&Unit| matches!(unit.change, Change::Data { .. });
+    let aloft = state.units.iter().filter(|it| it.stage == Stage::Aloft);
+    let mut writes: Vec<Unit> = aloft.filter(is_data).cloned().collect();
+    writes.dedup_by_key(|unit| unit.number);
+    writes
+}
+
+/// Where in the file the write ends, if it does not complete: a whole number of blocks is there.
+fn end_after_kill(write: &Unit, fate: Fate, rng: &mut Rng) -> Option<u64> {
+    let Change::Data {
+        offset, payload, ..
+    } = &write.change
+    else {
+        return None;
+    };
+    match fate {
+        Fate::Kept => None,
+        Fate::Lost => Some(0),
+        Fate::Torn => Some(offset + (rng.usize(..=payload.len() / PAGE_BYTES) * PAGE_BYTES) as u64),
+    }
 }
 
 fn rebuild(
