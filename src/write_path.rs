@@ -219,6 +219,7 @@ fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appen
     if rows > 0 {
         checkpoint::reserve_memory(engine, batch.bytes())?;
     }
+    let mut prepared = engine.store.prepare(batch);
     let mut commit = None;
     if txn.is_logged() {
         let context = txn.settle(engine, false);
@@ -237,7 +238,7 @@ fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appen
         let appended = hold.append(room, &record);
         if rows > 0 {
             // W2: applied in the hold that gave the LSN; the tail moves last.
-            engine.store.apply(batch, appended.lsn);
+            engine.store.apply_prepared(&mut prepared, appended.lsn);
             engine.watermarks.move_tail(appended.lsn);
             commit = Some(appended);
         }
