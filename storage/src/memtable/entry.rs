@@ -7,9 +7,10 @@
 //! ```
 //!
 //! 1. Row and value share one piece of memory, made before the append latch; large ones keep their own.
-//! 2. Along the links `older` and `jump` stamps only fall. Jumps are those of Myers, "An applicative
-//!    random-access stack" (1983): a version at or below an LSN is found in logarithmic time, however
-//!    often the row was written.
+//! 2. Along the links `older` and `jump` stamps only fall. Every sixteenth version of a row is an anchor;
+//!    anchors jump to each other as in Myers, "An applicative random-access stack" (1983), and the
+//!    versions between jump to the anchor before them: a version at or below an LSN is found in
+//!    logarithmic time, however often the row was written, and linking one seldom looks at others.
 //! 3. With the word of its slot, an entry fills one cache line.
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,6 +19,9 @@ use bytes::Bytes;
 use lockstone_base::Lsn;
 
 use crate::version::Version;
+
+/// How many versions of a row lie between two anchors.
+const ANCHOR_DISTANCE: u32 = 16;
 
 const _: () = assert!(size_of::<std::sync::OnceLock<Entry>>() == 64);
 
@@ -116,6 +120,16 @@ impl Entry {
     /// Whether it is the first version of its row.
     pub(super) fn is_root(&self) -> bool {
         self.depth == 0
+    }
+
+    /// Whether anchors jump to it. A root is one.
+    pub(super) fn is_anchor(&self) -> bool {
+        self.depth.is_multiple_of(ANCHOR_DISTANCE)
+    }
+
+    /// Whether the version after it is an anchor.
+    pub(super) fn is_before_anchor(&self) -> bool {
+        (self.depth + 1).is_multiple_of(ANCHOR_DISTANCE)
     }
 
     pub(super) fn older(&self) -> u32 {

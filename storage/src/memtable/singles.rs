@@ -73,12 +73,21 @@ impl Singles {
 
     /// Where the version after `before`, which is number `number`, jumps to.
     fn jump_over(&self, number: u32, before: &Entry) -> u32 {
-        let jump = self.entries.entry(before.jump());
+        let anchor = if before.is_anchor() {
+            number
+        } else {
+            before.jump()
+        };
+        if !before.is_before_anchor() {
+            return anchor;
+        }
+        let last = self.entries.entry(anchor);
+        let jump = self.entries.entry(last.jump());
         let beyond = self.entries.entry(jump.jump());
-        if before.depth() - jump.depth() == jump.depth() - beyond.depth() {
+        if last.depth() - jump.depth() == jump.depth() - beyond.depth() {
             jump.jump()
         } else {
-            number
+            anchor
         }
     }
 

@@ -6,7 +6,8 @@
 //! 2. A merge takes only runs that the newest durable manifest lists (S2): these are the oldest ones, so
 //!    nothing lies below its output.
 //! 3. The drop horizon is raised in the list before a merge drops the first version (W7).
-//! 4. A replaced run's file is removed when a durable manifest no longer lists it (S6).
+//! 4. What a list no longer names is freed here, not by the reader that happens to let go of it last.
+//! 5. A replaced run's file is removed when a durable manifest no longer lists it (S6).
 //!
 //! Crash: before the manifest, new files are orphans and all they hold is in the log or in the old files.
 
@@ -18,14 +19,13 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use lockstone_base::Lsn;
 
-use super::{Checkpoint, Store};
+use super::{Checkpoint, Retired, Store};
 use crate::error::StorageError;
 use crate::file_name;
 use crate::manifest::Manifest;
 use crate::memtable::Memtable;
 use crate::merge::{Versions, merged};
 use crate::run::{self, Run, RunPlan};
-use crate::sources::Sources;
 use crate::version::RowVersion;
 
 impl Store {
@@ -45,6 +45,7 @@ impl Store {
             self.flush_one(&mut checkpoint, &memtable)?;
             flushed += 1;
         }
+        checkpoint.retired.free();
         let sources = self.sources();
         if sources.sealed().is_empty() {
             // Nothing at or below the active memtable's floor is missing from the runs, even where commits
@@ -92,6 +93,7 @@ impl Store {
             );
             sources.runs.splice(0..0, run);
         });
+        checkpoint.retired.memtables.push(Arc::clone(memtable));
         self.raise_flushed_through(end);
         tracing::debug!(
             end = end.get(),
@@ -150,6 +152,7 @@ impl Store {
         checkpoint
             .replaced
             .extend(old.iter().map(|run| run.entry().number));
+        checkpoint.retired.runs.extend(old.iter().cloned());
         tracing::debug!(
             runs = old.len(),
             versions_max,
@@ -166,6 +169,7 @@ impl Store {
     /// The disk's. Files that stay are tried again after the next manifest; nothing else depends on it.
     pub fn manifest_written(&self, manifest: &Manifest) -> Result<usize, StorageError> {
         let mut checkpoint = self.checkpoint.lock();
+        checkpoint.retired.free();
         let listed: HashSet<u64> = manifest.runs.iter().map(|run| run.number).collect();
         checkpoint.listed = listed;
         let mut removed = 0;
@@ -212,12 +216,15 @@ impl Store {
         }
         written
     }
+}
 
-    fn install(&self, change: impl FnOnce(&mut Sources)) {
-        let mut sources = self.sources.write();
-        let mut next = Sources::clone(&sources);
-        change(&mut next);
-        *sources = Arc::new(next);
+impl Retired {
+    /// Frees what no reader has any more. Giving back hundreds of thousands of versions, or a large map,
+    /// takes milliseconds: a reader must not be the last to let go.
+    pub(super) fn free(&mut self) {
+        self.memtables
+            .retain(|memtable| Arc::strong_count(memtable) > 1);
+        self.runs.retain(|run| Arc::strong_count(run) > 1);
     }
 }
 

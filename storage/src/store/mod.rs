@@ -3,7 +3,8 @@
 //! Driven by the write path (`apply`, `rotate`), by readers (`sources`) and by the checkpointer (`flush`,
 //! `merge`, `manifest_written`).
 //! 1. `apply` and `rotate` run in the log's append latch, never wait for the disk and cannot fail (W2, W5).
-//! 2. The list of sources is replaced as a whole; a reader keeps the one it took.
+//! 2. The list of sources is replaced as a whole; a reader keeps the one it took. What is replaced is freed by
+//!    the checkpointer.
 //! 3. A run enters the list when file and directory are synced; a replaced run's file goes when a durable
 //!    manifest does without it (S6).
 //! 4. A failed flush or merge changes nothing: the memtables and the old files stay (F7).
@@ -67,6 +68,14 @@ struct Checkpoint {
     listed: HashSet<u64>,
     /// Runs that were replaced, until a durable manifest does without them (S6).
     replaced: Vec<u64>,
+    retired: Retired,
+}
+
+/// What has left the list of sources and may still be read.
+#[derive(Debug, Default)]
+struct Retired {
+    memtables: Vec<Arc<Memtable>>,
+    runs: Vec<Arc<Run>>,
 }
 
 /// The part of a manifest that the store decides, all of one moment.
@@ -166,6 +175,7 @@ impl Store {
                 next_run,
                 listed: manifest.runs.iter().map(|run| run.number).collect(),
                 replaced: Vec::new(),
+                retired: Retired::default(),
             }),
             flushed_through: AtomicU64::new(manifest.flushed_through.get()),
             first_run: next_run,
@@ -203,18 +213,32 @@ impl Store {
     /// to seal. Only in the append latch (W5). An empty memtable stays, and the store learns that nothing
     /// at or below `end` is missing from the sources behind it.
     pub fn rotate(&self, end: Lsn) -> bool {
-        let mut sources = self.sources.write();
-        if sources.active().is_empty() {
-            sources.active().raise_floor(end);
+        // One writer, which holds the append latch: nobody else seals, raises or fills the active one.
+        let active = Arc::clone(self.sources.read().active());
+        if active.is_empty() {
+            active.raise_floor(end);
             return false;
         }
-        sources.active().seal(end);
-        let mut next = Sources::clone(&sources);
-        let active = Memtable::above(end);
-        active.make_room(self.preparing.promised());
-        next.memtables.insert(0, Arc::new(active));
-        *sources = Arc::new(next);
+        active.seal(end);
+        let next = Arc::new(Memtable::above(end));
+        next.make_room(self.preparing.promised());
+        self.install(|sources| {
+            // Again in the latch, for promises made since; later ones see the new list.
+            next.make_room(self.preparing.promised());
+            sources.memtables.insert(0, next);
+        });
         true
+    }
+
+    /// Puts a changed list of sources in the place of the one that stands.
+    fn install(&self, change: impl FnOnce(&mut Sources)) {
+        let mut sources = self.sources.write();
+        let mut next = Sources::clone(&sources);
+        change(&mut next);
+        let before = std::mem::replace(&mut *sources, Arc::new(next));
+        drop(sources);
+        // Behind the latch, which commits and readers take.
+        drop(before);
     }
 
     /// What a reader reads: taken after its LSN (W5).
@@ -244,7 +268,8 @@ impl Store {
 
     /// The store's part of the next manifest. Waits for a flush or merge under way.
     pub fn part(&self) -> StorePart {
-        let checkpoint = self.checkpoint.lock();
+        let mut checkpoint = self.checkpoint.lock();
+        checkpoint.retired.free();
         StorePart {
             flushed_through: self.flushed_through(),
             next_run: checkpoint.next_run,
