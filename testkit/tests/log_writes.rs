@@ -1,6 +1,10 @@
 //! Several log writes in flight on the simulated disk: what a crash, a kill and a fault make of them.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -23,7 +27,7 @@ fn buffer(byte: u8, blocks: usize) -> AlignedBuf {
 /// A durable log of ones, and a writer whose probe was its last block.
 fn log() -> (Arc<SimDisk>, Arc<dyn DiskFile>, Box<dyn LogWriter>) {
     let disk = SimDisk::new(0);
-    disk.write_file("log", &[1; BLOCKS * BLOCK]);
+    disk.write_file("log", &vec![1; BLOCKS * BLOCK]);
     let file = disk.open("log", OpenMode::Log).unwrap();
     let probe = write(&file, 0, BLOCKS - 1, buffer(1, 1));
     let writer = disk.log_writer(DEPTH, &[], probe).unwrap();

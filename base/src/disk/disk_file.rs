@@ -36,7 +36,7 @@ pub enum FileLock {
     Exclusive,
 }
 
-/// One open file. Dropping it closes it and releases its lock. By `Any` a disk's [`LogWriter`] knows its own
+/// One open file. Dropping it closes it and releases its lock. By `Any` a disk's `LogWriter` knows its own
 /// files again.
 pub trait DiskFile: Any + Debug + Send + Sync {
     /// Its length in bytes.

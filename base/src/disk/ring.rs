@@ -76,6 +76,9 @@ pub(super) trait Ring: fmt::Debug + Send + 'static {
     /// Submits what is queued and waits until there is a completion, in one call.
     fn enter(&mut self) -> io::Result<()>;
 
+    /// How many of the queued writes the kernel has not looked at.
+    fn unseen(&mut self) -> usize;
+
     /// A completion, if there is one.
     fn reap(&mut self) -> Option<Completion>;
 }
@@ -145,6 +148,10 @@ impl Ring for Uring {
 
     fn enter(&mut self) -> io::Result<()> {
         self.ring.submit_and_wait(1).map(drop)
+    }
+
+    fn unseen(&mut self) -> usize {
+        self.ring.submission().len()
     }
 
     fn reap(&mut self) -> Option<Completion> {

@@ -186,10 +186,14 @@ impl<R: Ring> RingWriter<R> {
         self.broken.get_or_insert(error).clone()
     }
 
-    /// The ring says nothing reliable any more: whatever it may still do must find what it was given.
+    /// The ring says nothing reliable any more: whatever it may still do must find what it was given. Only
+    /// if the kernel has seen none of it, as where it refuses the very first call, it will do nothing.
     fn give_up(&mut self, source: io::Error) -> Option<DiskError> {
         let error = self.aloft.first().map(|aloft| aloft.error(source));
-        std::mem::forget(std::mem::take(&mut self.aloft));
+        let aloft = std::mem::take(&mut self.aloft);
+        if self.ring.unseen() < aloft.len() {
+            std::mem::forget(aloft);
+        }
         error.map(|error| self.fail(error))
     }
 }

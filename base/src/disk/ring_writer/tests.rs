@@ -28,6 +28,14 @@ struct Queued {
     buffer: Option<u16>,
 }
 
+/// What a ring may refuse to register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Registration {
+    Buffers,
+    Table,
+    File,
+}
+
 /// What the ring is made to say, and what was asked of it.
 #[derive(Debug, Default)]
 struct Stage {
@@ -38,9 +46,9 @@ struct Stage {
     results: VecDeque<(usize, Result<usize, Errno>)>,
     /// A completion that belongs to no write.
     stray: Option<u64>,
-    refuses_buffers: bool,
-    refuses_files: bool,
-    refuses_updates: bool,
+    refuses: Option<Registration>,
+    /// The kernel leaves the queue alone.
+    sees_nothing: bool,
     queued: Vec<Queued>,
     completions: VecDeque<Completion>,
     pushed: Vec<Queued>,
@@ -82,11 +90,13 @@ impl PlayedRing {
     }
 }
 
-fn refusal(is_refused: bool) -> io::Result<()> {
-    if is_refused {
-        return Err(Errno::NOMEM.into());
+impl Stage {
+    fn register(&self, what: Registration) -> io::Result<()> {
+        if self.refuses == Some(what) {
+            return Err(Errno::NOMEM.into());
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 impl Ring for PlayedRing {
@@ -95,17 +105,17 @@ impl Ring for PlayedRing {
     }
 
     fn register_buffers(&mut self, _buffers: &[AlignedBuf]) -> io::Result<()> {
-        refusal(self.stage().refuses_buffers)
+        self.stage().register(Registration::Buffers)
     }
 
     fn reserve_files(&mut self, _slots: u32) -> io::Result<()> {
-        refusal(self.stage().refuses_files)
+        self.stage().register(Registration::Table)
     }
 
     fn register_file(&mut self, slot: u32, file: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let mut stage = self.stage();
         stage.files.push((slot, file.is_some()));
-        refusal(stage.refuses_updates)
+        stage.register(Registration::File)
     }
 
     unsafe fn push(&mut self, request: Request<'_>) {
@@ -130,6 +140,15 @@ impl Ring for PlayedRing {
         assert!(!stage.queued.is_empty(), "it would wait for ever");
         stage.complete();
         Ok(())
+    }
+
+    fn unseen(&mut self) -> usize {
+        let stage = self.stage();
+        if stage.sees_nothing {
+            stage.queued.len()
+        } else {
+            0
+        }
     }
 
     fn reap(&mut self) -> Option<Completion> {
@@ -324,6 +343,12 @@ fn left_behind(mut at: Theatre, lose: impl FnOnce(&mut RingWriter<PlayedRing>)) 
 fn what_a_broken_ring_holds_is_never_freed() {
     for errno in [Errno::PERM, Errno::BADF, Errno::NXIO, Errno::FAULT] {
         let at = Theatre::prepared(|stage| stage.enters.push_back(errno));
+        let refused = Theatre::prepared(|stage| {
+            stage.enters.push_back(errno);
+            stage.sees_nothing = true;
+        });
+        let left = left_behind(refused, |writer| drop(writer.finish().unwrap_err()));
+        assert!(left.upgrade().is_none(), "{errno} before anything began");
         let left = left_behind(at, |writer| {
             let error = writer.finish().unwrap_err();
             assert_eq!(raw(&error), Some(errno.raw_os_error()));
@@ -413,8 +438,8 @@ fn a_completion_is_of_its_own_write() {
 
 #[test]
 fn registered_buffers_are_known_by_their_numbers() {
-    for refuses_buffers in [false, true] {
-        let mut at = Theatre::prepared(|stage| stage.refuses_buffers = refuses_buffers);
+    for refuses in [None, Some(Registration::Buffers)] {
+        let mut at = Theatre::prepared(|stage| stage.refuses = refuses);
         let file = at.file.clone();
         for i in [2, 0, 1] {
             let mut known = write(&file, 0, 0, 1, 1);
@@ -423,7 +448,7 @@ fn registered_buffers_are_known_by_their_numbers() {
         }
         at.start(0, 0, 1, 1);
         let pushed: Vec<_> = at.stage().pushed.iter().map(|it| it.buffer).collect();
-        if refuses_buffers {
+        if refuses.is_some() {
             assert_eq!(pushed, [None; 4]);
         } else {
             assert_eq!(pushed, [Some(2), Some(0), Some(3), None]);
@@ -501,10 +526,8 @@ fn slots_of_closed_files_are_cleared() {
 
 #[test]
 fn without_a_table_files_are_written_by_their_descriptors() {
-    let refuse_table = |stage: &mut Stage| stage.refuses_files = true;
-    let refuse_updates = |stage: &mut Stage| stage.refuses_updates = true;
-    for refuse in [refuse_table as fn(&mut Stage), refuse_updates] {
-        let mut at = Theatre::prepared(refuse);
+    for refuses in [Registration::Table, Registration::File] {
+        let mut at = Theatre::prepared(|stage| stage.refuses = Some(refuses));
         for round in 0..3 {
             at.start(round, 0, 1, 1);
             at.writer().finish().unwrap();
