@@ -1,15 +1,20 @@
-//! The hot paths of the log: appending a record, committing one, scanning what was written.
+//! The hot paths of the log: appending a record, committing one, building a frame, scanning what was written.
 //!
 //! Where there is memory to write to (`/dev/shm`), the log lies there: what is measured is this crate's
-//! own work. What the device adds is the throughput program's to say.
+//! own work. Frames are built for a disk that forgets every byte: that of a frame's header and checksum is
+//! seen, and the copy of its one record, but no write. What the device adds is the throughput program's to say.
+
+#[path = "discarding_disk/mod.rs"]
+mod discarding_disk;
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use discarding_disk::DiscardingDisk;
 use lockstone_base::Lsn;
-use lockstone_base::disk::{OsDisk, Disk};
+use lockstone_base::disk::{Disk, OsDisk};
 use lockstone_wal::{
     Access, ChainPoint, Log, LogConfig, LogVisitor, Record, ScanOptions, ScannedRecord, Segments,
     VisitError,
@@ -51,18 +56,21 @@ impl Place {
 
     /// A log without a record.
     fn log(&self) -> Log {
-        let segments = self.segments();
-        let scan = segments.scan(&WHOLE, &mut Nothing).expect("an empty log");
-        let config = LogConfig {
-            segment_bytes: SEGMENT_BYTES,
-            uuid: UUID,
-            salt: SALT,
-            boot_epoch: 1,
-            manifest_generation: GENERATION,
-            frames_in_flight: LogConfig::FRAMES_IN_FLIGHT,
-        };
-        Log::start(segments, config, &scan).expect("room for two segments")
+        start(self.segments())
     }
+}
+
+fn start(segments: Segments) -> Log {
+    let scan = segments.scan(&WHOLE, &mut Nothing).expect("an empty log");
+    let config = LogConfig {
+        segment_bytes: SEGMENT_BYTES,
+        uuid: UUID,
+        salt: SALT,
+        boot_epoch: 1,
+        manifest_generation: GENERATION,
+        frames_in_flight: LogConfig::FRAMES_IN_FLIGHT,
+    };
+    Log::start(segments, config, &scan).expect("room for two segments")
 }
 
 const WHOLE: ScanOptions = ScanOptions {
@@ -123,6 +131,35 @@ fn append(c: &mut Criterion) {
 
 const FRAME_RECORDS: u64 = 100;
 
+/// One record that fills the frame: copied, checksummed, and given a header.
+fn frame(c: &mut Criterion) {
+    /// What the headers of frame and record take.
+    const HEADERS: usize = 64 + 6;
+    let disk = Arc::new(DiscardingDisk::default());
+    let log = start(Segments::open(disk, Access::Recover).expect("an empty disk"));
+    let mut group = c.benchmark_group("wal");
+    for frame_bytes in [4 << 10, 64 << 10, 1 << 20] {
+        let body = vec![7; frame_bytes - HEADERS];
+        group.throughput(Throughput::Bytes(frame_bytes as u64));
+        group.bench_function(format!("frame/{} KiB", frame_bytes >> 10), |b| {
+            b.iter(|| {
+                let record = Record {
+                    tag: 1,
+                    context: &[],
+                    body: &[&body],
+                };
+                let before = log.durable();
+                let appended = log.append(&record).expect("there is room");
+                log.wait_durable(appended.end)
+                    .expect("the disk cannot fail");
+                // Nothing but the frame, unless a segment ended: its first block is its header.
+                assert!(log.durable().since(before) >= frame_bytes as u64);
+                recycle_when_long(&log);
+            });
+        });
+    }
+}
+
 fn scan(c: &mut Criterion) {
     const RECORDS: u64 = 20_000;
     let place = Place::new();
@@ -148,6 +185,6 @@ fn scan(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = append, scan
+    targets = append, frame, scan
 }
 criterion_main!(benches);

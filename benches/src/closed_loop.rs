@@ -1,7 +1,8 @@
 //! The closed loop: clients that start the next operation when the last has ended.
 //!
 //! 1. Counted are operations that end inside the measured window, those that began before it included.
-//! 2. An operation's latency begins where the one before ended: there is no think time to leave out.
+//! 2. An operation's latency begins where the one before ended, as there is no think time to leave out; or
+//!    where the client says, which keeps several in flight or has a part of them timed.
 //! 3. The first client that fails ends the run; its error is the run's.
 
 use std::sync::Barrier;
@@ -10,13 +11,26 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::latency::{Retries, Tally};
+use crate::latency::{Held, Retries, Tally};
 
 /// What one call of a client has done.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Done {
+    /// None: the call only began something, and no latency is counted.
     pub(crate) operations: u64,
     pub(crate) retries: Retries,
+    /// When what ended with this call began, if not with the call.
+    pub(crate) began: Option<Instant>,
+    /// What became of the append latch in this call.
+    pub(crate) held: Option<Held>,
+}
+
+/// What is done around the measured window, in a run that has more to it than its clients.
+pub(crate) struct Around<'a> {
+    /// When the window begins.
+    pub(crate) begin: &'a dyn Fn(),
+    /// When all clients have ended; the measured time goes on until it returns.
+    pub(crate) end: &'a dyn Fn() -> Result<(), Error>,
 }
 
 /// How long.
@@ -52,6 +66,19 @@ pub(crate) fn run<C>(
 where
     C: FnMut() -> Result<Done, Error>,
 {
+    run_around(threads, window, client, None)
+}
+
+/// As [`run`], with something done around the window.
+pub(crate) fn run_around<C>(
+    threads: u32,
+    window: Window,
+    client: impl Fn(u32) -> C + Sync,
+    around: Option<Around<'_>>,
+) -> Result<(Tally, Duration), Error>
+where
+    C: FnMut() -> Result<Done, Error>,
+{
     let phase = AtomicU8::new(WARMING_UP);
     let started = Barrier::new(threads as usize + 1);
     let director = thread::current();
@@ -78,6 +105,9 @@ where
         rest_until(Instant::now() + window.warm_up, &phase);
         // A client that failed has ended the run, and it stays ended.
         let _ = phase.compare_exchange(WARMING_UP, MEASURING, Ordering::AcqRel, Ordering::Acquire);
+        if let Some(around) = &around {
+            (around.begin)();
+        }
         let begin = Instant::now();
         rest_until(begin + window.measured, &phase);
         phase.store(OVER, Ordering::Release);
@@ -86,7 +116,12 @@ where
             Ok(tally) => tally,
             Err(panic) => std::panic::resume_unwind(panic),
         });
-        Tally::of_all(tallies).map(|tally| (tally, measured))
+        let tally = Tally::of_all(tallies)?;
+        let Some(around) = around else {
+            return Ok((tally, measured));
+        };
+        (around.end)()?;
+        Ok((tally, begin.elapsed()))
     })
 }
 
@@ -101,7 +136,15 @@ fn measure(
         let end = Instant::now();
         match phase.load(Ordering::Acquire) {
             WARMING_UP => {}
-            MEASURING => tally.count(done.operations, end - begin, done.retries),
+            MEASURING => {
+                if done.operations > 0 {
+                    let began = done.began.unwrap_or(begin);
+                    tally.count(done.operations, end - began, done.retries);
+                }
+                if let Some(held) = done.held {
+                    tally.count_hold(held);
+                }
+            }
             _ => return Ok(tally),
         }
         begin = end;
@@ -138,7 +181,7 @@ mod tests {
                 thread::sleep(TAKES);
                 Ok(Done {
                     operations: 10,
-                    retries: Retries::default(),
+                    ..Done::default()
                 })
             }
         };
@@ -150,6 +193,60 @@ mod tests {
         let most = THREADS * (measured.div_duration_f64(TAKES) as u32 + 1);
         assert!(counted > 0 && counted <= most.into(), "{counted}, {most}");
         assert!(tally.latencies.quantile_us(0.01) >= 4_900.0);
+    }
+
+    /// A latency of the call alone would be that of the last part of an operation.
+    #[test]
+    fn a_client_says_when_its_operation_began_and_what_only_began_has_no_latency() {
+        const TAKES: Duration = Duration::from_millis(2);
+        let client = |_| {
+            let mut begun = Instant::now();
+            let mut calls = 0;
+            move || {
+                calls += 1;
+                let begin = Instant::now();
+                thread::sleep(TAKES);
+                if calls % 2 == 1 {
+                    begun = begin;
+                    return Ok(Done::default());
+                }
+                Ok(Done {
+                    operations: 1,
+                    began: Some(begun),
+                    ..Done::default()
+                })
+            }
+        };
+        let (tally, _) = run(1, SHORT, client).unwrap();
+        assert_eq!(tally.operations, tally.latencies.len());
+        assert!(tally.latencies.quantile_us(0.01) >= 3_900.0);
+    }
+
+    #[test]
+    fn what_is_done_at_the_end_counts_to_the_time() {
+        const LAST: Duration = Duration::from_millis(80);
+        let (tally, begun) = (Tally::new(), std::cell::Cell::new(0));
+        let around = Around {
+            begin: &|| begun.set(begun.get() + 1),
+            end: &|| {
+                thread::sleep(LAST);
+                Ok(())
+            },
+        };
+        let client = |_| {
+            || {
+                thread::sleep(Duration::from_millis(1));
+                Ok(Done::default())
+            }
+        };
+        let (found, measured) = run_around(1, SHORT, client, Some(around)).unwrap();
+        assert!(measured >= SHORT.measured + LAST);
+        assert_eq!((found.operations, begun.get()), (tally.operations, 1));
+        let fails = Around {
+            begin: &|| {},
+            end: &|| Err(Error::Setting("broken")),
+        };
+        assert!(run_around(1, SHORT, client, Some(fails)).is_err());
     }
 
     #[test]

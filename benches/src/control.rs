@@ -1,79 +1,145 @@
-//! The control: what the bare device gives a lone client, measured beside every run, because the same
-//! machine gives another figure on another day.
+//! The control: what the bare device gives, measured beside every run, because the same machine gives
+//! another figure on another day.
 //!
-//! One operation overwrites 4 KiB of a file that is filled with zeros, past the page cache, and returns
-//! when they are on the device (`O_DIRECT|O_DSYNC`): the least that a durable commit can cost. The file
-//! lies in the database's directory and is walked through in order, as a log is.
+//! 1. One operation overwrites 4 KiB of a file that is filled with zeros, one at a time, and ends when they
+//!    are on the device: the least that a durable commit can cost.
+//! 2. Beside a workload that writes much at once, frames of 1 MiB too, as many in flight as its log has.
+//! 3. The writes go through the same port as the log's, with the same calls and flags. The file lies in the
+//!    database's directory and is walked through in order, as a log is.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use lockstone_base::disk::{
+    AlignedBuf, Disk, DiskFile, IoMode, LogWrite, LogWriter, OpenMode, OsDisk,
+};
+use lockstone_base::limits::BLOCK_BYTES;
 
 use crate::error::Error;
 
-const BLOCK_BYTES: usize = 4096;
+const NAME: &str = "control";
 /// As long as a log segment.
 const FILE_BYTES: u64 = 64 << 20;
+/// As long as the longest frame.
+const FRAME_BYTES: usize = 1 << 20;
 
-/// The open control file.
+/// What the control has shown.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bare {
+    /// Overwrites of 4 KiB a second, one at a time.
+    pub(crate) ops_per_s: f64,
+    /// Megabytes a second in frames of 1 MiB.
+    pub(crate) mb_per_s: Option<f64>,
+}
+
+/// The open control file, and who writes to it.
 #[derive(Debug)]
 pub(crate) struct Control {
-    file: File,
-    /// The block lies somewhere inside, at a multiple of its length.
-    memory: Vec<u8>,
-    next: u64,
+    blocks: Overwriter,
+    frames: Option<Overwriter>,
 }
 
 impl Control {
-    /// Fills a file in `dir` with zeros and makes that durable.
-    pub(crate) fn prepare(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join("control");
-        let open = |flags: rustix::fs::OFlags| {
-            let mut options = OpenOptions::new();
-            options
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .custom_flags(flags.bits().cast_signed());
-            options.open(&path).map_err(Error::at(&path))
-        };
-        let file = open(rustix::fs::OFlags::empty())?;
-        let zeros = vec![0; 1 << 20];
-        for offset in (0..FILE_BYTES).step_by(zeros.len()) {
-            file.write_all_at(&zeros, offset)
-                .map_err(Error::at(&path))?;
+    /// Fills a file in `dir` with zeros and makes that durable. It is written to by the calls of `io`; in
+    /// large frames as well, if it is told how many of them are in flight.
+    pub(crate) fn prepare(
+        dir: &Path,
+        io: IoMode,
+        frames_in_flight: Option<u32>,
+    ) -> Result<Self, Error> {
+        let disk = OsDisk::open(dir, false)?.with_io(io);
+        if disk.list()?.iter().any(|name| name == NAME) {
+            disk.remove(NAME)?;
         }
-        file.sync_all().map_err(Error::at(&path))?;
-        drop(file);
-        let file = open(rustix::fs::OFlags::DIRECT | rustix::fs::OFlags::DSYNC)?;
-        let mut memory = vec![0; 2 * BLOCK_BYTES];
-        fastrand::fill(&mut memory);
+        let file = disk.open(NAME, OpenMode::CreateNew)?;
+        let zeros = vec![0; FRAME_BYTES];
+        for offset in (0..FILE_BYTES).step_by(FRAME_BYTES) {
+            file.write_at(offset, &zeros)?;
+        }
+        file.sync()?;
+        disk.sync_dir()?;
+        let file = disk.open(NAME, OpenMode::Log)?;
+        let frames =
+            frames_in_flight.map(|depth| Overwriter::new(&disk, &file, depth, FRAME_BYTES));
         Ok(Self {
-            file,
-            memory,
+            blocks: Overwriter::new(&disk, &file, 1, BLOCK_BYTES)?,
+            frames: frames.transpose()?,
+        })
+    }
+
+    /// Overwrites for `time`, of each kind.
+    pub(crate) fn run(&mut self, time: Duration) -> Result<Bare, Error> {
+        let per_megabyte = FRAME_BYTES as f64 / 1e6;
+        let frames = self.frames.as_mut().map(|frames| frames.run(time));
+        Ok(Bare {
+            ops_per_s: self.blocks.run(time)?,
+            mb_per_s: frames.transpose()?.map(|rate| rate * per_megabyte),
+        })
+    }
+}
+
+/// Walks through the file, with several writes in flight.
+#[derive(Debug)]
+struct Overwriter {
+    file: Arc<dyn DiskFile>,
+    writer: Box<dyn LogWriter>,
+    free: Vec<AlignedBuf>,
+    bytes: usize,
+    next: u64,
+}
+
+impl Overwriter {
+    fn new(
+        disk: &OsDisk,
+        file: &Arc<dyn DiskFile>,
+        depth: u32,
+        bytes: usize,
+    ) -> Result<Self, Error> {
+        let random = |_| {
+            let mut buffer = AlignedBuf::zeroed(bytes);
+            fastrand::fill(buffer.as_mut_bytes());
+            buffer
+        };
+        let free: Vec<_> = (0..depth).map(random).collect();
+        let probe = LogWrite {
+            tag: 0,
+            file: Arc::clone(file),
+            offset: 0,
+            buffer: AlignedBuf::zeroed(BLOCK_BYTES),
+            bytes: BLOCK_BYTES,
+        };
+        Ok(Self {
+            file: Arc::clone(file),
+            writer: disk.log_writer(depth as usize, &free, probe)?,
+            free,
+            bytes,
             next: 0,
         })
     }
 
-    /// Overwrites block after block for `time`; how many a second.
-    pub(crate) fn run(&mut self, time: Duration) -> Result<f64, Error> {
+    /// Overwrites for `time`; how often a second.
+    fn run(&mut self, time: Duration) -> Result<f64, Error> {
         let begin = Instant::now();
-        let mut operations = 0_u32;
-        while begin.elapsed() < time {
-            let aligned = self.memory.as_ptr().align_offset(BLOCK_BYTES);
-            let block = self
-                .memory
-                .get(aligned..)
-                .and_then(|rest| rest.get(..BLOCK_BYTES));
-            let block = block.expect("twice a block's length holds an aligned block");
-            self.file
-                .write_all_at(block, self.next)
-                .map_err(Error::at(Path::new("control")))?;
-            self.next = (self.next + BLOCK_BYTES as u64) % FILE_BYTES;
-            operations += 1;
+        let mut written = 0_u32;
+        loop {
+            let is_time = begin.elapsed() < time;
+            while is_time && let Some(buffer) = self.free.pop() {
+                self.writer.start(LogWrite {
+                    tag: self.next,
+                    file: Arc::clone(&self.file),
+                    offset: self.next,
+                    buffer,
+                    bytes: self.bytes,
+                });
+                self.next = (self.next + self.bytes as u64) % FILE_BYTES;
+            }
+            if self.writer.in_flight() == 0 {
+                return Ok(f64::from(written) / begin.elapsed().as_secs_f64());
+            }
+            self.free.push(self.writer.finish()?.buffer);
+            written += 1;
         }
-        Ok(f64::from(operations) / begin.elapsed().as_secs_f64())
     }
 }
 
@@ -82,18 +148,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_device_is_measured_where_the_filesystem_allows_it() {
+    fn the_device_is_measured_in_blocks_and_in_frames() {
         let dir = tempfile::tempdir().unwrap();
-        let Ok(mut control) = Control::prepare(dir.path()) else {
-            return;
-        };
-        let rate = control.run(Duration::from_millis(20)).unwrap();
-        assert!(rate > 0.0);
-        assert_eq!(
-            dir.path().join("control").metadata().unwrap().len(),
-            FILE_BYTES
+        for (io, depth) in [(IoMode::Auto, Some(3)), (IoMode::Blocking, None)] {
+            let mut control = Control::prepare(dir.path(), io, depth).unwrap();
+            let bare = control.run(Duration::from_millis(20)).unwrap();
+            assert!(bare.ops_per_s > 0.0);
+            assert_eq!(
+                bare.mb_per_s.is_some_and(|rate| rate > 0.0),
+                depth.is_some()
+            );
+            let file = dir.path().join(NAME);
+            assert_eq!(file.metadata().unwrap().len(), FILE_BYTES);
+            // All that was begun is over, every buffer is back, and the random bytes are in the file.
+            assert_eq!(
+                (control.blocks.writer.in_flight(), control.blocks.free.len()),
+                (0, 1)
+            );
+            assert!(std::fs::read(file).unwrap().iter().any(|byte| *byte != 0));
+        }
+    }
+
+    #[test]
+    fn only_what_is_on_the_device_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut control = Control::prepare(dir.path(), IoMode::Auto, Some(2)).unwrap();
+        let time = Duration::from_millis(50);
+        let begin = Instant::now();
+        let frames = control.frames.as_mut().unwrap();
+        let rate = frames.run(time).unwrap();
+        let took = begin.elapsed().as_secs_f64();
+        let written = rate * took;
+        // The file is walked through in order: where the next one goes tells how many there were.
+        let walked = (frames.next / FRAME_BYTES as u64) as f64;
+        let rounds = FILE_BYTES as f64 / FRAME_BYTES as f64;
+        assert!(
+            written >= 1.0 && (written.floor() - walked) % rounds <= 1.0,
+            "{written} {walked}"
         );
-        let whole_blocks = control.next / BLOCK_BYTES as u64;
-        assert!(whole_blocks > 0);
     }
 }

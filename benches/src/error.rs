@@ -10,6 +10,15 @@ pub(crate) enum Error {
     /// The engine refused a call.
     #[error("the engine: {0}")]
     Engine(#[from] lockstone::Error),
+    /// The log refused a call, in a workload without an engine around it.
+    #[error("the log: {0}")]
+    Log(#[from] lockstone_wal::WalError),
+    /// The store refused a call, in a workload without an engine around it.
+    #[error("the store: {0}")]
+    Store(#[from] lockstone_storage::StorageError),
+    /// The disk refused a call of the control, or of a workload without an engine.
+    #[error("the disk: {0}")]
+    Disk(#[from] lockstone_base::disk::DiskError),
     /// A file or directory of the program's own.
     #[error("{}: {source}", path.display())]
     File {

@@ -53,9 +53,19 @@ impl Latencies {
         if self.histogram.is_empty() {
             return 0.0;
         }
+        self.quantile_ns(quantile) as f64 / 1e3
+    }
+
+    /// As [`Latencies::quantile_us`], in nanoseconds.
+    pub(crate) fn quantile_ns(&self, quantile: f64) -> u64 {
         // A bucket's upper edge may lie above the longest of all.
         let longest_ns = self.longest.as_nanos() as u64;
-        self.histogram.value_at_quantile(quantile).min(longest_ns) as f64 / 1e3
+        self.histogram.value_at_quantile(quantile).min(longest_ns)
+    }
+
+    /// The longest in nanoseconds, exactly.
+    pub(crate) fn max_ns(&self) -> u64 {
+        self.longest.as_nanos() as u64
     }
 
     /// The longest in microseconds, exactly.
@@ -71,6 +81,31 @@ pub(crate) struct Tally {
     pub(crate) operations: u64,
     pub(crate) latencies: Latencies,
     pub(crate) retries: Retries,
+    /// Of the workload that looks at the append latch.
+    pub(crate) holds: Option<Box<Holds>>,
+}
+
+/// The append latch, once: how long somebody waited for it, and then held it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Held {
+    pub(crate) waited: Duration,
+    pub(crate) held: Duration,
+}
+
+/// The append latch, often.
+#[derive(Debug, Clone)]
+pub(crate) struct Holds {
+    pub(crate) waited: Latencies,
+    pub(crate) held: Latencies,
+}
+
+impl Holds {
+    fn new() -> Self {
+        Self {
+            waited: Latencies::new(),
+            held: Latencies::new(),
+        }
+    }
 }
 
 /// Attempts that did not commit, by cause.
@@ -106,7 +141,15 @@ impl Tally {
             operations: 0,
             latencies: Latencies::new(),
             retries: Retries::default(),
+            holds: None,
         }
+    }
+
+    /// Counts one hold of the append latch.
+    pub(crate) fn count_hold(&mut self, one: Held) {
+        let holds = self.holds.get_or_insert_with(|| Box::new(Holds::new()));
+        holds.waited.record(one.waited);
+        holds.held.record(one.held);
     }
 
     /// Counts one call that did `operations` operations.
@@ -120,6 +163,11 @@ impl Tally {
         self.operations += other.operations;
         self.latencies.merge(&other.latencies);
         self.retries.merge(other.retries);
+        if let Some(theirs) = &other.holds {
+            let holds = self.holds.get_or_insert_with(|| Box::new(Holds::new()));
+            holds.waited.merge(&theirs.waited);
+            holds.held.merge(&theirs.held);
+        }
     }
 
     /// One tally out of many threads'; the first error, if any thread had one.

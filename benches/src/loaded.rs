@@ -7,10 +7,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use lockstone::{Database, Options, Table};
+use lockstone_base::disk::Backend;
 
 use crate::error::Error;
 use crate::place::Place;
-use crate::settings::Common;
+use crate::run_settings::Common;
 
 /// The table that all workloads work on.
 pub(crate) const TABLE: &str = "rows";
@@ -27,21 +28,26 @@ pub(crate) struct Loaded {
 
 impl Loaded {
     /// Opens the database with as many rows as the settings say; loads it first if it is not there.
-    pub(crate) fn open(place: &Place, common: &Common) -> Result<Self, Error> {
-        let path = place.database(common.rows);
-        if !is_loaded(&path, common.rows)? {
-            eprintln!("loading {} rows into {}", common.rows, path.display());
-            load_in_a_child(place, common)?;
+    pub(crate) fn open(place: &Place, common: &Common, rows: u64) -> Result<Self, Error> {
+        let path = place.database(rows);
+        if !is_loaded(&path, rows)? {
+            eprintln!("loading {rows} rows into {}", path.display());
+            load_in_a_child(place, common, rows)?;
         }
-        let db = options().create(false).open(&path)?;
+        let db = options(common).create(false).open(&path)?;
         let table = db.create_table(TABLE)?;
         Ok(Self { db, table })
+    }
+
+    /// What carries the log.
+    pub(crate) fn backend(&self) -> Backend {
+        self.db.info().log_writes.backend
     }
 }
 
 /// How every workload opens its database: as users do, but a transaction is retried until it commits.
-pub(crate) fn options() -> Options {
-    Options::new().retries_max(u32::MAX)
+pub(crate) fn options(common: &Common) -> Options {
+    Options::new().retries_max(u32::MAX).io(common.io.into())
 }
 
 /// Says that all rows are there.
@@ -57,7 +63,7 @@ fn is_loaded(path: &Path, rows: u64) -> Result<bool, Error> {
     if !path.exists() {
         return Ok(false);
     }
-    let db = match options().create(false).open(path) {
+    let db = match Options::new().create(false).open(path) {
         Ok(db) => db,
         // What a load left that was interrupted early.
         Err(lockstone::Error::NotADatabase { .. }) => return Ok(false),
@@ -71,7 +77,7 @@ fn is_loaded(path: &Path, rows: u64) -> Result<bool, Error> {
     Ok(found.is_some_and(|mark| *mark == rows.to_le_bytes()))
 }
 
-fn load_in_a_child(place: &Place, common: &Common) -> Result<(), Error> {
+fn load_in_a_child(place: &Place, common: &Common, rows: u64) -> Result<(), Error> {
     const LOADS: &str = "loads the rows";
     let program = std::env::current_exe().map_err(Error::at(Path::new("/proc/self/exe")))?;
     let mut child = Command::new(&program);
@@ -80,7 +86,7 @@ fn load_in_a_child(place: &Place, common: &Common) -> Result<(), Error> {
         .arg(place.dir());
     child.args([
         "--rows",
-        &common.rows.to_string(),
+        &rows.to_string(),
         "--seed",
         &common.seed.to_string(),
     ]);

@@ -18,6 +18,8 @@ mod error;
 mod rows;
 mod permutation;
 mod zipf;
+mod run_settings;
+mod log_settings;
 mod settings;
 mod latency;
 mod memory;
@@ -27,6 +29,9 @@ mod run;
 mod report;
 mod closed_loop;
 mod loaded;
+mod counted_disk;
+mod author;
+mod bare_log;
 mod workload;
 
 use std::process::ExitCode;
@@ -35,6 +40,7 @@ use clap::Parser;
 
 use error::Error;
 use place::Place;
+use run::Plan;
 use settings::{Program, Workload};
 
 fn main() -> ExitCode {
@@ -57,7 +63,11 @@ fn measure(workload: &Workload) -> Result<(), Error> {
     println!("{}", report::heading(workload, &place)?);
     let one_run = workload::prepare(workload, &place)?;
     let seen = |number: u32, run: &_| println!("{}", report::row(&(number + 1).to_string(), run));
-    let series = run::repeat(&place, common, one_run, seen)?;
+    let plan = Plan {
+        common,
+        control_frames: workload.control_frames(),
+    };
+    let series = run::repeat(&place, &plan, one_run, seen)?;
     println!("{}", report::footing(&series));
     if common.json {
         println!("{}", report::json(workload, &place, &series)?);

@@ -73,6 +73,11 @@ impl Place {
         self.dir.join("lockstone-recover")
     }
 
+    /// The directory of a log without a database.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.dir.join("lockstone-log")
+    }
+
     /// Bytes that the whole device has written so far; nothing where the kernel does not say.
     pub(crate) fn device_written_bytes(&self) -> Option<u64> {
         const SECTOR_BYTES: u64 = 512;

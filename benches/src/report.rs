@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Error;
 use crate::place::Place;
-use crate::run::{Run, Series};
+use crate::run::{Quantiles, Run, Series};
 use crate::settings::Workload;
 
 /// Before the first run: what is measured, where.
@@ -47,6 +47,10 @@ pub(crate) fn row(name: &str, run: &Run) -> String {
     if let (Some(control), Some(ratio)) = (run.control_ops_per_s, run.control_ratio) {
         parts.push(format!("control {}, ratio {ratio:.3}", rate(control)));
     }
+    if let (Some(control), Some(ratio)) = (run.control_mb_per_s, run.mb_ratio) {
+        parts.push(format!("control {control:.0} MB/s, ratio {ratio:.3}"));
+    }
+    parts.extend(of_the_log(run));
     let milliseconds = [
         ("release", run.release_ms),
         ("open", run.open_ms),
@@ -73,6 +77,49 @@ pub(crate) fn row(name: &str, run: &Run) -> String {
     parts.join("  ")
 }
 
+/// What a run on a log alone shows.
+fn of_the_log(run: &Run) -> Vec<String> {
+    let mut parts = Vec::new();
+    if let (Some(records), Some(device)) = (run.mb_per_s, run.device_mb_per_s) {
+        parts.push(format!(
+            "{records:.1} MB/s of records, {device:.1} MB/s of frames"
+        ));
+    }
+    if let (Some(frames), Some(records)) = (run.frames, run.records_per_frame) {
+        parts.push(format!(
+            "{} frames of {records:.1} records",
+            grouped(frames)
+        ));
+    }
+    parts.extend(run.in_flight.map(|frames| format!("{frames:.2} in flight")));
+    parts.extend(run.direct.map(|direct| {
+        let how = if direct {
+            "past the page cache: cold"
+        } else {
+            "through the page cache: warm"
+        };
+        format!("read {how}")
+    }));
+    let histograms = [("held", run.hold_ns), ("waited", run.wait_ns)];
+    parts.extend(histograms.into_iter().filter_map(|(what, ns)| {
+        let Quantiles {
+            p50,
+            p90,
+            p99,
+            p999,
+            max,
+        } = ns?;
+        Some(format!(
+            "{what} ns: p50 {p50} p90 {p90} p99 {p99} p99.9 {p999} max {max}"
+        ))
+    }));
+    parts.extend(
+        run.clock_ns
+            .map(|ns| format!("a look at the clock {ns:.0} ns")),
+    );
+    parts
+}
+
 /// Behind the last run: the median and the memory.
 pub(crate) fn footing(series: &Series) -> String {
     let median = series.median().map(|run| row("median", run));
@@ -83,10 +130,13 @@ pub(crate) fn footing(series: &Series) -> String {
     let control = series.control_ops_per_s.map(rate);
     let control =
         control.map(|rate| format!("median of all controls: {rate} durable 4 KiB overwrites/s"));
+    let frames = series.control_mb_per_s;
+    let frames = frames.map(|rate| format!("and {rate:.0} MB/s in frames of 1 MiB"));
     median
         .into_iter()
         .chain([memory])
         .chain(control)
+        .chain(frames)
         .collect::<Vec<_>>()
         .join("\n")
 }
@@ -105,6 +155,9 @@ pub(crate) fn json(workload: &Workload, place: &Place, series: &Series) -> Resul
     report.insert("rss_bytes".into(), json!(series.rss_bytes));
     if let Some(control) = series.control_ops_per_s {
         report.insert("control_ops_per_s".into(), json!(control));
+    }
+    if let Some(control) = series.control_mb_per_s {
+        report.insert("control_mb_per_s".into(), json!(control));
     }
     report.insert("number_of_runs".into(), json!(series.runs.len()));
     report.insert("runs".into(), serde_json::to_value(&series.runs)?);
@@ -184,6 +237,7 @@ mod tests {
             runs: vec![run(1.0), run(3.0), run(2.0)],
             rss_bytes: 5_000_000,
             control_ops_per_s: Some(10.0),
+            control_mb_per_s: None,
         }
     }
 
@@ -216,7 +270,7 @@ mod tests {
         let place = Place::new(Some(outer.path())).unwrap();
         let text = json(&workload(&["update", "--control"]), &place, &series()).unwrap();
         let report: Value = serde_json::from_str(&text).unwrap();
-        let fields = "workload dir rows seconds seed control threads rows_per_txn dist ordered sync policy ops_per_s p50_us \
+        let fields = "workload dir rows seconds seed control threads pipeline io rows_per_txn dist ordered sync policy ops_per_s p50_us \
                       p99_us p999_us max_us aborts deadlocks timeouts rss_bytes control_ops_per_s runs";
         for field in fields.split_whitespace() {
             assert!(report.get(field).is_some(), "{field}");

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use lockstone_base::disk::Backend;
 use serde::Serialize;
 
-use crate::control::Control;
+use crate::control::{Bare, Control};
 use crate::error::Error;
-use crate::latency::Tally;
+use crate::latency::{Latencies, Tally};
 use crate::memory;
 use crate::place::Place;
-use crate::settings::Common;
+use crate::run_settings::Common;
 
 /// What one run has shown. Fields that a workload has nothing to say about are absent from the report.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -32,6 +33,41 @@ pub(crate) struct Run {
     /// This run's operations for one of the control.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) control_ratio: Option<f64>,
+    /// The mean of the controls before and behind this run, in large frames.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) control_mb_per_s: Option<f64>,
+    /// What this run gave the device for each byte of the control's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mb_ratio: Option<f64>,
+    /// What carried the log, as it turned out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) io: Option<Backend>,
+    /// A log alone: megabytes of records a second, headers and padding left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mb_per_s: Option<f64>,
+    /// A log alone: megabytes of frames a second, as written or read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) device_mb_per_s: Option<f64>,
+    /// A log alone: frames that were written or read, each with one call to the device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) frames: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) records_per_frame: Option<f64>,
+    /// A log alone: how many frames were in flight when one started, itself included; the mean.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) in_flight: Option<f64>,
+    /// `wal-scan`: whether the log was read past the page cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) direct: Option<bool>,
+    /// `hold`: how long the append latch was held, in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hold_ns: Option<Quantiles>,
+    /// `hold`: how long it was waited for, in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) wait_ns: Option<Quantiles>,
+    /// `hold`: what reading the clock once takes, in nanoseconds; each figure of the two contains one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) clock_ns: Option<f64>,
     /// `lock-many`: the call that ended the transaction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) release_ms: Option<f64>,
@@ -55,6 +91,28 @@ pub(crate) struct Run {
     pub(crate) write_amplification: Option<f64>,
 }
 
+/// A histogram in a few numbers, in nanoseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Quantiles {
+    pub(crate) p50: u64,
+    pub(crate) p90: u64,
+    pub(crate) p99: u64,
+    pub(crate) p999: u64,
+    pub(crate) max: u64,
+}
+
+impl Quantiles {
+    pub(crate) fn of(latencies: &Latencies) -> Self {
+        Self {
+            p50: latencies.quantile_ns(0.5),
+            p90: latencies.quantile_ns(0.9),
+            p99: latencies.quantile_ns(0.99),
+            p999: latencies.quantile_ns(0.999),
+            max: latencies.max_ns(),
+        }
+    }
+}
+
 impl Run {
     /// The run in which `tally` was counted.
     pub(crate) fn of(tally: &Tally, measured: Duration) -> Self {
@@ -73,6 +131,18 @@ impl Run {
             ..Self::default()
         }
     }
+
+    /// Sets it beside the controls before and behind it.
+    fn compare(&mut self, before: Bare, behind: Bare) {
+        let beside = f64::midpoint(before.ops_per_s, behind.ops_per_s);
+        self.control_ops_per_s = Some(beside);
+        self.control_ratio = Some(self.ops_per_s / beside);
+        if let Some((before, behind)) = before.mb_per_s.zip(behind.mb_per_s) {
+            let beside = f64::midpoint(before, behind);
+            self.control_mb_per_s = Some(beside);
+            self.mb_ratio = self.device_mb_per_s.map(|rate| rate / beside);
+        }
+    }
 }
 
 /// All runs of a workload.
@@ -81,8 +151,17 @@ pub(crate) struct Series {
     pub(crate) runs: Vec<Run>,
     /// The peak over all of them.
     pub(crate) rss_bytes: u64,
-    /// The median of all controls, one more than the runs.
+    /// The medians of all controls, one more than the runs.
     pub(crate) control_ops_per_s: Option<f64>,
+    pub(crate) control_mb_per_s: Option<f64>,
+}
+
+/// How often, and beside which control.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan<'a> {
+    pub(crate) common: &'a Common,
+    /// The control writes large frames too, so many in flight.
+    pub(crate) control_frames: Option<u32>,
 }
 
 /// How long a control takes at most.
@@ -92,12 +171,14 @@ const CONTROL_MAX: Duration = Duration::from_secs(2);
 /// soon as it is over.
 pub(crate) fn repeat(
     place: &Place,
-    common: &Common,
+    plan: &Plan<'_>,
     mut one: impl FnMut(u32) -> Result<Run, Error>,
     mut seen: impl FnMut(u32, &Run),
 ) -> Result<Series, Error> {
+    let common = plan.common;
     let mut control = if common.control {
-        Some(Control::prepare(place.dir())?)
+        let io = common.io.into();
+        Some(Control::prepare(place.dir(), io, plan.control_frames)?)
     } else {
         None
     };
@@ -116,9 +197,7 @@ pub(crate) fn repeat(
             let before = controls.last().copied();
             let behind = bare()?;
             if let (Some(before), Some(behind)) = (before, behind) {
-                let beside = f64::midpoint(before, behind);
-                run.control_ops_per_s = Some(beside);
-                run.control_ratio = Some(run.ops_per_s / beside);
+                run.compare(before, behind);
                 controls.push(behind);
             }
             seen(number, &run);
@@ -128,11 +207,12 @@ pub(crate) fn repeat(
     };
     let (result, rss_bytes) = memory::watched(all);
     let (runs, controls) = result?;
-    let control_ops_per_s = median_by(&controls, |rate| *rate).copied();
+    let frames: Vec<_> = controls.iter().filter_map(|bare| bare.mb_per_s).collect();
     Ok(Series {
         runs,
         rss_bytes,
-        control_ops_per_s,
+        control_ops_per_s: median_by(&controls, |bare| bare.ops_per_s).map(|bare| bare.ops_per_s),
+        control_mb_per_s: median_by(&frames, |rate| *rate).copied(),
     })
 }
 
@@ -185,17 +265,59 @@ mod tests {
     }
 
     #[test]
+    fn a_run_is_compared_with_what_was_measured_beside_it() {
+        let bare = |ops_per_s, mb_per_s| Bare {
+            ops_per_s,
+            mb_per_s,
+        };
+        let mut run = Run {
+            ops_per_s: 10.0,
+            device_mb_per_s: Some(100.0),
+            ..Run::default()
+        };
+        run.compare(bare(15.0, None), bare(25.0, None));
+        assert_eq!(
+            (run.control_ops_per_s, run.control_ratio),
+            (Some(20.0), Some(0.5))
+        );
+        assert_eq!((run.control_mb_per_s, run.mb_ratio), (None, None));
+        run.compare(bare(15.0, Some(150.0)), bare(25.0, Some(250.0)));
+        assert_eq!(
+            (run.control_mb_per_s, run.mb_ratio),
+            (Some(200.0), Some(0.5))
+        );
+    }
+
+    #[test]
+    fn quantiles_are_in_nanoseconds() {
+        let mut latencies = Latencies::new();
+        for ns in 1..=1000 {
+            latencies.record(Duration::from_nanos(ns));
+        }
+        let found = Quantiles::of(&latencies);
+        for (found, expected) in [
+            (found.p50, 500),
+            (found.p90, 900),
+            (found.p99, 990),
+            (found.p999, 999),
+        ] {
+            assert!(
+                found.abs_diff(expected) <= expected / 100,
+                "{found} {expected}"
+            );
+        }
+        assert_eq!(found.max, 1000);
+    }
+
+    #[test]
     fn runs_are_numbered_and_without_control_there_is_none() {
         let outer = tempfile::tempdir().unwrap();
         let place = Place::new(Some(outer.path())).unwrap();
-        let common = Common {
-            dir: None,
-            rows: 1,
-            seconds: 0.01,
-            runs: 3,
-            seed: 1,
-            control: false,
-            json: false,
+        let (common, _) = crate::log_settings::tests::settings();
+        let common = Common { runs: 3, ..common };
+        let plan = Plan {
+            common: &common,
+            control_frames: None,
         };
         let mut shown = Vec::new();
         let one = |number| {
@@ -204,7 +326,7 @@ mod tests {
                 ..Run::default()
             })
         };
-        let series = repeat(&place, &common, one, |number, _| shown.push(number)).unwrap();
+        let series = repeat(&place, &plan, one, |number, _| shown.push(number)).unwrap();
         assert_eq!(shown, [0, 1, 2]);
         assert!((series.median().unwrap().ops_per_s - 9.0).abs() < 1e-9);
         assert!(series.control_ops_per_s.is_none() && series.runs[0].control_ratio.is_none());

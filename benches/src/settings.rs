@@ -3,12 +3,12 @@
 //! Settings are serialised into the report as they were given or defaulted, under the names of their
 //! options with `_` for `-`.
 
-use std::path::PathBuf;
-
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::log_settings::{AppendSettings, CommitSettings, HoldSettings, LogScanSettings};
+use crate::run_settings::{Common, pipeline, threads};
 
 /// Measures the throughput and latency of a Lockstone database.
 ///
@@ -39,34 +39,22 @@ pub(crate) enum Workload {
     Scan(ScanSettings),
     /// One operation is one recovery: open after kill -9, up to the first commit.
     Recover(RecoverSettings),
+    /// One operation is one record, appended to a log alone; the run ends when all are durable.
+    WalAppend(AppendSettings),
+    /// One operation is one record of a log alone, durable.
+    WalCommit(CommitSettings),
+    /// One operation is one record of a log alone, read and checked.
+    WalScan(LogScanSettings),
+    /// One operation is what a commit of one row does around the append latch: how long it is held, and waited for.
+    Hold(HoldSettings),
 }
 
-/// What all workloads can be told.
+/// What the workloads on a database can be told of it.
 #[derive(Debug, Clone, Args, Serialize)]
-pub(crate) struct Common {
-    /// Where the database goes; one that is loaded there is used again. Without it: a temporary directory
-    /// under ./target, or under $TMPDIR.
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
+pub(crate) struct TableSettings {
     /// Rows in the table.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) rows: u64,
-    /// How long a run is measured; load, lock-many and recover end by themselves.
-    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
-    pub(crate) seconds: f64,
-    /// How many runs the median is of.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) runs: u32,
-    /// Where the random numbers begin.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// Measures the bare device before and behind every run: 4 KiB overwrites, one at a time, each on the
-    /// device before the next.
-    #[arg(long)]
-    pub(crate) control: bool,
-    /// Ends the output with one line that holds a JSON object.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// The settings of `load`.
@@ -75,6 +63,9 @@ pub(crate) struct LoadSettings {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) common: Common,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) table: TableSettings,
     /// The order of the keys.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) order: LoadOrder,
@@ -86,9 +77,15 @@ pub(crate) struct UpdateSettings {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) common: Common,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) table: TableSettings,
     /// Clients, each a thread that waits for its commits.
     #[arg(long, default_value_t = 1, value_parser = threads())]
     pub(crate) threads: u32,
+    /// Commits that a client keeps in flight.
+    #[arg(long, default_value_t = 1, value_parser = pipeline())]
+    pub(crate) pipeline: u32,
     /// Different rows that a transaction updates.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) rows_per_txn: u32,
@@ -112,6 +109,9 @@ pub(crate) struct LockManySettings {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) common: Common,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) table: TableSettings,
     /// The order in which the rows are locked; random needs `--via lock`.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) order: LockOrder,
@@ -129,6 +129,9 @@ pub(crate) struct GetSettings {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) common: Common,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) table: TableSettings,
     /// Readers.
     #[arg(long, default_value_t = 1, value_parser = threads())]
     pub(crate) threads: u32,
@@ -143,6 +146,9 @@ pub(crate) struct MultiGetSettings {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) common: Common,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) table: TableSettings,
     /// Readers.
     #[arg(long, default_value_t = 1, value_parser = threads())]
     pub(crate) threads: u32,
@@ -157,6 +163,9 @@ pub(crate) struct ScanSettings {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) common: Common,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) table: TableSettings,
     /// Readers.
     #[arg(long, default_value_t = 1, value_parser = threads())]
     pub(crate) threads: u32,
@@ -171,6 +180,9 @@ pub(crate) struct RecoverSettings {
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) common: Common,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) table: TableSettings,
     /// How much log the recovery is to find, in bytes.
     #[arg(long, default_value_t = 64 << 20, value_parser = clap::value_parser!(u64).range(..=LOG_BYTES_MAX))]
     pub(crate) log_bytes: u64,
@@ -262,6 +274,10 @@ impl Workload {
             Self::MultiGet(_) => "multi-get",
             Self::Scan(_) => "scan",
             Self::Recover(_) => "recover",
+            Self::WalAppend(_) => "wal-append",
+            Self::WalCommit(_) => "wal-commit",
+            Self::WalScan(_) => "wal-scan",
+            Self::Hold(_) => "hold",
         }
     }
 
@@ -273,7 +289,19 @@ impl Workload {
             | Self::Get(GetSettings { common, .. })
             | Self::MultiGet(MultiGetSettings { common, .. })
             | Self::Scan(ScanSettings { common, .. })
-            | Self::Recover(RecoverSettings { common, .. }) => common,
+            | Self::Recover(RecoverSettings { common, .. })
+            | Self::WalAppend(AppendSettings { common, .. })
+            | Self::WalCommit(CommitSettings { common, .. })
+            | Self::WalScan(LogScanSettings { common, .. })
+            | Self::Hold(HoldSettings { common, .. }) => common,
+        }
+    }
+
+    /// How many large frames its control has in flight, if it is to write any.
+    pub(crate) fn control_frames(&self) -> Option<u32> {
+        match self {
+            Self::WalAppend(append) => Some(append.log.frames_in_flight),
+            _ => None,
         }
     }
 
@@ -287,6 +315,10 @@ impl Workload {
             Self::MultiGet(settings) => serde_json::to_value(settings),
             Self::Scan(settings) => serde_json::to_value(settings),
             Self::Recover(settings) => serde_json::to_value(settings),
+            Self::WalAppend(settings) => serde_json::to_value(settings),
+            Self::WalCommit(settings) => serde_json::to_value(settings),
+            Self::WalScan(settings) => serde_json::to_value(settings),
+            Self::Hold(settings) => serde_json::to_value(settings),
         }?)
     }
 
@@ -295,9 +327,8 @@ impl Workload {
     /// # Errors
     /// [`Error::Setting`].
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let rows = self.common().rows;
         let refused = match self {
-            Self::Update(update) if u64::from(update.rows_per_txn) > rows => {
+            Self::Update(update) if u64::from(update.rows_per_txn) > update.table.rows => {
                 "--rows-per-txn is more than --rows: the rows of a transaction are different ones"
             }
             Self::LockMany(lock)
@@ -305,24 +336,15 @@ impl Workload {
             {
                 "--order random needs --via lock: a cursor goes in order of the keys"
             }
-            Self::Scan(scan) if u64::from(scan.batch) > rows => "--batch is more than --rows",
-            Self::Recover(recover) if recover.locks_in_flight > rows => {
+            Self::Scan(scan) if u64::from(scan.batch) > scan.table.rows => {
+                "--batch is more than --rows"
+            }
+            Self::Recover(recover) if recover.locks_in_flight > recover.table.rows => {
                 "--locks-in-flight is more than --rows"
             }
             _ => return Ok(()),
         };
         Err(Error::Setting(refused))
-    }
-}
-
-fn threads() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=4096)
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
-        _ => Err("more than zero and at most a day".into()),
     }
 }
 
@@ -348,6 +370,7 @@ mod tests {
             ("update", "dist", "uniform"),
             ("update", "sync", "on"),
             ("update", "policy", "wait"),
+            ("update", "io", "auto"),
             ("lock-many", "order", "sorted"),
             ("lock-many", "via", "range-for"),
             ("lock-many", "release", "commit"),
@@ -355,17 +378,22 @@ mod tests {
             assert_eq!(value(workload, name), expected, "{workload} --{name}");
         }
         assert_eq!(value("get", "batch"), 1);
+        assert_eq!(value("update", "pipeline"), 1);
+        assert_eq!(value("wal-append", "record_bytes"), 150);
+        assert_eq!(value("wal-commit", "frames_in_flight"), 2);
+        assert_eq!(value("wal-scan", "log_bytes"), 1 << 30);
+        assert_eq!(value("hold", "segment_bytes"), 64 << 20);
         assert_eq!(value("scan", "threads"), 1);
         assert_eq!(value("recover", "log_bytes"), 64 << 20);
     }
 
     #[test]
     fn settings_are_reported_as_given_under_their_options_names() {
-        let line = "update --dir d --rows 50 --threads 3 --seconds 0.5 --runs 2 --rows-per-txn 4 --dist zipf \
-                    --ordered --sync off --policy nowait --seed 9 --control --json";
+        let line = "update --dir d --rows 50 --threads 3 --pipeline 5 --seconds 0.5 --runs 2 --rows-per-txn 4 \
+                    --io uring --dist zipf --ordered --sync off --policy nowait --seed 9 --control --json";
         let workload = parsed(line).unwrap();
         let expected = serde_json::json!({
-            "dir": "d", "rows": 50, "threads": 3, "seconds": 0.5, "runs": 2, "rows_per_txn": 4, "dist": "zipf",
+            "dir": "d", "rows": 50, "threads": 3, "pipeline": 5, "io": "uring", "seconds": 0.5, "runs": 2, "rows_per_txn": 4, "dist": "zipf",
             "ordered": true, "sync": "off", "policy": "nowait", "seed": 9, "control": true, "json": true,
         });
         assert_eq!(workload.to_json().unwrap(), expected);
@@ -383,6 +411,10 @@ mod tests {
             "multi-get",
             "scan",
             "recover",
+            "wal-append",
+            "wal-commit",
+            "wal-scan",
+            "hold",
         ] {
             assert_eq!(parsed(name).unwrap().name(), name);
         }
@@ -409,6 +441,13 @@ mod tests {
             "get --seconds 0",
             "load --threads 2",
             "scan --rows 0",
+            "update --pipeline 0",
+            "update --io fast",
+            "wal-append --pipeline 2",
+            "wal-append --rows 2",
+            "wal-commit --frames-in-flight 9",
+            "wal-commit --record-bytes 15",
+            "hold --segment-bytes 4096",
         ] {
             assert!(parsed(line).is_err(), "{line}");
         }

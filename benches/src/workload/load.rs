@@ -26,24 +26,26 @@ pub(super) fn prepare(
     place: &Place,
 ) -> impl FnMut(u32) -> Result<Run, Error> {
     move |number| {
-        let path = place.database(settings.common.rows);
+        let path = place.database(settings.table.rows);
         place::remove(&path)?;
-        let db = loaded::options().open(&path)?;
+        let db = loaded::options(&settings.common).open(&path)?;
         let table = db.create_table(TABLE)?;
         let written_before = place.device_written_bytes();
         let begin = Instant::now();
         let tally = load(&db, &table, settings, number)?;
         let measured = begin.elapsed();
-        loaded::mark(&db, settings.common.rows)?;
+        loaded::mark(&db, settings.table.rows)?;
+        let io = db.info().log_writes.backend;
         let closing = Instant::now();
         db.close()?;
         let close_ms = closing.elapsed().as_secs_f64() * 1e3;
-        let payload = settings.common.rows * rows::ROW_BYTES;
+        let payload = settings.table.rows * rows::ROW_BYTES;
         let written = place
             .device_written_bytes()
             .zip(written_before)
             .map(|(now, before)| now - before);
         Ok(Run {
+            io: Some(io),
             close_ms: Some(close_ms),
             write_amplification: written.map(|written| written as f64 / payload as f64),
             ..Run::of(&tally, measured)
@@ -58,7 +60,7 @@ fn load(
     number: u32,
 ) -> Result<Tally, Error> {
     let (rows, seed) = (
-        settings.common.rows,
+        settings.table.rows,
         settings.common.seed.wrapping_add(number.into()),
     );
     let shuffled = Permutation::new(rows, seed);

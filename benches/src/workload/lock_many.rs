@@ -26,14 +26,14 @@ pub(super) fn prepare<'a>(
     settings: &'a LockManySettings,
     place: &Place,
 ) -> Result<impl FnMut(u32) -> Result<Run, Error> + use<'a>, Error> {
-    let loaded = Loaded::open(place, &settings.common)?;
+    let loaded = Loaded::open(place, &settings.common, settings.table.rows)?;
     // What grows while locking is to be locks, not a cache.
     let rows = loaded
         .db
         .snapshot()
         .range(&loaded.table, ..)?
         .try_fold(0, |rows, row| row.map(|_| rows + 1))?;
-    Error::unless_equal("rows in the table", settings.common.rows, rows)?;
+    Error::unless_equal("rows in the table", settings.table.rows, rows)?;
     let memory_before = memory::resident_bytes();
     Ok(move |number| one_run(&loaded, settings, number, memory_before))
 }
@@ -44,7 +44,7 @@ fn one_run(
     number: u32,
     memory_before: u64,
 ) -> Result<Run, Error> {
-    let rows = settings.common.rows;
+    let rows = settings.table.rows;
     let log_before = durable_end(loaded, rows)?;
     let begin = Instant::now();
     let mut txn = loaded.db.begin();
@@ -69,6 +69,7 @@ fn one_run(
     let release_ms = end(txn, settings.release)?;
     let log_bytes = durable_end(loaded, rows)? - log_before;
     Ok(Run {
+        io: Some(loaded.backend()),
         release_ms: Some(release_ms),
         memory_bytes_per_lock: Some(memory_bytes as f64 / rows as f64),
         log_bytes: Some(log_bytes),
@@ -104,7 +105,7 @@ fn lock_each(
     txn: &mut Transaction,
     stopwatch: &mut Stopwatch,
 ) -> Result<(), Error> {
-    let rows = settings.common.rows;
+    let rows = settings.table.rows;
     let shuffled = Permutation::new(rows, settings.common.seed.wrapping_add(number.into()));
     for place in 0..rows {
         let id = match settings.order {

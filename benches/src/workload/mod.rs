@@ -10,6 +10,11 @@ mod lock_many;
 mod point_reads;
 mod scan;
 mod recover;
+mod log_run;
+mod wal_append;
+mod wal_commit;
+mod wal_scan;
+mod hold;
 
 use crate::error::Error;
 use crate::place::Place;
@@ -29,6 +34,10 @@ pub(crate) fn prepare<'a>(workload: &'a Workload, place: &'a Place) -> Result<On
         Workload::MultiGet(settings) => Box::new(point_reads::prepare_multi_get(settings, place)?),
         Workload::Scan(settings) => Box::new(scan::prepare(settings, place)?),
         Workload::Recover(settings) => Box::new(recover::prepare(settings, place)),
+        Workload::WalAppend(settings) => Box::new(wal_append::prepare(settings, place)),
+        Workload::WalCommit(settings) => Box::new(wal_commit::prepare(settings, place)),
+        Workload::WalScan(settings) => Box::new(wal_scan::prepare(settings, place)?),
+        Workload::Hold(settings) => Box::new(hold::prepare(settings, place)),
     })
 }
 

@@ -7,19 +7,20 @@ use fastrand::Rng;
 
 use crate::closed_loop::{self, Done, Window};
 use crate::error::Error;
-use crate::latency::Retries;
 use crate::loaded::Loaded;
 use crate::place::Place;
 use crate::rows;
 use crate::run::Run;
-use crate::settings::{Common, GetSettings, MultiGetSettings};
+use crate::run_settings::Common;
+use crate::settings::{GetSettings, MultiGetSettings};
 
 pub(super) fn prepare_get<'a>(
     settings: &'a GetSettings,
     place: &Place,
 ) -> Result<impl FnMut(u32) -> Result<Run, Error> + use<'a>, Error> {
-    let (loaded, common) = (warm(place, &settings.common)?, &settings.common);
-    let (batch, rows) = (u64::from(settings.batch), common.rows);
+    let loaded = warm(place, &settings.common, settings.table.rows)?;
+    let (common, io) = (&settings.common, loaded.backend());
+    let (batch, rows) = (u64::from(settings.batch), settings.table.rows);
     let get = move |rng: &mut Rng| {
         let snapshot = loaded.db.snapshot();
         let mut found = 0;
@@ -30,15 +31,23 @@ pub(super) fn prepare_get<'a>(
         Error::unless_equal("rows found", batch, found)?;
         Ok(batch)
     };
-    Ok(reads(common, settings.threads, get))
+    let mut one = reads(common, settings.threads, get);
+    Ok(move |number| {
+        let run = one(number)?;
+        Ok(Run {
+            io: Some(io),
+            ..run
+        })
+    })
 }
 
 pub(super) fn prepare_multi_get<'a>(
     settings: &'a MultiGetSettings,
     place: &Place,
 ) -> Result<impl FnMut(u32) -> Result<Run, Error> + use<'a>, Error> {
-    let (loaded, common) = (warm(place, &settings.common)?, &settings.common);
-    let (batch, rows) = (u64::from(settings.batch), common.rows);
+    let loaded = warm(place, &settings.common, settings.table.rows)?;
+    let (common, io) = (&settings.common, loaded.backend());
+    let (batch, rows) = (u64::from(settings.batch), settings.table.rows);
     let get = move |rng: &mut Rng| {
         let keys = (0..batch).map(|_| rows::key(rng.u64(0..rows)));
         let values = loaded.db.snapshot().multi_get(&loaded.table, keys)?;
@@ -50,7 +59,14 @@ pub(super) fn prepare_multi_get<'a>(
         Error::unless_equal("rows found", batch, found)?;
         Ok(batch)
     };
-    Ok(reads(common, settings.threads, get))
+    let mut one = reads(common, settings.threads, get);
+    Ok(move |number| {
+        let run = one(number)?;
+        Ok(Run {
+            io: Some(io),
+            ..run
+        })
+    })
 }
 
 /// Runs in which every client does what `read` does, which says how many rows it has read.
@@ -69,7 +85,7 @@ fn reads(
             move || {
                 read(&mut rng).map(|operations| Done {
                     operations,
-                    retries: Retries::default(),
+                    ..Done::default()
                 })
             }
         };
@@ -79,13 +95,13 @@ fn reads(
 }
 
 /// The database, each row of which was read once.
-fn warm(place: &Place, common: &Common) -> Result<Loaded, Error> {
-    let loaded = Loaded::open(place, common)?;
+fn warm(place: &Place, common: &Common, expected: u64) -> Result<Loaded, Error> {
+    let loaded = Loaded::open(place, common, expected)?;
     let rows = loaded
         .db
         .snapshot()
         .range(&loaded.table, ..)?
         .try_fold(0, |rows, row| row.map(|_| rows + 1))?;
-    Error::unless_equal("rows in the table", common.rows, rows)?;
+    Error::unless_equal("rows in the table", expected, rows)?;
     Ok(loaded)
 }

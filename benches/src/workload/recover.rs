@@ -70,12 +70,14 @@ pub(super) fn prepare(
             last_word,
             rows::counter(mark.as_deref().unwrap_or_default()),
         )?;
+        let io = db.info().log_writes.backend;
         db.close()?;
         place::remove(&path)?;
 
         let mut tally = Tally::new();
         tally.count(1, first_txn, Retries::default());
         Ok(Run {
+            io: Some(io),
             open_ms: Some(milliseconds(opened)),
             first_txn_ms: Some(milliseconds(first_txn)),
             log_bytes: Some(report.log_bytes),
@@ -91,6 +93,7 @@ fn options(settings: &RecoverSettings) -> Options {
     const LEAST_BYTES: u64 = 1 << 30;
     let log_bytes = (settings.log_bytes * ROOM).max(LEAST_BYTES);
     Options::new()
+        .io(settings.common.io.into())
         .log_bytes(log_bytes)
         .memory_bytes(log_bytes * ROOM)
 }
@@ -106,7 +109,7 @@ fn crash(settings: &RecoverSettings, place: &Place, number: u32) -> Result<u64, 
     command
         .args(["recover", "--fill", "--dir"])
         .arg(place.dir());
-    command.args(["--rows", &settings.common.rows.to_string()]);
+    command.args(["--rows", &settings.table.rows.to_string()]);
     command.args(["--log-bytes", &settings.log_bytes.to_string()]);
     command.args(["--locks-in-flight", &settings.locks_in_flight.to_string()]);
     command.args([
@@ -143,7 +146,7 @@ pub(super) fn fill(settings: &RecoverSettings, place: &Place) -> Result<(), Erro
         for _ in 0..BATCH_ROWS {
             txn.put(
                 &table,
-                rows::key(rng.u64(0..settings.common.rows)),
+                rows::key(rng.u64(0..settings.table.rows)),
                 rows::value(&mut rng),
             )?;
         }

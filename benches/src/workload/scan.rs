@@ -8,7 +8,6 @@ use fastrand::Rng;
 
 use crate::closed_loop::{self, Done, Window};
 use crate::error::Error;
-use crate::latency::Retries;
 use crate::loaded::Loaded;
 use crate::place::Place;
 use crate::rows;
@@ -19,7 +18,7 @@ pub(super) fn prepare<'a>(
     settings: &'a ScanSettings,
     place: &Place,
 ) -> Result<impl FnMut(u32) -> Result<Run, Error> + use<'a>, Error> {
-    let loaded = Loaded::open(place, &settings.common)?;
+    let loaded = Loaded::open(place, &settings.common, settings.table.rows)?;
     Ok(move |number| {
         let window = Window::of_run(number, settings.common.seconds);
         let client = |thread: u32| {
@@ -28,7 +27,10 @@ pub(super) fn prepare<'a>(
             client(&loaded, settings, seed)
         };
         let (tally, measured) = closed_loop::run(settings.threads, window, client)?;
-        Ok(Run::of(&tally, measured))
+        Ok(Run {
+            io: Some(loaded.backend()),
+            ..Run::of(&tally, measured)
+        })
     })
 }
 
@@ -39,7 +41,7 @@ fn client<'a>(
 ) -> impl FnMut() -> Result<Done, Error> + use<'a> {
     let mut rng = Rng::with_seed(seed);
     let batch = u64::from(settings.batch);
-    let last_start = settings.common.rows - batch;
+    let last_start = settings.table.rows - batch;
     move || {
         let from = rows::key(rng.u64(0..=last_start));
         let snapshot = loaded.db.snapshot();
@@ -56,7 +58,7 @@ fn client<'a>(
         Error::unless_equal("bytes scanned", batch * rows::ROW_BYTES, bytes)?;
         Ok(Done {
             operations: rows,
-            retries: Retries::default(),
+            ..Done::default()
         })
     }
 }
