@@ -214,23 +214,76 @@ impl<'a> Block<'a> {
 
     /// How many entries stand before `place` in version order.
     pub(super) fn position(&self, place: (&[u8], Lsn)) -> usize {
+        match self.behind_prefix(place) {
+            Ok(tail) => self.search(tail, 0, self.len()),
+            Err(position) => position,
+        }
+    }
+
+    /// As [`Block::position`], where the place is likely to be found `share` of `u16::MAX` into the block:
+    /// what is looked at lies side by side, as each other place may cost a miss of its own.
+    pub(super) fn position_near(&self, place: (&[u8], Lsn), share: u16) -> usize {
+        let tail = match self.behind_prefix(place) {
+            Ok(tail) => tail,
+            Err(position) => return position,
+        };
+        let len = self.len();
+        let guess = (len * usize::from(share)) >> 16;
+        let (mut low, mut high, mut step) = (0, len, 1);
+        if self.is_before(guess, tail) {
+            low = guess + 1;
+            while low < high {
+                let probe = low + step - 1;
+                if !self.is_before(probe, tail) {
+                    high = probe.min(len);
+                    break;
+                }
+                low = probe + 1;
+                step *= 2;
+            }
+        } else {
+            high = guess;
+            while low < high {
+                let probe = high.saturating_sub(step);
+                if self.is_before(probe, tail) {
+                    low = probe + 1;
+                    break;
+                }
+                high = probe;
+                step *= 2;
+            }
+        }
+        self.search(tail, low, high)
+    }
+
+    /// `place` without the block's prefix; the position, if its row does not begin so.
+    fn behind_prefix<'p>(&self, place: (&'p [u8], Lsn)) -> Result<(&'p [u8], Lsn), usize> {
         let (row, stamp) = place;
         let head = row.get(..self.prefix.len()).unwrap_or(row);
-        let tail = match self.prefix.cmp(head) {
-            Ordering::Less => return self.len(),
-            Ordering::Greater => return 0,
-            Ordering::Equal => row.get(self.prefix.len()..).unwrap_or_default(),
-        };
-        let (mut low, mut high) = (0, self.len());
+        match self.prefix.cmp(head) {
+            Ordering::Less => Err(self.len()),
+            Ordering::Greater => Err(0),
+            Ordering::Equal => {
+                let tail = row.get(self.prefix.len()..);
+                Ok((tail.unwrap_or_default(), stamp))
+            }
+        }
+    }
+
+    /// Whether the entry number `index` stands before a place; no entry is behind all.
+    fn is_before(&self, index: usize, tail: (&[u8], Lsn)) -> bool {
+        self.entry(index)
+            .is_some_and(|entry| version_order((entry.suffix, entry.stamp), tail).is_lt())
+    }
+
+    /// How many entries stand before a place that is known to lie between two positions.
+    fn search(&self, tail: (&[u8], Lsn), mut low: usize, mut high: usize) -> usize {
         while low < high {
             let middle = low.midpoint(high);
-            match self.entry(middle) {
-                Some(entry)
-                    if version_order((entry.suffix, entry.stamp), (tail, stamp)).is_lt() =>
-                {
-                    low = middle + 1;
-                }
-                _ => high = middle,
+            if self.is_before(middle, tail) {
+                low = middle + 1;
+            } else {
+                high = middle;
             }
         }
         low

@@ -62,15 +62,15 @@ pub(super) fn is_whole(filter_bytes: u64) -> bool {
 /// Whether the row with this hash may be in the run.
 pub(super) fn may_contain(filter: &[u8], hash: u64) -> bool {
     let at = block_at(filter, hash);
-    let block = filter.get(at..at + BLOCK_BYTES).unwrap_or_default();
-    block
-        .chunks_exact(WORD_BYTES)
-        .zip(WORD_FACTORS)
-        .all(|(word, factor)| {
-            word.iter()
-                .zip(word_bit(hash, factor).to_le_bytes())
-                .all(|(byte, bits)| byte & bits == bits)
-        })
+    let block = filter.get(at..).and_then(<[u8]>::first_chunk);
+    let block: &[u8; BLOCK_BYTES] = block.unwrap_or(&[0; BLOCK_BYTES]);
+    let (words, _) = block.as_chunks();
+    // All words, without a branch at each.
+    let missing = words.iter().zip(WORD_FACTORS).fold(0, |missing, it| {
+        let (word, factor) = it;
+        missing | (word_bit(hash, factor) & !u32::from_le_bytes(*word))
+    });
+    missing == 0
 }
 
 /// Where the hash's block starts: its high half, scaled to the number of blocks.

@@ -9,6 +9,10 @@
 //! 1. The first block whose last version is at or behind a place is the only one that can hold the first
 //!    version at or behind that place: a look-up touches one block.
 //! 2. The blocks tile the file from the head to the filter.
+//! 3. In memory stand eight bytes of each block's last row, those behind what all rows of the run share: a
+//!    search seldom touches more of the index than that, and they tell about where in its block a row is.
+
+use std::cmp::Ordering;
 
 use bytes::Bytes;
 use lockstone_base::Lsn;
@@ -66,6 +70,18 @@ pub(super) struct Index {
     bytes: Bytes,
     blocks: usize,
     smallest_bytes: usize,
+    /// How many bytes all rows of the run have in common at their start.
+    shared_bytes: usize,
+    /// Of each block's last row [the bytes behind these](Index::sketch).
+    sketches: Vec<u64>,
+}
+
+/// Where a version is, if the run has it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spot {
+    pub(super) block: usize,
+    /// How far into the block's rows, as far as their sketches tell: 0 to `u16::MAX`.
+    pub(super) share: u16,
 }
 
 impl Index {
@@ -76,13 +92,35 @@ impl Index {
         if slots.is_none_or(|slots| slots > bytes.len()) {
             return Err(malformed("it is cut off"));
         }
-        let index = Self {
+        let mut index = Self {
             bytes,
             blocks,
             smallest_bytes: footer.smallest_bytes.get() as usize,
+            shared_bytes: 0,
+            sketches: Vec::new(),
         };
         index.validate(footer)?;
+        let ends = index.smallest().iter().zip(index.largest());
+        index.shared_bytes = ends.take_while(|(a, b)| a == b).count();
+        index.sketches = (0..blocks)
+            .map(|block| index.last(block).map_or(0, |(row, _)| index.sketch(row)))
+            .collect();
         Ok(index)
+    }
+
+    /// The eight bytes of a row behind what all rows of the run share, zeros behind a shorter row: where
+    /// these of two rows differ, the rows are ordered as they are.
+    fn sketch(&self, row: &[u8]) -> u64 {
+        let behind = row.get(self.shared_bytes..).unwrap_or_default();
+        match behind.first_chunk() {
+            Some(bytes) => u64::from_be_bytes(*bytes),
+            None => behind
+                .iter()
+                .zip([56, 48, 40, 32, 24, 16, 8])
+                .fold(0, |sketch, (byte, shift)| {
+                    sketch | u64::from(*byte) << shift
+                }),
+        }
     }
 
     pub(super) fn blocks(&self) -> usize {
@@ -121,7 +159,25 @@ impl Index {
 
     /// The first block whose last version is at or behind `place`: their number, if there is none.
     pub(super) fn find(&self, place: (&[u8], Lsn)) -> usize {
-        let (mut low, mut high) = (0, self.blocks);
+        self.spot(place).block
+    }
+
+    /// As [`Index::find`], and about where in the block.
+    pub(super) fn spot(&self, place: (&[u8], Lsn)) -> Spot {
+        let at_edge = |block| Spot { block, share: 0 };
+        let shared = self.smallest().get(..self.shared_bytes);
+        let shared = shared.unwrap_or_default();
+        let head = place.0.get(..self.shared_bytes).unwrap_or(place.0);
+        match head.cmp(shared) {
+            Ordering::Less => return at_edge(0),
+            Ordering::Greater => return at_edge(self.blocks),
+            Ordering::Equal => {}
+        }
+        let sketch = self.sketch(place.0);
+        let mut low = self.sketches.partition_point(|last| *last < sketch);
+        // Among blocks that end with the same sketch only the rows themselves decide.
+        let same = self.sketches.get(low..).unwrap_or_default();
+        let mut high = low + same.iter().take_while(|last| **last == sketch).count();
         while low < high {
             let middle = low.midpoint(high);
             match self.last(middle) {
@@ -129,7 +185,23 @@ impl Index {
                 _ => high = middle,
             }
         }
-        low
+        Spot {
+            block: low,
+            share: self.share(low, sketch),
+        }
+    }
+
+    /// How far between the ends of the block before and of `block` a row with this sketch lies, if rows
+    /// were spread evenly.
+    fn share(&self, block: usize, sketch: u64) -> u16 {
+        let before = block.checked_sub(1).and_then(|at| self.sketches.get(at));
+        let start = before
+            .copied()
+            .unwrap_or_else(|| self.sketch(self.smallest()));
+        let end = self.sketches.get(block).copied().unwrap_or(u64::MAX);
+        let range = u128::from(end.saturating_sub(start)) + 1;
+        let share = u128::from(sketch.saturating_sub(start)) * u128::from(u16::MAX) / range;
+        share.min(u16::MAX.into()) as u16
     }
 
     fn slots(&self) -> &[IndexSlot] {

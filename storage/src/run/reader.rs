@@ -130,11 +130,13 @@ impl Run {
         if at < self.entry.oldest || !filter::may_contain(&self.filter, hash) {
             return Ok(None);
         }
-        let number = self.index.find((row, at));
-        if number == self.index.blocks() {
+        let spot = self.index.spot((row, at));
+        if spot.block == self.index.blocks() {
             return Ok(None);
         }
-        self.newest_in(number, row, at)
+        let block = self.block(spot.block)?;
+        let position = block.position_near((row, at), spot.share);
+        self.version_of(spot.block, &block, position, row)
     }
 
     /// The newest version of `row` at or below `at`, which lies in the block `number` if anywhere.
@@ -145,7 +147,18 @@ impl Run {
         at: Lsn,
     ) -> Result<Option<Version>, StorageError> {
         let block = self.block(number)?;
-        match block.entry(block.position((row, at))) {
+        self.version_of(number, &block, block.position((row, at)), row)
+    }
+
+    /// The version at a position of the block `number`, if it is one of `row`.
+    fn version_of(
+        &self,
+        number: usize,
+        block: &Block<'_>,
+        position: usize,
+        row: &[u8],
+    ) -> Result<Option<Version>, StorageError> {
+        match block.entry(position) {
             Some(entry) if block.compare(entry.suffix, row).is_eq() => {
                 self.version(number, &entry).map(Some)
             }
