@@ -143,6 +143,8 @@ fn checkpoint(engine: &Engine, newest: &mut Manifest) -> Result<()> {
         flushed_through: part.flushed_through,
         scan_end: scan.end,
         scan_crc: scan.crc,
+        // Read last: the files reach as far as anything that is durable by now (F14).
+        log_end: engine.log.segments_end(),
         tables,
         next_table,
         runs: part.runs,

@@ -262,11 +262,15 @@ impl From<WalError> for Error {
                 offset,
                 lsn,
                 what,
+                witness,
             } => Self::Corrupt {
                 file,
                 offset: Some(offset),
                 lsn: Some(lsn),
-                what: what.into(),
+                what: match witness {
+                    Some(witness) => format!("{what}; {witness}"),
+                    None => what.into(),
+                },
             },
             WalError::Locked { file } => Self::Locked {
                 path: file,

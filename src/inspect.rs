@@ -7,11 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use lockstone_recovery::record::{Body, Context, Effect, Provisional, Tag};
-pub use lockstone_recovery::{DeadLock, DumpSink, FrameInfo};
+pub use lockstone_recovery::{
+    ChainMarks, ChainPoint, Corruption, DeadLock, DumpSink, FrameInfo, Leftover, LogCheck,
+    LogVerdict, ManifestMarks, SegmentInfo, SegmentUse, Span, Spare,
+};
 
 use crate::error::Result;
 use crate::listing::CheckReport;
 use crate::opening::real_ports;
+use lockstone_base::TableId;
 use lockstone_base::disk::IoMode;
 use lockstone_recovery::RecoveryReport;
 
@@ -58,11 +62,27 @@ impl Inspection {
         Ok((report, check.into()))
     }
 
-    /// Shows the log from where recovery starts: frames, records, the chain.
+    /// The tables that the newest manifest names, by id. The log may create further ones.
+    pub fn tables(&self) -> impl Iterator<Item = (TableId, &str)> {
+        let tables = self.0.manifest().tables.iter();
+        tables.map(|table| (table.id, table.name.as_str()))
+    }
+
+    /// Shows the log from where recovery starts: frames, records, the chain, and what is behind its end;
+    /// `None` if the sink had enough before. Damage is told by the verdict: what comes before it has been
+    /// shown.
     ///
     /// # Errors
-    /// What recovery would refuse with; what comes before the damage has been shown.
-    pub fn dump(&self, sink: &mut dyn DumpSink) -> Result<()> {
+    /// The log cannot be read, or is a newer version's.
+    pub fn dump(&self, sink: &mut dyn DumpSink) -> Result<Option<LogCheck>> {
         Ok(self.0.dump(sink)?)
+    }
+
+    /// Decides about the log's end as opening the database would, and says what speaks for it.
+    ///
+    /// # Errors
+    /// The log cannot be read, or is a newer version's. That acknowledged data is damaged is a verdict.
+    pub fn verify(&self) -> Result<LogCheck> {
+        Ok(self.0.verify()?)
     }
 }

@@ -78,6 +78,7 @@ const WHOLE: ScanOptions = ScanOptions {
     from: ChainPoint::START,
     durable: Lsn::ZERO,
     manifest_generation: GENERATION,
+    log_end: Lsn::ZERO,
 };
 
 struct Nothing;

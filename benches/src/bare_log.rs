@@ -213,6 +213,7 @@ fn since(head: ChainPoint, durable: Lsn) -> ScanOptions {
         from: head,
         durable,
         manifest_generation: GENERATION,
+        log_end: Lsn::ZERO,
     }
 }
 

@@ -6,7 +6,7 @@
 //! 3. A commit at or below `flushed_through` is in the runs already: its writes are skipped (S1).
 //! 4. A rollback kills the sub-transactions of its interval, whose numbers never come again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -37,6 +37,7 @@ pub struct Analysis {
     open: HashMap<TxnId, OpenTxn>,
     commits: Vec<Vec<Replayed>>,
     tables: BTreeMap<TableId, TableEntry>,
+    table_names: HashSet<String>,
     commit_tail: Lsn,
     committed: u64,
     aborted: u64,
@@ -71,6 +72,7 @@ impl Analysis {
             keep_locks,
             open: HashMap::new(),
             commits: Vec::new(),
+            table_names: tables.iter().map(|table| table.name.clone()).collect(),
             tables: tables.into_iter().map(|table| (table.id, table)).collect(),
             commit_tail: flushed_through,
             committed: 0,
@@ -159,7 +161,11 @@ impl Analysis {
                 Err(MalformedRecord("table id"))
             };
         }
-        if self.tables.values().any(|table| table.name == name) {
+        // Every manifest must be able to name a higher one (S7).
+        if id.0 == u32::MAX {
+            return Err(MalformedRecord("table id"));
+        }
+        if !self.table_names.insert(name.to_owned()) {
             return Err(MalformedRecord("table name"));
         }
         self.tables.insert(

@@ -35,6 +35,15 @@ pub enum RecoveryError {
         /// What says that it must be there.
         why: &'static str,
     },
+    /// A counter of the database has come to its end, or a hostile manifest says so: numbers that must
+    /// never come again would.
+    #[error("the database cannot be opened any more: it has used up its {what} ({at})")]
+    Exhausted {
+        /// What is counted.
+        what: &'static str,
+        /// How far it was counted.
+        at: u64,
+    },
     /// The log refused.
     #[error(transparent)]
     Wal(#[from] WalError),

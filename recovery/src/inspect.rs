@@ -1,6 +1,6 @@
 //! A directory seen without the engine: nothing in it is changed.
 //!
-//! Called by the program's `check`, `locks` and `wal dump`. Takes the directory's lock shared, so a
+//! Called by the program's `check`, `locks`, `wal dump` and `wal verify`. Takes the directory's lock shared, so a
 //! database in use is refused with its owner's process id, and does what recovery does up to the point
 //! where that would write.
 
@@ -10,11 +10,15 @@ use lockstone_base::clock::Clock;
 use lockstone_base::disk::Disk;
 use lockstone_base::{LockMode, Lsn, RowKey, TxnId};
 use lockstone_storage::{Manifest, Store, StoreCheck, StoreConfig};
-use lockstone_wal::{Access, FrameInfo, LogVisitor, ScannedRecord, VisitError};
+use lockstone_wal::{
+    Access, FrameInfo, Leftover, LogScan, LogVisitor, ScannedRecord, SegmentInfo, Segments,
+    VisitError, WalError,
+};
 
 use crate::analysis::Analysis;
 use crate::directory::{self, Content, DirectoryLock, open_log};
 use crate::error::RecoveryError;
+use crate::log_check::{LogCheck, Notes};
 use crate::record::{Body, Context, Tag};
 use crate::recover::{report, scan_options};
 use crate::report::RecoveryReport;
@@ -46,10 +50,22 @@ pub struct DeadLock {
 
 /// What a dump of the log shows, in order.
 pub trait DumpSink {
+    /// The chain goes on in another segment, or starts in one.
+    fn segment(&mut self, segment: &SegmentInfo) {
+        let _ = segment;
+    }
     /// A frame begins.
     fn frame(&mut self, frame: &FrameInfo);
     /// A record of it. `context` is absent for the engine's own.
     fn record(&mut self, lsn: Lsn, context: Option<Context>, tag: Tag, body: Body<'_>);
+    /// A frame behind the end of the chain, which opening drops, or for which it refuses.
+    fn leftover(&mut self, leftover: &Leftover) {
+        let _ = leftover;
+    }
+    /// Whether to go on; asked after each frame.
+    fn wants_more(&self) -> bool {
+        true
+    }
 }
 
 impl Inspection {
@@ -138,30 +154,127 @@ impl Inspection {
         Ok((report, store.check()))
     }
 
-    /// Shows the chain of the log, from where recovery starts.
+    /// Shows the chain of the log, from where recovery starts, and what is behind it; `None` if the sink
+    /// had enough before the end. Damage is told by the verdict: what comes before it has been shown.
     ///
     /// # Errors
-    /// [`RecoveryError`] if recovery would refuse; what comes before the damage has been shown.
-    pub fn dump(&self, sink: &mut dyn DumpSink) -> Result<(), RecoveryError> {
-        let segments = open_log(&self.disk, &*self.clock, Access::Inspect)?;
-        segments.scan(&scan_options(&self.manifest), &mut Dump(sink))?;
-        Ok(())
+    /// [`RecoveryError`] if the log cannot be read, or is a newer version's.
+    pub fn dump(&self, sink: &mut dyn DumpSink) -> Result<Option<LogCheck>, RecoveryError> {
+        let mut notes = Notes::new(&self.manifest);
+        let segments = match open_log(&self.disk, &*self.clock, Access::Inspect) {
+            Ok(segments) => segments,
+            Err(error) => return Ok(Some(self.log_check(&notes, None, Err(error))?)),
+        };
+        let mut dump = Dump {
+            sink,
+            notes: &mut notes,
+            analysis: self.analysis(false),
+            segments: segments.list().collect(),
+            shown: None,
+        };
+        match segments
+            .show(&scan_options(&self.manifest), &mut dump)
+            .transpose()
+        {
+            None => Ok(None),
+            Some(scanned) => self.log_check(&notes, Some(&segments), scanned).map(Some),
+        }
+    }
+
+    /// Decides about the log's end as recovery would, and says what speaks for it.
+    ///
+    /// # Errors
+    /// [`RecoveryError`] if the log cannot be read, or is a newer version's. That acknowledged data is damaged
+    /// is a verdict.
+    pub fn verify(&self) -> Result<LogCheck, RecoveryError> {
+        let mut notes = Notes::new(&self.manifest);
+        let segments = match open_log(&self.disk, &*self.clock, Access::Inspect) {
+            Ok(segments) => segments,
+            Err(error) => return self.log_check(&notes, None, Err(error)),
+        };
+        let mut noting = Noting {
+            notes: &mut notes,
+            analysis: self.analysis(false),
+        };
+        let scanned = segments.scan(&scan_options(&self.manifest), &mut noting);
+        self.log_check(&notes, Some(&segments), scanned)
+    }
+
+    fn log_check(
+        &self,
+        notes: &Notes,
+        segments: Option<&Segments>,
+        scanned: Result<LogScan, WalError>,
+    ) -> Result<LogCheck, RecoveryError> {
+        let mut check = match scanned {
+            Ok(scan) => LogCheck::new(&self.manifest, notes, Ok(&scan)),
+            Err(error) => LogCheck::new(&self.manifest, notes, Err(error)),
+        }?;
+        if let Some(segments) = segments {
+            check.list(notes, segments.list(), segments.spares()?);
+        }
+        Ok(check)
+    }
+
+    fn analysis(&self, keep_locks: bool) -> Analysis {
+        let (flushed, tables) = (self.manifest.flushed_through, self.manifest.tables.clone());
+        Analysis::new(flushed, tables, keep_locks)
     }
 
     fn analyse(&self, keep_locks: bool) -> Result<(RecoveryReport, Analysis), RecoveryError> {
         let segments = open_log(&self.disk, &*self.clock, Access::Inspect)?;
-        let (flushed, tables) = (self.manifest.flushed_through, self.manifest.tables.clone());
-        let mut analysis = Analysis::new(flushed, tables, keep_locks);
+        let mut analysis = self.analysis(keep_locks);
         let scan = segments.scan(&scan_options(&self.manifest), &mut analysis)?;
         Ok((report(&self.manifest, &scan, &analysis, false), analysis))
     }
 }
 
-struct Dump<'a>(&'a mut dyn DumpSink);
+/// Reads as recovery does, and takes notes.
+struct Noting<'a> {
+    notes: &'a mut Notes,
+    analysis: Analysis,
+}
+
+impl LogVisitor for Noting<'_> {
+    fn frame(&mut self, frame: &FrameInfo) {
+        self.notes.frame(frame);
+        self.analysis.frame(frame);
+    }
+
+    fn record(&mut self, record: ScannedRecord<'_>) -> Result<(), VisitError> {
+        self.analysis.record(record)
+    }
+
+    fn leftover(&mut self, leftover: &Leftover) {
+        self.notes.leftover(leftover);
+    }
+}
+
+struct Dump<'a> {
+    sink: &'a mut dyn DumpSink,
+    notes: &'a mut Notes,
+    /// Finds what decoding alone does not.
+    analysis: Analysis,
+    /// By base.
+    segments: Vec<SegmentInfo>,
+    /// Which of them was shown last.
+    shown: Option<usize>,
+}
 
 impl LogVisitor for Dump<'_> {
     fn frame(&mut self, frame: &FrameInfo) {
-        self.0.frame(frame);
+        let above = self
+            .segments
+            .partition_point(|segment| segment.base <= frame.start);
+        let at = above.checked_sub(1);
+        if at != self.shown {
+            self.shown = at;
+            if let Some(segment) = at.and_then(|at| self.segments.get(at)) {
+                self.sink.segment(segment);
+            }
+        }
+        self.notes.frame(frame);
+        self.sink.frame(frame);
     }
 
     fn record(&mut self, record: ScannedRecord<'_>) -> Result<(), VisitError> {
@@ -173,7 +286,16 @@ impl LogVisitor for Dump<'_> {
             [] => None,
             bytes => Some(Context::decode(bytes).map_err(malformed)?),
         };
-        self.0.record(record.lsn, context, tag, body);
-        Ok(())
+        self.sink.record(record.lsn, context, tag, body);
+        self.analysis.record(record)
+    }
+
+    fn leftover(&mut self, leftover: &Leftover) {
+        self.notes.leftover(leftover);
+        self.sink.leftover(leftover);
+    }
+
+    fn wants_more(&self) -> bool {
+        self.sink.wants_more()
     }
 }

@@ -9,6 +9,7 @@
 mod error;
 pub mod record;
 mod report;
+mod log_check;
 pub mod directory;
 pub mod analysis;
 mod recover;
@@ -17,6 +18,9 @@ mod inspect;
 pub use error::RecoveryError;
 pub use inspect::{DeadLock, DumpSink, Inspection};
 pub use lockstone_storage::StoreCheck;
-pub use lockstone_wal::FrameInfo;
+pub use lockstone_wal::{ChainPoint, FrameInfo, Leftover, SegmentInfo};
+pub use log_check::{
+    ChainMarks, Corruption, LogCheck, LogVerdict, ManifestMarks, SegmentUse, Span, Spare,
+};
 pub use recover::{Config, Identity, Recovered, recover};
 pub use report::{InFlight, RecoveryReport, Resolution, TornTail};

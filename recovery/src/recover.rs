@@ -9,7 +9,8 @@
 //! 4. The chain is walked (G5) and its tail decided (G6).
 //! 5. Commits behind `flushed_through` are sorted and installed, in pieces of the memory budget.
 //! 6. Whoever has no commit record is aborted by definition (R3); nobody visits its records again.
-//! 7. A new segment (G8), then one manifest with the raised boot epoch. Only then may files go.
+//! 7. A new segment (G8), then one manifest with the raised boot epoch and the new end of the log's files
+//!    (F14). Only then may files go.
 //!
 //! R5: until step 7 nothing is changed that a second recovery reads, and step 7 changes one name at a
 //! time: a crash at any depth finds the old manifest or the new one, with the same log.
@@ -69,6 +70,9 @@ pub struct Recovered {
 const FIRST_TABLE: u32 = 1;
 /// Replayed commits are installed in this many pieces of the memory budget.
 const PIECES: usize = 4;
+/// No manifest with a higher generation or run number is opened: a run that counts on from here does not
+/// come to the end of 64 bits.
+const COUNTER_MAX: u64 = u64::MAX / 2;
 
 /// Recovers the database in `disk`, or creates one.
 ///
@@ -81,6 +85,7 @@ pub fn recover(
 ) -> Result<Recovered, RecoveryError> {
     let begun = clock.now();
     let old = newest_manifest(&**disk, config.create)?;
+    check_counters(&old)?;
     let names = disk.list()?;
     let segments = open_log(disk, clock, Access::Recover)?;
     let mut analysis = Analysis::new(old.flushed_through, old.tables.clone(), false);
@@ -88,6 +93,11 @@ pub fn recover(
     let scanned = clock.now();
 
     let mut report = report(&old, &scan, &analysis, config.create.is_some());
+    // Ids of transactions begin with the epoch: one that was used before would give them twice.
+    if report.boot_epoch <= old.boot_epoch.max(analysis.boot_epoch()) {
+        let at = report.boot_epoch.into();
+        return Err(RecoveryError::Exhausted { what: "runs", at });
+    }
     let (tables, commit_tail) = (analysis.tables(), analysis.commit_tail());
     let replayed = replay(analysis.into_commits(), config.memory_bytes / PIECES);
     let runs_max = config.runs_max;
@@ -99,6 +109,7 @@ pub fn recover(
         generation: old.generation + 1,
         boot_epoch: report.boot_epoch,
         durable: scan.end.end.max(old.durable),
+        log_end: log.segments_end(),
         next_table: next_table(&tables).max(old.next_table),
         tables,
         next_run: store.part().next_run,
@@ -134,6 +145,18 @@ fn newest_manifest(
             why: "every database has a manifest",
         }),
     }
+}
+
+/// Whether the counters of the manifest can be counted on; nothing was changed yet.
+fn check_counters(old: &Manifest) -> Result<(), RecoveryError> {
+    let counters = [
+        ("manifest generations", old.generation),
+        ("run numbers", old.next_run),
+    ];
+    let spent = counters.into_iter().find(|(_, at)| *at > COUNTER_MAX);
+    spent.map_or(Ok(()), |(what, at)| {
+        Err(RecoveryError::Exhausted { what, at })
+    })
 }
 
 /// G8: the log goes on in a new segment.
@@ -187,6 +210,7 @@ pub(crate) fn scan_options(manifest: &Manifest) -> ScanOptions {
         },
         durable: manifest.durable,
         manifest_generation: manifest.generation,
+        log_end: manifest.log_end,
     }
 }
 
@@ -198,12 +222,6 @@ pub(crate) fn report(
     created: bool,
 ) -> RecoveryReport {
     let (committed, aborted) = analysis.ended();
-    let torn = scan.torn.as_ref().map(|torn| TornTail {
-        file: torn.file.clone(),
-        lsn: torn.at,
-        frames: torn.frames,
-        records: torn.records,
-    });
     RecoveryReport {
         created,
         clean_shutdown: analysis.clean_shutdown(),
@@ -214,7 +232,7 @@ pub(crate) fn report(
         log_bytes: scan.bytes,
         frames: scan.frames,
         records: scan.records,
-        torn,
+        torn: scan.torn.as_ref().map(TornTail::of),
         committed,
         rows_replayed: analysis.rows(),
         aborted,

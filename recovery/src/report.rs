@@ -61,14 +61,34 @@ impl RecoveryReport {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct TornTail {
-    /// The segment file in which the intact log ends.
+    /// The segment file in which the first of it lies.
     pub file: PathBuf,
+    /// Where in the file.
+    pub offset: u64,
     /// Where in the log.
     pub lsn: Lsn,
-    /// Intact frames that lay behind the end.
+    /// How much it is.
+    pub bytes: u64,
+    /// Frames behind the end whose header is intact.
     pub frames: u64,
-    /// Records in these.
+    /// Those of them that are whole: written beside one that is not, and never acknowledged.
+    pub whole: u64,
+    /// The records that these headers count.
     pub records: u64,
+}
+
+impl TornTail {
+    pub(crate) fn of(torn: &lockstone_wal::TornTail) -> Self {
+        Self {
+            file: torn.file.clone(),
+            offset: torn.offset,
+            lsn: torn.at,
+            bytes: torn.bytes,
+            frames: torn.frames,
+            whole: torn.whole,
+            records: torn.records,
+        }
+    }
 }
 
 /// A transaction that was in flight when the run before ended.

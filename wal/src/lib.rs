@@ -15,6 +15,9 @@ mod visit;
 mod tail;
 mod segment;
 mod window;
+mod frames;
+mod neighbours;
+mod survey;
 mod scan;
 mod segments;
 mod open_frame;
@@ -31,7 +34,7 @@ mod hold;
 mod log;
 
 pub use chain::ChainPoint;
-pub use error::{VisitError, WalError};
+pub use error::{VisitError, WalError, Witness};
 pub use hold::Hold;
 pub use log::{Log, LogConfig};
 pub use open_frame::Record;
@@ -39,7 +42,9 @@ pub use rooms::Room;
 pub use segment::Access;
 pub use segments::Segments;
 pub use staging::Appended;
-pub use visit::{FrameInfo, LogScan, LogVisitor, ScanOptions, ScannedRecord, TornTail};
+pub use visit::{
+    FrameInfo, Leftover, LogScan, LogVisitor, ScanOptions, ScannedRecord, SegmentInfo, TornTail,
+};
 pub use waiter::Watch;
 
 /// The newest format of segments and frames that is understood here.

@@ -29,7 +29,7 @@ use crate::open_frame::{Record, record_room};
 use crate::pipeline::{GATHERED_BYTES, Pipeline, Stop};
 use crate::progress::{Progress, Turn};
 use crate::rooms::{Promise, Room, Rooms};
-use crate::segment::{Access, POSITION_MAX};
+use crate::segment::{Access, SEGMENT_BYTES_MAX};
 use crate::segments::Segments;
 use crate::shelf::Shelf;
 use crate::staging::{Appended, Shortage, Staging, frame_buffers};
@@ -45,7 +45,7 @@ const FRAMES_PER_SEGMENT: u64 = 4;
 /// How the log runs.
 #[derive(Debug, Clone, Copy)]
 pub struct LogConfig {
-    /// The length of a segment: a multiple of 4096, at least 256 KiB. May differ from the last run's.
+    /// The length of a segment: a multiple of 4096, 256 KiB to 1 GiB. May differ from the last run's.
     pub segment_bytes: u64,
     /// The database.
     pub uuid: u128,
@@ -72,8 +72,8 @@ impl LogConfig {
                 "a segment is whole blocks of 4096 bytes",
             ));
         }
-        if self.segment_bytes < SEGMENT_BYTES_MIN || self.segment_bytes > POSITION_MAX {
-            return Err(WalError::InvalidConfig("a segment has at least 256 KiB"));
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes) {
+            return Err(WalError::InvalidConfig("a segment has 256 KiB to 1 GiB"));
         }
         if !(1..=Self::FRAMES_IN_FLIGHT_MAX).contains(&self.frames_in_flight) {
             return Err(WalError::InvalidConfig("1 to 8 frames may be in flight"));
@@ -150,7 +150,7 @@ impl Log {
             tag: 0,
             file: current.file.clone(),
             offset: 0,
-            buffer: current.header(stamp),
+            buffer: current.header(stamp, None),
             bytes: BLOCK_BYTES,
         };
         let writer = disk.log_writer(config.frames_in_flight, &buffers, probe)?;
@@ -376,8 +376,14 @@ impl Log {
         self.pipeline.flush.point_at(lsn)
     }
 
-    /// Segments wholly below `below`, from which a *durable* manifest starts its scan, become the
-    /// spare or go.
+    /// How far the log's files reach: what a manifest records (F14). Whatever is durable when this is
+    /// called lies below it.
+    pub fn segments_end(&self) -> Lsn {
+        self.pipeline.staging.lock().segments_end()
+    }
+
+    /// Segments that end below `below`, from which a *durable* manifest starts its scan, become spares or
+    /// go.
     ///
     /// # Errors
     /// [`WalError::Poisoned`]: the directory is in an unknown state.

@@ -6,60 +6,30 @@
 //!    every block: a damaged segment header loses nothing.
 //! 2. A frame is intact when both checksums hold at its own place and its records parse.
 //! 3. Behind the end of the chain every block of every segment is looked at, for witnesses (G6).
+//! 4. Before the first frame is read, the files that there are have been compared with those that must be
+//!    there (F14).
 
 use lockstone_base::Lsn;
 use lockstone_base::disk::Disk;
 use lockstone_base::limits::BLOCK_BYTES;
 
-use crate::chain::{ChainPoint, FrameIndex};
-use crate::error::WalError;
-use crate::format::{
-    FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_VERSION, FrameFields, FrameHeader, Records,
-    SEGMENT_HEADER_BYTES, SEGMENT_VERSION, Salt, SegmentHeader, frame_signature,
-};
-use crate::segment::{Segment, segment_name};
-use crate::tail::{Evidence, Verdict};
-use crate::visit::{FrameInfo, LogScan, LogVisitor, ScanOptions, ScannedRecord, TornTail};
-use crate::window::Window;
+use crate::chain::FrameIndex;
+use crate::error::{WalError, Witness};
+use crate::format::{FRAME_HEADER_BYTES, Records, SEGMENT_HEADER_BYTES};
+use crate::frames::{Found, Frames, Place};
+use crate::neighbours::{self, Missing};
+use crate::segment::Segment;
+use crate::survey::{self, Behind, Survey};
+use crate::tail::{Charge, Evidence, Verdict};
+use crate::visit::{LogScan, LogVisitor, ScanOptions, ScannedRecord};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
-/// A frame of the chain, found and intact.
-#[derive(Debug, Clone, Copy)]
-struct Found {
-    segment: usize,
-    offset: u64,
-    fields: FrameFields,
-    point: ChainPoint,
-}
-
-/// A place in a segment, for messages.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    segment: usize,
-    offset: u64,
-}
-
-/// What lies behind the end of the chain.
-#[derive(Debug, Default)]
-struct Survey {
-    durable_through: Lsn,
-    first: Option<(Place, Lsn)>,
-    frames: u64,
-    records: u64,
-}
-
 pub(crate) struct Scan<'a> {
-    disk: &'a dyn Disk,
     /// All segments, by base.
     segments: &'a [Segment],
     options: &'a ScanOptions,
-    salt: Salt,
-    window: Window<'a>,
-    /// For each segment, whether a frame header is at its own place in it.
-    framed: Vec<bool>,
-    /// The newest manifest that any header names, and where.
-    generation: Option<(u64, Place, Lsn)>,
+    frames: Frames<'a>,
     found: LogScan,
 }
 
@@ -70,18 +40,16 @@ impl<'a> Scan<'a> {
         options: &'a ScanOptions,
     ) -> Self {
         Self {
-            disk,
             segments,
             options,
-            salt: Salt::new(options.salt),
-            window: Window::new(segments),
-            framed: vec![false; segments.len()],
-            generation: None,
+            frames: Frames::new(disk, segments, options.salt),
             found: LogScan {
                 end: options.from,
                 frames: 0,
                 records: 0,
                 bytes: 0,
+                recorded: None,
+                testified: options.durable,
                 torn: None,
                 from: options.from,
                 salt: options.salt,
@@ -92,184 +60,91 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Walks to the end and decides what it is.
-    pub(crate) fn run(mut self, visitor: &mut dyn LogVisitor) -> Result<LogScan, WalError> {
-        for segment in 0..self.segments.len() {
-            self.check_header(segment)?;
-        }
+    /// Walks to the end and decides what it is; `None` if the visitor may stop it, and has.
+    pub(crate) fn run(
+        mut self,
+        visitor: &mut dyn LogVisitor,
+        may_stop: bool,
+    ) -> Result<Option<LogScan>, WalError> {
+        let missing = neighbours::check(&mut self.frames, self.options)?;
         let survey = loop {
             while let Some(found) = self.successor()? {
                 self.accept(&found, visitor)?;
+                if may_stop && !visitor.wants_more() {
+                    return Ok(None);
+                }
             }
-            match self.survey()? {
-                Ok(found) => self.accept(&found, visitor)?,
-                Err(survey) => break survey,
+            match survey::behind(&mut self.frames, self.found.end)? {
+                Behind::Next(found) => self.accept(&found, visitor)?,
+                Behind::Rest(survey) => break survey,
             }
         };
-        self.decide(&survey)?;
-        self.found.highest_is_unused = self
-            .segments
-            .last()
-            .zip(self.framed.last())
-            .is_some_and(|(highest, framed)| self.options.from.end <= highest.base && !framed);
-        self.raise_base(self.options.durable.max(self.found.end.end));
-        Ok(self.found)
-    }
-
-    /// Whether anything in `segment` can matter: frames wholly before the start cannot (S3).
-    fn is_in_scope(&self, segment: &Segment) -> bool {
-        segment.end() > self.options.from.end
-    }
-
-    fn raise_base(&mut self, to: Lsn) {
-        let whole = to.get().next_multiple_of(BLOCK);
-        self.found.base_min = self.found.base_min.max(Lsn::new(whole));
-    }
-
-    /// An intact header exposes a file of another database, of a newer format, or cut short. One that
-    /// belongs to another place is what a renamed file has until its header is written (G1).
-    fn check_header(&mut self, at: usize) -> Result<(), WalError> {
-        let Some(segment) = self.segments.get(at) else {
-            return Ok(());
-        };
-        self.raise_base(segment.end());
-        if !self.is_in_scope(segment) {
-            return Ok(());
+        for leftover in &survey.leftovers {
+            visitor.leftover(leftover);
         }
-        let block = self.window.read(at, 0, BLOCK_BYTES)?;
-        let Some(header) = SegmentHeader::decode(block) else {
-            return Ok(());
-        };
-        if header.version() > SEGMENT_VERSION {
-            return Err(WalError::NewerFormat {
-                file: self.disk.path(&segment.name),
-                offset: 0,
-                version: header.version(),
-            });
-        }
-        if !header.is_of_salt(self.options.salt) {
-            return Err(WalError::Foreign {
-                file: self.disk.path(&segment.name),
-            });
-        }
-        if header.base() == segment.base && header.bytes() != segment.bytes {
-            let place = Place {
-                segment: at,
-                offset: 0,
-            };
-            let what = "the segment is not as long as its header says";
-            return Err(self.corrupt(place, segment.base, what));
-        }
-        Ok(())
+        self.decide(survey, missing)?;
+        let options = self.options;
+        let highest = self.segments.len().checked_sub(1);
+        self.found.highest_is_unused = highest.is_some_and(|at| {
+            let base = self.segments.get(at).map(|segment| segment.base);
+            Some(options.from.end) <= base && !self.frames.is_framed(at)
+        });
+        let ends = self.segments.iter().map(Segment::end);
+        let known = [options.durable, options.log_end, self.found.end.end];
+        let base_min = ends.chain(known).max().unwrap_or_default();
+        self.found.base_min = Lsn::new(base_min.get().next_multiple_of(BLOCK));
+        Ok(Some(self.found))
     }
 
     /// The next frame of the chain, where it usually is: right behind, or first in a segment above.
     fn successor(&mut self) -> Result<Option<Found>, WalError> {
-        let end = self.found.end.end;
+        let end = self.found.end;
         let at = self
             .segments
-            .partition_point(|segment| segment.end() <= end);
-        if let Some(segment) = self.segments.get(at).filter(|segment| segment.holds(end)) {
-            let offset = end.since(segment.base);
-            if let Some(found) = self.frame_at(at, offset)? {
+            .partition_point(|segment| segment.end() <= end.end);
+        if let Some(segment) = self.segments.get(at).filter(|it| it.holds(end.end)) {
+            let place = Place {
+                segment: at,
+                offset: end.end.since(segment.base),
+            };
+            if let Some(found) = self.frames.successor_at(place, end)? {
                 return Ok(Some(found));
             }
         }
-        let above = self.segments.partition_point(|segment| segment.base < end);
-        for at in above..self.segments.len() {
-            if let Some(found) = self.frame_at(at, SEGMENT_HEADER_BYTES)? {
+        let above = self
+            .segments
+            .partition_point(|segment| segment.base < end.end);
+        for segment in above..self.segments.len() {
+            let place = Place {
+                segment,
+                offset: SEGMENT_HEADER_BYTES,
+            };
+            if let Some(found) = self.frames.successor_at(place, end)? {
                 return Ok(Some(found));
             }
         }
         Ok(None)
     }
 
-    /// The frame at `offset`, if it is intact and follows the end of the chain.
-    fn frame_at(&mut self, at: usize, offset: u64) -> Result<Option<Found>, WalError> {
-        let Some(header) = self.header_at(at, offset)? else {
-            return Ok(None);
-        };
-        let fields = header.fields();
-        let payload_bytes = fields.payload_bytes as usize;
-        if fields.before != self.found.end || payload_bytes > FRAME_BYTES_MAX - FRAME_HEADER_BYTES {
-            return Ok(None);
-        }
-        let bytes = FRAME_HEADER_BYTES + payload_bytes;
-        let frame = self.window.read(at, offset, bytes)?;
-        let Some(payload) = frame.get(FRAME_HEADER_BYTES..bytes) else {
-            return Ok(None);
-        };
-        if self.salt.payload_crc(fields.own, payload) != fields.payload_crc {
-            return Ok(None);
-        }
-        Ok(Some(Found {
-            segment: at,
-            offset,
-            fields,
-            point: ChainPoint {
-                end: fields.own.plus(bytes.next_multiple_of(BLOCK_BYTES) as u64),
-                crc: header.crc(),
-            },
-        }))
-    }
-
-    /// The intact frame header at `offset`, noted as a witness.
-    fn header_at(&mut self, at: usize, offset: u64) -> Result<Option<FrameHeader>, WalError> {
-        let Some(segment) = self.segments.get(at) else {
-            return Ok(None);
-        };
-        let own = segment.base.plus(offset);
-        let block = self.window.read(at, offset, BLOCK_BYTES)?;
-        let Some(header) = FrameHeader::decode(block, own, &self.salt) else {
-            return Ok(None);
-        };
-        if header.version() > FRAME_VERSION {
-            return Err(WalError::NewerFormat {
-                file: self.disk.path(&segment.name),
-                offset,
-                version: header.version().into(),
-            });
-        }
-        if let Some(framed) = self.framed.get_mut(at) {
-            *framed = true;
-        }
-        let named = header.fields().manifest_generation;
-        if self.generation.is_none_or(|(newest, ..)| newest < named) {
-            let place = Place {
-                segment: at,
-                offset,
-            };
-            self.generation = Some((named, place, own));
-        }
-        Ok(Some(header))
-    }
-
     /// Takes a frame into the chain and shows it.
     fn accept(&mut self, found: &Found, visitor: &mut dyn LogVisitor) -> Result<(), WalError> {
         let fields = &found.fields;
-        let place = Place {
-            segment: found.segment,
-            offset: found.offset,
-        };
         if fields.durable_through > fields.own {
-            return Err(self.corrupt(place, fields.own, "a frame says that itself is durable"));
+            let what = "a frame says that itself is durable";
+            return Err(self.frames.corrupt(found.place, what));
         }
-        visitor.frame(&FrameInfo {
-            start: fields.own,
-            point: found.point,
-            before: fields.before,
-            records: fields.records,
-            payload_bytes: fields.payload_bytes,
-            boot_epoch: fields.boot_epoch,
-            durable_through: fields.durable_through,
-            manifest_generation: fields.manifest_generation,
-        });
+        visitor.frame(&found.info());
         self.show_records(found, visitor)?;
-        self.found.index.push(fields.own, found.point);
-        self.found.end = found.point;
+        let point = found.point();
+        self.found.index.push(fields.own, point);
+        self.found.end = point;
         self.found.frames += 1;
         self.found.records += u64::from(fields.records);
-        self.found.bytes += found.point.end.since(fields.own);
+        self.found.bytes += point.end.since(fields.own);
+        self.found.testified = self.found.testified.max(fields.durable_through);
+        if fields.records > 0 {
+            self.found.recorded = Some((fields.own, point.end));
+        }
         Ok(())
     }
 
@@ -278,9 +153,7 @@ impl<'a> Scan<'a> {
         found: &Found,
         visitor: &mut dyn LogVisitor,
     ) -> Result<(), WalError> {
-        let bytes = FRAME_HEADER_BYTES + found.fields.payload_bytes as usize;
-        let frame = self.window.read(found.segment, found.offset, bytes)?;
-        let payload = frame.get(FRAME_HEADER_BYTES..).unwrap_or_default();
+        let payload = self.frames.payload_of(found)?.unwrap_or_default();
         let mut count = 0_u32;
         let mut damage = None;
         for record in Records::of(payload) {
@@ -305,118 +178,92 @@ impl<'a> Scan<'a> {
             count += 1;
         }
         if damage.is_none() && count != found.fields.records {
-            damage = Some((
-                0,
-                "a frame does not hold as many records as its header says",
-            ));
+            let what = "a frame does not hold as many records as its header says";
+            damage = Some((0, what));
         }
         damage.map_or(Ok(()), |(offset, what)| {
             let inside = (FRAME_HEADER_BYTES + offset) as u64;
             let place = Place {
-                segment: found.segment,
-                offset: found.offset + inside,
+                offset: found.place.offset + inside,
+                ..found.place
             };
-            Err(self.corrupt(place, found.fields.own.plus(inside), what))
+            Err(self.frames.corrupt(place, what))
         })
     }
 
-    /// Looks at every block behind the end of the chain: the frame that continues it after all, or
-    /// what else is there.
-    fn survey(&mut self) -> Result<Result<Found, Survey>, WalError> {
+    fn decide(&mut self, survey: Survey, missing: Option<Missing>) -> Result<(), WalError> {
         let end = self.found.end.end;
-        let mut survey = Survey::default();
-        let behind = self
-            .segments
-            .partition_point(|segment| segment.end() <= end);
-        for (at, segment) in self.segments.iter().enumerate().skip(behind) {
-            let start = end.since(segment.base).max(SEGMENT_HEADER_BYTES);
-            for offset in (start..segment.bytes).step_by(BLOCK_BYTES) {
-                let own = segment.base.plus(offset);
-                let place = Place {
-                    segment: at,
-                    offset,
-                };
-                let Some(header) = self.header_at(at, offset)? else {
-                    let block = self.window.read(at, offset, BLOCK_BYTES)?;
-                    if frame_signature(block, own) {
-                        survey.first.get_or_insert((place, own));
-                    }
-                    continue;
-                };
-                if let Some(found) = self.frame_at(at, offset)? {
-                    return Ok(Ok(found));
-                }
-                let fields = header.fields();
-                survey.durable_through = survey.durable_through.max(fields.durable_through);
-                survey.first.get_or_insert((place, own));
-                survey.frames += 1;
-                survey.records += u64::from(fields.records);
+        let newest = self.frames.newest();
+        let named = newest.map_or(0, |found| found.fields.manifest_generation);
+        let evidence = Evidence {
+            start_missing: !neighbours::has_start(self.segments, self.options),
+            segment_missing: missing.is_some(),
+            manifest_beyond: self.options.durable > end,
+            header_beyond: survey.durable_through() > end,
+            manifest_missing: named > self.options.manifest_generation,
+            leftovers: survey.tail.is_some(),
+        };
+        let charge = match evidence.verdict() {
+            Verdict::Clean => return Ok(()),
+            Verdict::Torn => {
+                self.found.torn = survey.tail;
+                return Ok(());
             }
-        }
-        Ok(Err(survey))
+            Verdict::Corrupt(charge) => charge,
+        };
+        let manifest = neighbours::manifest(self.options);
+        Err(match charge {
+            Charge::StartMissing | Charge::SegmentMissing => self.gone(charge, missing),
+            Charge::ManifestBeyond => self.charged(charge, self.place_behind(end), Some(manifest)),
+            Charge::HeaderBeyond => {
+                let witness = survey.witness.map(|found| self.frames.witness(&found));
+                self.charged(charge, self.place_behind(end), witness)
+            }
+            Charge::ManifestMissing => {
+                let place = newest.map_or(self.place_behind(end), |found| found.place);
+                let witness = newest.map(|found| self.frames.witness(&found));
+                self.charged(charge, place, witness)
+            }
+        })
     }
 
-    fn decide(&mut self, survey: &Survey) -> Result<(), WalError> {
-        let end = self.found.end.end;
-        let from = self.options.from.end;
-        let named = self.generation.map_or(0, |(generation, ..)| generation);
-        let evidence = Evidence {
-            segment_missing: from > Lsn::ZERO
-                && !self.segments.iter().any(|segment| segment.end() >= from),
-            manifest_beyond: self.options.durable > end,
-            header_beyond: survey.durable_through > end,
-            manifest_missing: named > self.options.manifest_generation,
-            leftovers: survey.first.is_some(),
-        };
-        match evidence.verdict() {
-            Verdict::Clean => {}
-            Verdict::Torn => {
-                self.found.torn = survey.first.map(|(place, at)| TornTail {
-                    file: self.path_of(place),
-                    at,
-                    frames: survey.frames,
-                    records: survey.records,
-                });
-            }
-            Verdict::Corrupt(what) => {
-                let damaged_log =
-                    evidence.segment_missing || evidence.manifest_beyond || evidence.header_beyond;
-                let (place, lsn) = self
-                    .generation
-                    .filter(|_| !damaged_log)
-                    .map_or_else(|| self.place_behind(end), |(_, place, lsn)| (place, lsn));
-                return Err(self.corrupt(place, lsn, what));
-            }
+    /// A file is missing: its name, if anything says it.
+    fn gone(&self, charge: Charge, missing: Option<Missing>) -> WalError {
+        let missing = missing.unwrap_or_else(|| Missing {
+            name: None,
+            lsn: self.options.from.end,
+            witness: neighbours::manifest(self.options),
+        });
+        WalError::Corrupt {
+            file: self.frames.path(missing.name.as_deref().unwrap_or("wal-*")),
+            offset: 0,
+            lsn: missing.lsn,
+            what: charge.what(),
+            witness: Some(Box::new(missing.witness)),
         }
-        Ok(())
+    }
+
+    fn charged(&self, charge: Charge, place: Place, witness: Option<Witness>) -> WalError {
+        WalError::Corrupt {
+            file: self.frames.path_of(place),
+            offset: place.offset,
+            lsn: self.frames.lsn_of(place),
+            what: charge.what(),
+            witness: witness.map(Box::new),
+        }
     }
 
     /// Where the frame behind `end` would be: what is missing or damaged (G6).
-    fn place_behind(&self, end: Lsn) -> (Place, Lsn) {
+    fn place_behind(&self, end: Lsn) -> Place {
         let at = self.segments.partition_point(|it| it.end() <= end);
         let (segment, lsn) = match self.segments.get(at) {
             Some(segment) => (at, end.max(segment.first())),
             None => (at.saturating_sub(1), end),
         };
         let base = self.segments.get(segment).map_or(lsn, |it| it.base);
-        let offset = lsn.since(base);
-        (Place { segment, offset }, lsn)
-    }
-
-    fn path_of(&self, place: Place) -> std::path::PathBuf {
-        let name = self.segments.get(place.segment).map_or_else(
-            || segment_name(self.options.from.end),
-            |segment| segment.name.clone(),
-        );
-        self.disk.path(&name)
-    }
-
-    fn corrupt(&self, place: Place, lsn: Lsn, what: &'static str) -> WalError {
-        WalError::Corrupt {
-            file: self.path_of(place),
-            offset: place.offset,
-            lsn,
-            what,
+        Place {
+            segment,
+            offset: lsn.since(base),
         }
     }
 }

@@ -4,6 +4,8 @@
 //!    is not needed (G5).
 //! 2. A segment in use is locked (`flock`) by whoever has it open.
 //! 3. Frames start behind the header block.
+//! 4. Its header names the segment that was the highest before it, and the one that was readied behind it,
+//!    before a position in that one is given out (F14).
 
 use std::sync::Arc;
 
@@ -12,7 +14,7 @@ use lockstone_base::disk::{AlignedBuf, Disk, DiskFile, DiskResult, FileLock, Ope
 use lockstone_base::limits::BLOCK_BYTES;
 
 use crate::error::WalError;
-use crate::format::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentStamp};
+use crate::format::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentPlace, SegmentStamp};
 
 /// What the names of filled files begin with that become segments by renaming; a digit follows.
 const SPARE: &str = "wal-spare-";
@@ -22,6 +24,10 @@ const PREFIX: &str = "wal-";
 const BASE_DIGITS: usize = 16;
 /// No segment starts or ends behind this: positions never overflow, whatever a file is called.
 pub(crate) const POSITION_MAX: u64 = 1 << 62;
+/// No segment is longer: a file that is was not made by the log, and what a scan looks at is bounded.
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// No segment is shorter: a header and a frame.
+pub(crate) const SEGMENT_BYTES_LEAST: u64 = SEGMENT_HEADER_BYTES + BLOCK_BYTES as u64;
 
 /// What the opener of a log means to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +44,9 @@ pub(crate) struct Segment {
     pub(crate) base: Lsn,
     /// Its length: whole blocks.
     pub(crate) bytes: u64,
+    /// The base of the segment that was the highest when this one was named; known of those that this
+    /// run has named.
+    pub(crate) below: Option<Lsn>,
     pub(crate) name: String,
     pub(crate) file: Arc<dyn DiskFile>,
 }
@@ -90,6 +99,7 @@ impl Segment {
         Ok(Self {
             base,
             bytes: len - len % BLOCK_BYTES as u64,
+            below: None,
             name: name.to_owned(),
             file,
         })
@@ -115,16 +125,23 @@ impl Segment {
         self.first() <= position && position < self.end()
     }
 
-    /// Its header.
-    pub(crate) fn header(&self, stamp: SegmentStamp) -> AlignedBuf {
+    /// Its header; `above` is the base of the segment readied behind it.
+    pub(crate) fn header(&self, stamp: SegmentStamp, above: Option<Lsn>) -> AlignedBuf {
+        let place = SegmentPlace {
+            base: self.base,
+            bytes: self.bytes,
+            below: self.below,
+            above,
+        };
         let mut block = AlignedBuf::zeroed(BLOCK_BYTES);
-        SegmentHeader::new(self.base, self.bytes, stamp).encode_into(block.as_mut_bytes());
+        SegmentHeader::new(place, stamp).encode_into(block.as_mut_bytes());
         block
     }
 
     /// Writes its header, durably.
-    pub(crate) fn write_header(&self, stamp: SegmentStamp) -> DiskResult<()> {
-        self.file.write_durable(0, self.header(stamp).as_bytes())
+    pub(crate) fn write_header(&self, stamp: SegmentStamp, above: Option<Lsn>) -> DiskResult<()> {
+        let header = self.header(stamp, above);
+        self.file.write_durable(0, header.as_bytes())
     }
 }
 

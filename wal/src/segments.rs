@@ -3,19 +3,24 @@
 //! 1. No segment is read before all are locked, so the late writes of a dead process are over (§8.1).
 //! 2. What recovery believes is on the device: every segment that it reads, and the directory, are
 //!    synced before the first read, and the reads go past the page cache (§8.3).
-//! 3. Segments do not overlap, so a position lies in one file at most.
+//! 3. Segments do not overlap, so a position lies in one file at most; none is shorter or longer than the
+//!    log makes them, so an emptied file is no segment, and a scan has a bound.
 //!
 //! A crash leaves nothing: only syncs happen here.
 
 use std::sync::Arc;
 
-use lockstone_base::disk::Disk;
+use lockstone_base::disk::{Disk, OpenMode};
 use lockstone_base::limits::BLOCK_BYTES;
 
 use crate::error::WalError;
+use crate::neighbours;
 use crate::scan::Scan;
-use crate::segment::{Access, POSITION_MAX, Segment, base_in_name};
-use crate::visit::{LogScan, LogVisitor, ScanOptions};
+use crate::segment::{
+    Access, POSITION_MAX, SEGMENT_BYTES_LEAST, SEGMENT_BYTES_MAX, SPARE_UNFILLED, Segment,
+    base_in_name, is_spare_name,
+};
+use crate::visit::{LogScan, LogVisitor, ScanOptions, SegmentInfo};
 
 /// All segments of a log, open and locked.
 #[derive(Debug)]
@@ -51,6 +56,7 @@ impl Segments {
             offset: 0,
             lsn: segment.base,
             what,
+            witness: None,
         };
         for segment in &self.all {
             let base = segment.base.get();
@@ -60,8 +66,20 @@ impl Segments {
                     "a segment's name gives no place for a block",
                 ));
             }
-            if base > POSITION_MAX || segment.bytes > POSITION_MAX {
+            if base > POSITION_MAX {
                 return Err(corrupt(segment, "a segment lies outside of any log"));
+            }
+            if segment.bytes < SEGMENT_BYTES_LEAST {
+                return Err(corrupt(
+                    segment,
+                    "a segment is cut short: it holds no frame",
+                ));
+            }
+            if segment.bytes > SEGMENT_BYTES_MAX {
+                return Err(corrupt(
+                    segment,
+                    "a segment is longer than any that is made",
+                ));
             }
         }
         for pair in self.all.windows(2) {
@@ -72,6 +90,30 @@ impl Segments {
             }
         }
         Ok(())
+    }
+
+    /// What segments there are, by base.
+    pub fn list(&self) -> impl Iterator<Item = SegmentInfo> {
+        self.all.iter().map(|segment| SegmentInfo {
+            name: segment.name.clone(),
+            base: segment.base,
+            bytes: segment.bytes,
+        })
+    }
+
+    /// The names and lengths of the spares, one that is being filled included.
+    ///
+    /// # Errors
+    /// [`WalError::Disk`].
+    pub fn spares(&self) -> Result<Vec<(String, u64)>, WalError> {
+        let mut spares = Vec::new();
+        for name in self.disk.list()? {
+            if is_spare_name(&name) || name == SPARE_UNFILLED {
+                let bytes = self.disk.open(&name, OpenMode::Read)?.len()?;
+                spares.push((name, bytes));
+            }
+        }
+        Ok(spares)
     }
 
     /// Walks the chain from `options.from` and decides what its end is (G5, G6).
@@ -85,16 +127,38 @@ impl Segments {
         options: &ScanOptions,
         visitor: &mut dyn LogVisitor,
     ) -> Result<LogScan, WalError> {
+        let scanned = self.walk(options, visitor, false)?;
+        Ok(scanned.expect("G6: a scan that decides goes to the end"))
+    }
+
+    /// [`Segments::scan`] for as long as the visitor wants more; `None` if it had enough before the end.
+    ///
+    /// # Errors
+    /// As [`Segments::scan`].
+    pub fn show(
+        &self,
+        options: &ScanOptions,
+        visitor: &mut dyn LogVisitor,
+    ) -> Result<Option<LogScan>, WalError> {
+        self.walk(options, visitor, true)
+    }
+
+    fn walk(
+        &self,
+        options: &ScanOptions,
+        visitor: &mut dyn LogVisitor,
+        may_stop: bool,
+    ) -> Result<Option<LogScan>, WalError> {
         if !options.from.end.get().is_multiple_of(BLOCK_BYTES as u64) {
             return Err(WalError::InvalidConfig("a scan starts where a frame ends"));
         }
         if self.access == Access::Recover {
-            let needed = |segment: &&Segment| segment.end() > options.from.end;
+            let needed = |segment: &&Segment| neighbours::is_in_scope(segment, options);
             for segment in self.all.iter().filter(needed) {
                 segment.file.sync()?;
             }
             self.disk.sync_dir()?;
         }
-        Scan::new(self.disk.as_ref(), &self.all, options).run(visitor)
+        Scan::new(self.disk.as_ref(), &self.all, options).run(visitor, may_stop)
     }
 }

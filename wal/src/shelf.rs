@@ -3,14 +3,16 @@
 //! `log` calls it, off the append latch and one caller at a time; what it readies, `staging` enters.
 //! 1. A spare is filled with zeros under another name, synced, and then named; so a file under a
 //!    segment's or the spare's name is always whole.
-//! 2. A segment is ready when it is named, its header written, file and directory synced (G1).
+//! 2. A segment is ready when its header is written, it is named, file and directory are synced (G1).
 //! 3. Bases grow: each new one is at or above the end of the highest segment (G1).
 //! 4. Recycled files wait as spares, up to a few, so that a steady load fills none.
 //! 5. A recycled file keeps its bytes: the frames in it carry the LSNs of their old places, none of which
 //!    is a place of its new stretch of the log, so none of them is intact there (G6).
+//! 6. The highest base in the directory only grows, and each segment in service is named by another file
+//!    that stays: by a manifest, or by the header of the segment below it (F14).
 //!
-//! A crash leaves a named segment with a stale or torn header (harmless: G5), a spare, or a half-filled
-//! file under the unfilled name, which the next start removes.
+//! A crash leaves a spare or an unused segment with the header of the place that it was to have, or a torn
+//! one (harmless: G5), or a half-filled file under the unfilled name, which the next start removes.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -101,8 +103,14 @@ impl Shelf {
     /// Makes a spare the segment behind the highest one. After an error the log's directory is in an
     /// unknown state: poison.
     pub(crate) fn ready_next(&mut self) -> Result<Arc<Segment>, WalError> {
-        let base = self.named.last().map_or(Lsn::ZERO, |highest| highest.end());
-        self.name_segment(base)
+        let below = self.named.last().map(Arc::clone);
+        let base = below.as_ref().map_or(Lsn::ZERO, |below| below.end());
+        let next = self.name_segment(base)?;
+        if let Some(below) = below {
+            // Before a position in it is given out: should its file go, this one tells.
+            below.write_header(self.stamp, Some(next.base))?;
+        }
+        Ok(next)
     }
 
     /// Fills a file that can become the spare. After an error nothing has changed.
@@ -124,12 +132,13 @@ impl Shelf {
         Ok(())
     }
 
-    /// Segments wholly below `below` become spares, as many as may wait, or go. After an error the
-    /// directory is in an unknown state: poison.
+    /// Segments that end below `below` become spares, as many as may wait, or go; one that ends right
+    /// there stays, for it names the one that follows. After an error the directory is in an unknown
+    /// state: poison.
     pub(crate) fn recycle(&mut self, below: Lsn) -> DiskResult<()> {
         let dead = self
             .named
-            .partition_point(|segment| segment.end() <= below)
+            .partition_point(|segment| segment.end() < below)
             .min(self.named.len().saturating_sub(1));
         if dead == 0 {
             return Ok(());
@@ -190,12 +199,11 @@ impl Shelf {
             .named
             .pop_if(|highest| highest_is_unused && highest.bytes == self.segment_bytes);
         if let Some(unused) = reusable {
-            let name = segment_name(base);
-            self.disk.rename(&unused.name, &name)?;
             return self.enter(Segment {
                 base,
                 bytes: unused.bytes,
-                name,
+                below: None,
+                name: unused.name.clone(),
                 file: Arc::clone(&unused.file),
             });
         }
@@ -209,13 +217,13 @@ impl Shelf {
     fn name_segment(&mut self, base: Lsn) -> Result<Arc<Segment>, WalError> {
         let spare = self.spares.pop();
         let spare = spare.expect("G1: a segment is made of a filled spare");
-        let name = segment_name(base);
-        self.disk.rename(&spare, &name)?;
-        let segment = Segment::open(self.disk.as_ref(), &name, base, Access::Recover)?;
+        let segment = Segment::open(self.disk.as_ref(), &spare, base, Access::Recover)?;
         self.enter(segment)
     }
 
-    fn enter(&mut self, segment: Segment) -> Result<Arc<Segment>, WalError> {
+    /// Puts a file that still has another name in its place. The header goes first: whoever finds the name
+    /// finds what it says about its neighbours.
+    fn enter(&mut self, mut segment: Segment) -> Result<Arc<Segment>, WalError> {
         assert!(
             segment.bytes == self.segment_bytes
                 && self
@@ -224,7 +232,11 @@ impl Shelf {
                     .is_none_or(|highest| highest.end() <= segment.base),
             "G1: a new segment is whole and above all others"
         );
-        segment.write_header(self.stamp)?;
+        segment.below = self.named.last().map(|highest| highest.base);
+        segment.write_header(self.stamp, None)?;
+        let name = segment_name(segment.base);
+        self.disk.rename(&segment.name, &name)?;
+        segment.name = name;
         self.disk.sync_dir()?;
         let segment = Arc::new(segment);
         self.named.push(Arc::clone(&segment));

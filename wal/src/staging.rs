@@ -188,8 +188,9 @@ impl Staging {
         self.published.clone()
     }
 
-    pub(crate) fn current_base(&self) -> Lsn {
-        self.current.base
+    /// Behind the highest segment in which a position may be given out (F14).
+    pub(crate) fn segments_end(&self) -> Lsn {
+        self.next.as_ref().unwrap_or(&self.current).end()
     }
 
     /// Puts `record` where it fits beside what is promised, or says what is short.

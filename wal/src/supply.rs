@@ -61,13 +61,11 @@ impl Supply {
         ready(pipeline, &mut self.shelf.lock())
     }
 
-    /// Segments wholly below `below` become spares or go.
+    /// Segments that end below `below` become spares or go.
     pub(crate) fn recycle(&self, pipeline: &Pipeline, below: Lsn) -> Result<(), WalError> {
         let mut shelf = self.shelf.lock();
         // Whoever closes the log lets others have the segments under this mutex.
         pipeline.progress.check()?;
-        // The current segment never goes, though all of it may be below: positions are counted from it.
-        let below = below.min(pipeline.staging.lock().current_base());
         if let Err(error) = shelf.recycle(below) {
             tracing::error!(%error, "the log cannot recycle segments: poisoned");
             pipeline.progress.poison();

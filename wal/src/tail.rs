@@ -12,7 +12,9 @@
     reason = "the columns of a decision table"
 )]
 pub(crate) struct Evidence {
-    /// The manifest's position lies in, or behind, a segment that is not there.
+    /// The segment in which the manifest's position lies is not there.
+    pub(crate) start_missing: bool,
+    /// The manifest, or a segment's header, says that there is a segment which is not there (F14).
     pub(crate) segment_missing: bool,
     /// The manifest says that the log was durable beyond the end.
     pub(crate) manifest_beyond: bool,
@@ -32,40 +34,67 @@ pub(crate) enum Verdict {
     /// What lies behind it was never acknowledged: drop it.
     Torn,
     /// Acknowledged data is damaged or gone: refuse.
-    Corrupt(&'static str),
+    Corrupt(Charge),
+}
+
+/// What is held against the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Charge {
+    StartMissing,
+    SegmentMissing,
+    ManifestBeyond,
+    HeaderBeyond,
+    ManifestMissing,
+}
+
+impl Charge {
+    /// For messages.
+    pub(crate) fn what(self) -> &'static str {
+        match self {
+            Self::StartMissing => "the segment at which recovery has to start is missing",
+            Self::SegmentMissing => "a segment of the log is missing",
+            Self::ManifestBeyond => {
+                "the chain ends here, but the manifest says that the log was durable beyond"
+            }
+            Self::HeaderBeyond => {
+                "the chain ends here, but a later frame says that the log was durable beyond"
+            }
+            Self::ManifestMissing => "a frame names a newer manifest than the newest there is",
+        }
+    }
 }
 
 /// One row: what each kind of evidence must be, in the order of [`Evidence`]; `None` is any.
-type Row = ([Option<bool>; 5], Verdict);
+type Row = ([Option<bool>; 6], Verdict);
 
 const NO: Option<bool> = Some(false);
 const YES: Option<bool> = Some(true);
 const ANY: Option<bool> = None;
 
-/// Missing segment, manifest beyond, header beyond, manifest missing, leftovers.
-const TABLE: [Row; 6] = [
+/// Start missing, segment missing, manifest beyond, header beyond, manifest missing, leftovers.
+const TABLE: [Row; 7] = [
     (
-        [YES, ANY, ANY, ANY, ANY],
-        Verdict::Corrupt("the segment at which recovery has to start is missing"),
+        [YES, ANY, ANY, ANY, ANY, ANY],
+        Verdict::Corrupt(Charge::StartMissing),
     ),
     (
-        [NO, YES, ANY, ANY, ANY],
-        Verdict::Corrupt(
-            "the chain ends here, but the manifest says that the log was durable beyond",
-        ),
+        [NO, YES, ANY, ANY, ANY, ANY],
+        Verdict::Corrupt(Charge::SegmentMissing),
     ),
     (
-        [NO, NO, YES, ANY, ANY],
-        Verdict::Corrupt(
-            "the chain ends here, but a later frame says that the log was durable beyond",
-        ),
+        [NO, NO, YES, ANY, ANY, ANY],
+        Verdict::Corrupt(Charge::ManifestBeyond),
     ),
     (
-        [NO, NO, NO, YES, ANY],
-        Verdict::Corrupt("a frame names a newer manifest than the newest there is"),
+        [NO, NO, NO, YES, ANY, ANY],
+        Verdict::Corrupt(Charge::HeaderBeyond),
     ),
-    ([NO, NO, NO, NO, YES], Verdict::Torn),
-    ([NO, NO, NO, NO, NO], Verdict::Clean),
+    (
+        [NO, NO, NO, NO, YES, ANY],
+        Verdict::Corrupt(Charge::ManifestMissing),
+    ),
+    ([NO, NO, NO, NO, NO, YES], Verdict::Torn),
+    ([NO, NO, NO, NO, NO, NO], Verdict::Clean),
 ];
 
 impl Evidence {
@@ -78,8 +107,9 @@ impl Evidence {
             .expect("G6: the table covers every evidence, as its test shows")
     }
 
-    fn meets(self, row: [Option<bool>; 5]) -> bool {
+    fn meets(self, row: [Option<bool>; 6]) -> bool {
         let seen = [
+            self.start_missing,
             self.segment_missing,
             self.manifest_beyond,
             self.header_beyond,
@@ -97,12 +127,13 @@ mod tests {
     use super::*;
 
     fn every_evidence() -> impl Iterator<Item = Evidence> {
-        (0..32_u32).map(|bits| Evidence {
-            segment_missing: bits & 1 != 0,
-            manifest_beyond: bits & 2 != 0,
-            header_beyond: bits & 4 != 0,
-            manifest_missing: bits & 8 != 0,
-            leftovers: bits & 16 != 0,
+        (0..64_u32).map(|bits| Evidence {
+            start_missing: bits & 1 != 0,
+            segment_missing: bits & 2 != 0,
+            manifest_beyond: bits & 4 != 0,
+            header_beyond: bits & 8 != 0,
+            manifest_missing: bits & 16 != 0,
+            leftovers: bits & 32 != 0,
         })
     }
 
@@ -117,7 +148,8 @@ mod tests {
     #[test]
     fn any_witness_makes_it_corrupt_and_leftovers_alone_make_it_torn() {
         for evidence in every_evidence() {
-            let witness = evidence.segment_missing
+            let witness = evidence.start_missing
+                || evidence.segment_missing
                 || evidence.manifest_beyond
                 || evidence.header_beyond
                 || evidence.manifest_missing;

@@ -3,7 +3,7 @@
 //! Recovery and inspection implement [`LogVisitor`]; `scan` calls it.
 //! 1. A visitor sees the frames and records of the chain only, in order, each frame before its records.
 //! 2. The tail is decided after the last record was shown (G6): what a visitor has collected counts
-//!    only when the scan returns `Ok`.
+//!    only when the scan returns `Ok`. What lies behind the end is shown before that, marked as such.
 //!
 //! Crash: memory only.
 
@@ -25,9 +25,11 @@ pub struct ScanOptions {
     pub durable: Lsn,
     /// The generation of the newest manifest that there is.
     pub manifest_generation: u64,
+    /// How far the manifest says that the log's files reached (F14).
+    pub log_end: Lsn,
 }
 
-/// One frame of the chain.
+/// One frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameInfo {
     /// Its position.
@@ -61,6 +63,30 @@ pub struct ScannedRecord<'a> {
     pub body: &'a [u8],
 }
 
+/// A frame behind the end of the chain, of which no record counts. Its header is intact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// What its header says.
+    pub frame: FrameInfo,
+    /// The segment in which it lies.
+    pub file: PathBuf,
+    /// Where in it.
+    pub offset: u64,
+    /// Whether its payload arrived, too: then a frame before it did not.
+    pub is_whole: bool,
+}
+
+/// A segment of the log, as it lies in the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// The file's name.
+    pub name: String,
+    /// Where in the log it begins.
+    pub base: Lsn,
+    /// Its length: whole blocks.
+    pub bytes: u64,
+}
+
 /// Sees the chain, frame by frame, record by record.
 pub trait LogVisitor {
     /// The next frame of the chain.
@@ -73,6 +99,17 @@ pub trait LogVisitor {
     /// # Errors
     /// What is wrong with the record; the scan stops with [`WalError::Corrupt`](crate::WalError::Corrupt).
     fn record(&mut self, record: ScannedRecord<'_>) -> Result<(), VisitError>;
+
+    /// A frame behind the end of the chain; the first few hundred are shown.
+    fn leftover(&mut self, leftover: &Leftover) {
+        let _ = leftover;
+    }
+
+    /// Whether there is any use in going on. Asked by [`Segments::show`](crate::Segments::show) alone, after
+    /// each frame: a scan that decides something goes to the end.
+    fn wants_more(&self) -> bool {
+        true
+    }
 }
 
 /// What lay behind the end of the chain and was not believed (G6).
@@ -80,10 +117,17 @@ pub trait LogVisitor {
 pub struct TornTail {
     /// The segment in which the first of it lies.
     pub file: PathBuf,
+    /// Where in it.
+    pub offset: u64,
     /// The first of it.
     pub at: Lsn,
+    /// How much it is: frames as long as their headers say, a block where only the start of one is left.
+    pub bytes: u64,
     /// Frames whose header is intact.
     pub frames: u64,
+    /// Those of them whose payload is intact, too: they were written behind one that was not, and never
+    /// acknowledged.
+    pub whole: u64,
     /// The records that these headers count.
     pub records: u64,
 }
@@ -99,6 +143,10 @@ pub struct LogScan {
     pub records: u64,
     /// Bytes of its frames, padding included.
     pub bytes: u64,
+    /// The last frame of the chain that holds records: its position and its end.
+    pub recorded: Option<(Lsn, Lsn)>,
+    /// How far manifest and headers say that the log was durable: at most to the end.
+    pub testified: Lsn,
     /// What was dropped behind it.
     pub torn: Option<TornTail>,
     pub(crate) from: ChainPoint,
@@ -108,4 +156,12 @@ pub struct LogScan {
     pub(crate) highest_is_unused: bool,
     /// No segment may lie below this (G1).
     pub(crate) base_min: Lsn,
+}
+
+impl LogScan {
+    /// Whether the last frame with records is covered: whether damage to it would have been told from a
+    /// torn write (G6).
+    pub fn is_covered(&self) -> bool {
+        self.recorded.is_none_or(|(_, end)| end <= self.testified)
+    }
 }

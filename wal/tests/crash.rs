@@ -91,6 +91,12 @@ impl Life {
 /// idle covering. Ends at the first error.
 fn live(disk: &Arc<SimDisk>, life: &mut Life) -> Result<(), WalError> {
     let (log, ..) = start(disk.clone(), NOTHING)?;
+    // The manifest that ends each recovery.
+    let known = Known {
+        log_end: log.segments_end(),
+        ..NOTHING
+    };
+    life.manifests.push((disk.io_count(), known));
     for round in 0..3 {
         for number in 0..6 {
             life.append(disk, &log, body(round * 100 + number, 200))?;
@@ -108,6 +114,7 @@ fn live(disk: &Arc<SimDisk>, life: &mut Life) -> Result<(), WalError> {
             from,
             durable: log.durable(),
             generation: 2 + round as u64,
+            log_end: log.segments_end(),
         };
         life.manifests.push((disk.io_count(), known));
         log.note_manifest(known.generation);
@@ -187,6 +194,71 @@ fn frames_that_land_in_any_order_are_acknowledged_in_order() {
         let (_, with_several) = crash_everywhere(&disk, &life);
         assert!(with_several > 8, "{with_several}");
     }
+}
+
+/// Opens `disk` with each of its segments in turn removed or cut: it is refused, or nothing is lost.
+/// How often it was refused.
+fn without_each(disk: &Arc<SimDisk>, known: Known, whole: &Seen, why: &str) -> u64 {
+    let mut refused = 0;
+    let mut names = disk.names();
+    names.retain(|name| name.starts_with("wal-0"));
+    for name in names {
+        let good = disk.read_file(&name);
+        for cut in [None, Some(0), Some(1), Some(4096), Some(8192)] {
+            match cut {
+                None => disk.remove_file(&name),
+                Some(bytes) => disk.truncate(&name, bytes),
+            }
+            match inspect(disk.clone(), known) {
+                Ok((_, seen)) => {
+                    assert_eq!(
+                        &seen, whole,
+                        "F14: {why}: {name} cut to {cut:?} goes unnoticed"
+                    );
+                }
+                Err(WalError::Corrupt { file, .. }) => {
+                    assert!(file.starts_with(disk.path("")));
+                    refused += 1;
+                }
+                Err(error) => panic!("{why}: {name} cut to {cut:?}: {error}"),
+            }
+            disk.write_file(&name, &good);
+        }
+    }
+    refused
+}
+
+/// The frames of a file that is gone testify to nothing any more: the highest one, and one behind which only
+/// empty ones lie, were once missed.
+#[test]
+fn a_segment_that_goes_at_any_moment_is_missed() {
+    let disk = SimDisk::new(5);
+    let mut life = Life::default();
+    live(&disk, &mut life).unwrap();
+    let mut refused = 0;
+    for moment in 0..=disk.io_count() {
+        let crashed = disk.after_kill(moment);
+        let known = life.known_at(moment);
+        let why = format!("killed after {}", disk.describe(moment));
+        let (_, whole) = inspect(crashed.clone(), known).unwrap();
+        refused += without_each(&crashed, known, &whole, &why);
+        if !moment.is_multiple_of(7) {
+            continue;
+        }
+        // And in the next life, which has a segment of its own and readies further ones.
+        let (log, ..) = start(crashed.clone(), known).unwrap();
+        let known = Known {
+            log_end: log.segments_end(),
+            ..known
+        };
+        for number in 0..9 {
+            commit(&log, &body(number, 30_000)).unwrap();
+        }
+        drop(log);
+        let (_, whole) = inspect(crashed.clone(), known).unwrap();
+        refused += without_each(&crashed, known, &whole, &why);
+    }
+    assert!(refused > 400, "{refused}");
 }
 
 #[test]

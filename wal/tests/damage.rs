@@ -274,6 +274,7 @@ fn a_segment_of_another_database_or_version_is_refused() {
         from: NOTHING.from,
         durable: Lsn::ZERO,
         manifest_generation: 1,
+        log_end: Lsn::ZERO,
     };
     let scan = segments.scan(&options, &mut Seen::default()).unwrap();
     drop(lockstone_wal::Log::start(segments, salted, &scan).unwrap());
@@ -286,8 +287,8 @@ fn a_segment_of_another_database_or_version_is_refused() {
 
     let mut bytes = disk.read_file(FIRST);
     bytes[8] = 2;
-    let crc = crc32fast::hash(&bytes[..60]);
-    bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32fast::hash(&bytes[..76]);
+    bytes[76..80].copy_from_slice(&crc.to_le_bytes());
     disk.write_file(FIRST, &bytes);
     assert!(matches!(
         refused(&disk, NOTHING),
@@ -301,20 +302,39 @@ fn hostile_names_and_lengths_are_refused() {
         ("wal-0000000000000800", 8192),
         ("wal-ffffffffffffe000", 8192),
         ("wal-0000000000001000", 8192),
+        // A named segment is whole: an emptied file is no segment.
+        ("wal-0000000001000000", 0),
+        ("wal-0000000001000000", 100),
+        ("wal-0000000001000000", 8191),
     ] {
         let (disk, _) = small_log();
         disk.write_file(name, &vec![0; len]);
         let error = read(disk, Access::Recover, NOTHING).map(drop).unwrap_err();
         assert!(matches!(error, WalError::Corrupt { .. }), "{name}: {error}");
     }
-    // No harm: empty, shorter than a block, strange names.
+    // No harm: strange names, and a file without anything that means something.
     let (disk, whole) = small_log();
-    disk.write_file("wal-0000000001000000", b"");
-    disk.write_file("wal-0000000002000000", &[7; 100]);
+    disk.write_file("wal-0000000001000000", &[7; 8192]);
     disk.write_file("wal-XYZ", b"?");
     let (log, _, seen) = start(disk, NOTHING).unwrap();
     assert_eq!(seen, whole);
-    assert!(commit(&log, b"and on").unwrap().lsn > Lsn::new(0x0200_0000 + 100));
+    assert!(commit(&log, b"and on").unwrap().lsn > Lsn::new(0x0100_2000));
+}
+
+/// A file of a petabyte, its header damaged, took until the end of time to survey.
+#[test]
+fn a_segment_longer_than_any_is_refused_unread() {
+    let (disk, _) = small_log();
+    let file = disk
+        .open("wal-0000000001000000", OpenMode::CreateNew)
+        .unwrap();
+    file.set_len((1 << 30) + 4096).unwrap();
+    drop(file);
+    let error = refused(&disk, NOTHING);
+    assert!(
+        matches!(&error, WalError::Corrupt { file, .. } if file.ends_with("wal-0000000001000000")),
+        "{error}"
+    );
 }
 
 /// Puts a forged frame with good checksums over the first one.
@@ -381,7 +401,9 @@ proptest! {
         let disk = SimDisk::new(1);
         disk.write_file(FIRST, &bytes);
         disk.open(FIRST, OpenMode::Read).unwrap();
-        let (scan, seen) = inspect(disk, NOTHING).unwrap();
-        prop_assert_eq!((scan.frames, seen.records.len()), (0, 0));
+        match inspect(disk, NOTHING) {
+            Ok((scan, seen)) => prop_assert_eq!((scan.frames, seen.records.len()), (0, 0)),
+            Err(error) => prop_assert!(bytes.len() < 8192, "{error}"),
+        }
     }
 }

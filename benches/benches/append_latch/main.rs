@@ -174,6 +174,7 @@ impl WholeLog {
             from: ChainPoint::START,
             durable: Lsn::ZERO,
             manifest_generation: generation,
+            log_end: Lsn::ZERO,
         };
         let scan = segments.scan(&whole, &mut Nothing).expect("an empty log");
         let segment_bytes = 4 * frame_bytes as u64;

@@ -13,7 +13,7 @@ use lockstone::inspect::{
 };
 use lockstone_base::RowKey;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::{Output, count, grouped, say, shown};
 
 #[derive(Debug, Args)]
@@ -59,7 +59,10 @@ pub(crate) fn wal_dump(arguments: &DumpArguments) -> Result {
         )?;
     }
     dump.output.flush()?;
-    Ok(scanned?)
+    match scanned?.and_then(|log| log.corrupt) {
+        Some(corrupt) => Err(Failure::Found(corrupt.what.to_owned())),
+        None => Ok(()),
+    }
 }
 
 struct Dump {

@@ -44,11 +44,11 @@ struct Fixed {
     durable: U64,
     flushed_through: U64,
     scan_end: U64,
+    log_end: U64,
     scan_crc: U32,
     boot_epoch: U32,
-    reserved: U32,
-    next_table: U32,
     next_run: U64,
+    next_table: U32,
     tables: U32,
     runs: U32,
 }
@@ -74,7 +74,7 @@ struct Run {
 
 const _: () = {
     assert!(size_of::<Prefix>() == 32);
-    assert!(size_of::<Fixed>() == 72);
+    assert!(size_of::<Fixed>() == 76);
     assert!(size_of::<Table>() == 14);
     assert!(size_of::<Run>() == 44);
 };
@@ -99,11 +99,11 @@ pub(super) fn encode(manifest: &Manifest) -> Vec<u8> {
         durable: manifest.durable.get().into(),
         flushed_through: manifest.flushed_through.get().into(),
         scan_end: manifest.scan_end.get().into(),
+        log_end: manifest.log_end.get().into(),
         scan_crc: manifest.scan_crc.into(),
         boot_epoch: manifest.boot_epoch.into(),
-        reserved: 0.into(),
-        next_table: manifest.next_table.into(),
         next_run: manifest.next_run.into(),
+        next_table: manifest.next_table.into(),
         tables: (manifest.tables.len() as u32).into(),
         runs: (manifest.runs.len() as u32).into(),
     };
@@ -175,9 +175,6 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Refusal> {
     if !rest.is_empty() {
         return Err(malformed("bytes behind the last run").into());
     }
-    if fixed.reserved.get() != 0 {
-        return Err(malformed("reserved bytes").into());
-    }
     let manifest = Manifest {
         uuid: fixed.uuid.get(),
         salt: prefix.salt.get(),
@@ -187,6 +184,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Refusal> {
         flushed_through: Lsn::new(fixed.flushed_through.get()),
         scan_end: Lsn::new(fixed.scan_end.get()),
         scan_crc: fixed.scan_crc.get(),
+        log_end: Lsn::new(fixed.log_end.get()),
         next_table: fixed.next_table.get(),
         next_run: fixed.next_run.get(),
         tables,

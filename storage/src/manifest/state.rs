@@ -29,6 +29,9 @@ pub struct Manifest {
     pub scan_end: Lsn,
     /// That frame's checksum.
     pub scan_crc: u32,
+    /// How far the log's files reached when this manifest was written: they never reach less far again
+    /// (F14). No position below was, or is, given out anew (G1).
+    pub log_end: Lsn,
     /// The id of the next table; ids are never reused (S7).
     pub next_table: u32,
     /// The number of the next run.
@@ -63,6 +66,10 @@ impl Manifest {
             (
                 self.scan_end <= self.durable,
                 "S3: reading starts beyond what was durable",
+            ),
+            (
+                self.log_end == Lsn::ZERO || self.durable <= self.log_end,
+                "G1: the log was durable beyond its files",
             ),
             (
                 self.tables.iter().all(|table| table.id.0 < self.next_table),

@@ -32,6 +32,7 @@ fn manifest(generation: u64) -> Manifest {
         flushed_through: Lsn::new(0x4000),
         scan_end: Lsn::new(0x3000),
         scan_crc: 0x1234_5678,
+        log_end: Lsn::new(0x4_0000),
         next_table: 9,
         next_run: 6,
         tables: vec![
@@ -235,6 +236,17 @@ fn a_manifest_beyond_the_durable_lsn_is_never_written() {
     beyond.write(disk.as_ref()).ok();
 }
 
+#[test]
+#[should_panic(expected = "G1")]
+fn a_manifest_beyond_the_files_of_the_log_is_never_written() {
+    let disk = SimDisk::new(1);
+    let beyond = Manifest {
+        log_end: Lsn::new(0x4fff),
+        ..manifest(1)
+    };
+    beyond.write(disk.as_ref()).ok();
+}
+
 /// Makes the checksum good.
 fn reseal(bytes: &mut [u8]) {
     let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
@@ -253,8 +265,8 @@ proptest! {
 
     #[test]
     fn hostile_bytes_with_a_good_checksum_never_panic(
-        changes in prop::collection::vec((16..240_usize, prop_oneof![Just(0), Just(0xff), any::<u8>()]), 1..8),
-        len in prop_oneof![3 => Just(usize::MAX), 1 => 32..240_usize],
+        changes in prop::collection::vec((16..244_usize, prop_oneof![Just(0), Just(0xff), any::<u8>()]), 1..8),
+        len in prop_oneof![3 => Just(usize::MAX), 1 => 32..244_usize],
     ) {
         let disk: Arc<SimDisk> = SimDisk::new(1);
         let mut bytes = manifest(1).encode();

@@ -19,6 +19,7 @@ fn golden_bytes() {
     let segment = Arc::new(Segment {
         base: Lsn::new(0x40000),
         bytes: 0x40000,
+        below: None,
         name: "wal".to_owned(),
         file: disk.open("wal", OpenMode::Log).unwrap(),
     });

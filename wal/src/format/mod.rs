@@ -17,5 +17,5 @@ pub(crate) use record::{
     CONTEXT_BYTES_MAX, CONTEXT_SHARED, RECORD_HEADER_BYTES, RecordHeader, Records,
 };
 pub(crate) use segment_header::{
-    SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, SegmentStamp,
+    SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentHeader, SegmentPlace, SegmentStamp,
 };

@@ -1,7 +1,8 @@
 //! The first block of a segment: whose it is and where it lies in the log.
 //!
 //! It carries nothing that the chain needs: a damaged one loses nothing (G5). It exposes files of
-//! another database, files cut short, and files of a newer format.
+//! another database, files cut short, and files of a newer format; and it names its neighbours, so that a
+//! missing file is noticed though every frame that would testify to it went with it (F14).
 
 use lockstone_base::Lsn;
 use lockstone_base::limits::BLOCK_BYTES;
@@ -21,6 +22,17 @@ pub(crate) struct SegmentStamp {
     pub(crate) salt: u64,
 }
 
+/// Where a segment lies in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentPlace {
+    pub(crate) base: Lsn,
+    pub(crate) bytes: u64,
+    /// The base of the segment that was the highest before it.
+    pub(crate) below: Option<Lsn>,
+    /// The base of the segment that was readied behind it.
+    pub(crate) above: Option<Lsn>,
+}
+
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct SegmentHeader {
@@ -31,23 +43,28 @@ pub(crate) struct SegmentHeader {
     bytes: U64,
     uuid: U128,
     salt_check: U64,
+    below: U64,
+    above: U64,
     unused_too: U32,
     crc: U32,
 }
 
-const _: () = assert!(size_of::<SegmentHeader>() == 64);
+const _: () = assert!(size_of::<SegmentHeader>() == 80);
 
 impl SegmentHeader {
-    /// The header of the segment of `bytes` bytes at `base`.
-    pub(crate) fn new(base: Lsn, bytes: u64, stamp: SegmentStamp) -> Self {
+    /// The header of the segment at `place`. No segment lies below itself, nor above one at 0: that is
+    /// how it says that there is none.
+    pub(crate) fn new(place: SegmentPlace, stamp: SegmentStamp) -> Self {
         let mut header = Self {
             magic: MAGIC,
             version: SEGMENT_VERSION.into(),
             unused: 0.into(),
-            base: base.get().into(),
-            bytes: bytes.into(),
+            base: place.base.get().into(),
+            bytes: place.bytes.into(),
             uuid: stamp.uuid.into(),
             salt_check: salt_check(stamp.salt).into(),
+            below: place.below.unwrap_or(place.base).get().into(),
+            above: place.above.unwrap_or_default().get().into(),
             unused_too: 0.into(),
             crc: 0.into(),
         };
@@ -71,12 +88,14 @@ impl SegmentHeader {
         self.version.get()
     }
 
-    pub(crate) fn base(&self) -> Lsn {
-        Lsn::new(self.base.get())
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes.get()
+    pub(crate) fn place(&self) -> SegmentPlace {
+        let (below, above) = (self.below.get(), self.above.get());
+        SegmentPlace {
+            base: Lsn::new(self.base.get()),
+            bytes: self.bytes.get(),
+            below: (below != self.base.get()).then_some(Lsn::new(below)),
+            above: (above != 0).then_some(Lsn::new(above)),
+        }
     }
 
     /// Whether it was written under `salt`.
@@ -111,22 +130,39 @@ mod tests {
         salt: 0x1234_5678_9abc_def0,
     };
 
+    const PLACE: SegmentPlace = SegmentPlace {
+        base: Lsn::new(0x40000),
+        bytes: 0x40000,
+        below: Some(Lsn::ZERO),
+        above: Some(Lsn::new(0x80000)),
+    };
+
+    fn encoded(place: SegmentPlace) -> [u8; 80] {
+        let mut block = [0; 80];
+        SegmentHeader::new(place, STAMP).encode_into(&mut block);
+        block
+    }
+
     #[test]
     fn a_header_round_trips() {
-        let mut block = [0; BLOCK_BYTES];
-        SegmentHeader::new(Lsn::new(1 << 26), 1 << 26, STAMP).encode_into(&mut block);
-        let header = SegmentHeader::decode(&block).unwrap();
-        assert_eq!(header.base(), Lsn::new(1 << 26));
-        assert_eq!(header.bytes(), 1 << 26);
-        assert_eq!(header.uuid.get(), STAMP.uuid);
-        assert_eq!(header.version(), SEGMENT_VERSION);
-        assert!(header.is_of_salt(STAMP.salt) && !header.is_of_salt(STAMP.salt + 1));
+        let alone = SegmentPlace {
+            base: Lsn::ZERO,
+            below: None,
+            above: None,
+            ..PLACE
+        };
+        for place in [PLACE, alone] {
+            let header = SegmentHeader::decode(&encoded(place)).unwrap();
+            assert_eq!(header.place(), place);
+            assert_eq!(header.uuid.get(), STAMP.uuid);
+            assert_eq!(header.version(), SEGMENT_VERSION);
+            assert!(header.is_of_salt(STAMP.salt) && !header.is_of_salt(STAMP.salt + 1));
+        }
     }
 
     #[test]
     fn any_flipped_bit_is_noticed() {
-        let mut block = [0; 64];
-        SegmentHeader::new(Lsn::ZERO, 1 << 18, STAMP).encode_into(&mut block);
+        let mut block = encoded(PLACE);
         for byte in 0..block.len() {
             for bit in 0..8 {
                 block[byte] ^= 1 << bit;
@@ -137,17 +173,16 @@ mod tests {
                 block[byte] ^= 1 << bit;
             }
         }
-        assert!(SegmentHeader::decode(&block[..63]).is_none());
-        assert!(SegmentHeader::decode(&[0; 64]).is_none());
+        assert!(SegmentHeader::decode(&block[..79]).is_none());
+        assert!(SegmentHeader::decode(&[0; 80]).is_none());
     }
 
     #[test]
     fn golden_bytes() {
-        let mut block = [0; 64];
-        SegmentHeader::new(Lsn::new(0x40000), 0x40000, STAMP).encode_into(&mut block);
         let golden = include_bytes!("../../testdata/segment_header.golden");
         assert_eq!(
-            &block, golden,
+            &encoded(PLACE),
+            golden,
             "changing the format needs docs/format.md changed too"
         );
     }

@@ -28,6 +28,7 @@ fn segment(number: u64) -> Arc<Segment> {
     Arc::new(Segment {
         base: Lsn::new(number * SEGMENT_BYTES),
         bytes: SEGMENT_BYTES,
+        below: None,
         name: format!("wal-{number}"),
         file: file(),
     })
