@@ -9,8 +9,9 @@
 //! 1. The first block whose last version is at or behind a place is the only one that can hold the first
 //!    version at or behind that place: a look-up touches one block.
 //! 2. The blocks tile the file from the head to the filter.
-//! 3. In memory stand eight bytes of each block's last row, those behind what all rows of the run share: a
-//!    search seldom touches more of the index than that, and they tell about where in its block a row is.
+//! 3. In memory stand, for each block, where it starts and eight bytes of its last row, those behind what all
+//!    rows of the run share: a search seldom touches more of the index than that, and they tell about
+//!    where in its block a row is.
 
 use std::cmp::Ordering;
 
@@ -72,8 +73,17 @@ pub(super) struct Index {
     smallest_bytes: usize,
     /// How many bytes all rows of the run have in common at their start.
     shared_bytes: usize,
-    /// Of each block's last row [the bytes behind these](Index::sketch).
-    sketches: Vec<u64>,
+    blocks_end: u64,
+    landmarks: Vec<Landmark>,
+}
+
+/// What a search needs to know of a block.
+#[derive(Debug, Clone, Copy)]
+struct Landmark {
+    /// Of its last row [the bytes behind what all rows share](Index::sketch).
+    sketch: u64,
+    /// Where it starts in the file.
+    start: u64,
 }
 
 /// Where a version is, if the run has it.
@@ -97,15 +107,33 @@ impl Index {
             blocks,
             smallest_bytes: footer.smallest_bytes.get() as usize,
             shared_bytes: 0,
-            sketches: Vec::new(),
+            blocks_end: footer.filter_at.get(),
+            landmarks: Vec::new(),
         };
         index.validate(footer)?;
         let ends = index.smallest().iter().zip(index.largest());
         index.shared_bytes = ends.take_while(|(a, b)| a == b).count();
-        index.sketches = (0..blocks)
-            .map(|block| index.last(block).map_or(0, |(row, _)| index.sketch(row)))
-            .collect();
+        index.landmarks = (0..blocks).filter_map(|at| index.landmark(at)).collect();
+        assert!(
+            index.landmarks.len() == blocks,
+            "a validated index has each block's last row"
+        );
         Ok(index)
+    }
+
+    fn landmark(&self, block: usize) -> Option<Landmark> {
+        Some(Landmark {
+            sketch: self.sketch(self.last(block)?.0),
+            start: self.slot(block)?.offset.get(),
+        })
+    }
+
+    /// Where a block starts and ends in the file.
+    pub(super) fn bounds(&self, block: usize) -> (u64, u64) {
+        let start = |block: usize| self.landmarks.get(block).map(|block| block.start);
+        // The blocks follow each other, and behind the last one comes the filter.
+        let end = start(block + 1).unwrap_or(self.blocks_end);
+        (start(block).unwrap_or(end), end)
     }
 
     /// The eight bytes of a row behind what all rows of the run share, zeros behind a shorter row: where
@@ -174,10 +202,10 @@ impl Index {
             Ordering::Equal => {}
         }
         let sketch = self.sketch(place.0);
-        let mut low = self.sketches.partition_point(|last| *last < sketch);
+        let mut low = self.landmarks.partition_point(|last| last.sketch < sketch);
         // Among blocks that end with the same sketch only the rows themselves decide.
-        let same = self.sketches.get(low..).unwrap_or_default();
-        let mut high = low + same.iter().take_while(|last| **last == sketch).count();
+        let same = self.landmarks.get(low..).unwrap_or_default();
+        let mut high = low + same.iter().take_while(|last| last.sketch == sketch).count();
         while low < high {
             let middle = low.midpoint(high);
             match self.last(middle) {
@@ -194,11 +222,10 @@ impl Index {
     /// How far between the ends of the block before and of `block` a row with this sketch lies, if rows
     /// were spread evenly.
     fn share(&self, block: usize, sketch: u64) -> u16 {
-        let before = block.checked_sub(1).and_then(|at| self.sketches.get(at));
-        let start = before
-            .copied()
-            .unwrap_or_else(|| self.sketch(self.smallest()));
-        let end = self.sketches.get(block).copied().unwrap_or(u64::MAX);
+        let end_of = |block: usize| self.landmarks.get(block).map(|block| block.sketch);
+        let before = block.checked_sub(1).and_then(end_of);
+        let start = before.unwrap_or_else(|| self.sketch(self.smallest()));
+        let end = end_of(block).unwrap_or(u64::MAX);
         let range = u128::from(end.saturating_sub(start)) + 1;
         let share = u128::from(sketch.saturating_sub(start)) * u128::from(u16::MAX) / range;
         share.min(u16::MAX.into()) as u16

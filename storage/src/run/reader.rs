@@ -242,10 +242,8 @@ impl Run {
 
     /// Where the block `number` starts and ends in the file.
     fn bounds(&self, number: usize) -> (usize, usize) {
-        self.index.slot(number).map_or((0, 0), |slot| {
-            let start = slot.offset.get() as usize;
-            (start, start + slot.bytes.get() as usize)
-        })
+        let (start, end) = self.index.bounds(number);
+        (start as usize, end as usize)
     }
 
     pub(super) fn corrupt(&self, number: usize, what: Damage) -> StorageError {
