@@ -115,17 +115,20 @@ impl Singles {
     fn visible(&self, root: u32, at: Lsn) -> Option<&Entry> {
         let mut entry = self.entries.entry(self.entries.entry(root).newest());
         while entry.stamp() > at {
-            if entry.is_root() {
-                return None;
-            }
-            let jump = self.entries.entry(entry.jump());
-            entry = if jump.stamp() > at {
-                jump
-            } else {
-                self.entries.entry(entry.older())
-            };
+            entry = self.towards(entry, at)?;
         }
         Some(entry)
+    }
+
+    /// The next version to look at on the way from `entry`, which is above `at`.
+    fn towards(&self, entry: &Entry, at: Lsn) -> Option<&Entry> {
+        if entry.is_root() {
+            return None;
+        }
+        let jump = self.entries.entry(entry.jump());
+        // Whatever lies between is above `at` too.
+        let jumped = (jump.stamp() > at).then_some(jump);
+        Some(jumped.unwrap_or_else(|| self.entries.entry(entry.older())))
     }
 
     /// All versions, in version order.
@@ -237,5 +240,39 @@ impl<O: AsRef<Singles> + std::fmt::Debug + Send + Sync> Cursor for SinglesCursor
             self.fetch_rows = (self.fetch_rows * 2).min(*FETCH_ROWS.end());
         }
         self.fetched.pop_front().map(Step::Row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use lockstone_base::{RowKey, TableId};
+
+    use super::super::packing::Packing;
+    use super::*;
+
+    #[test]
+    fn an_old_version_of_a_hot_row_is_few_steps_away() {
+        const VERSIONS: u64 = 50_000;
+        let (singles, packing) = (Singles::default(), Packing::default());
+        let row = RowKey::new(TableId(1), b"hot");
+        for stamp in 1..=VERSIONS {
+            singles.make_room(1);
+            let entry = packing.packer().entry(&row, Some(Bytes::new()));
+            singles.link(7, entry, Lsn::new(stamp * 2));
+        }
+        let newest = singles.entries.entry(singles.entries.entry(0).newest());
+        let mut most = 0;
+        for at in (1..=VERSIONS * 2 + 1).step_by(7) {
+            let at = Lsn::new(at);
+            let steps = std::iter::successors(Some(newest), |entry| {
+                (entry.stamp() > at).then(|| singles.towards(entry, at))?
+            });
+            most = most.max(steps.count());
+            let found = singles.get(row.as_bytes(), 7, at);
+            let want = at.get() / 2 * 2;
+            assert_eq!(found.map_or(0, |version| version.stamp.get()), want);
+        }
+        assert!(most < 80, "{most} steps");
     }
 }

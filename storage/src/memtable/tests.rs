@@ -1,10 +1,12 @@
 //! Memtables: single rows, chunks and both together read as one; one writer beside readers.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use lockstone_base::{RowKey, TableId};
+use proptest::prelude::*;
 
 use super::*;
 use crate::batch::WriteBatch;
@@ -206,4 +208,205 @@ fn readers_beside_the_writer_see_whole_commits() {
     }
     done.store(true, Ordering::Release);
     assert!(reader.join().unwrap() > 0);
+}
+
+/// Rows that differ early or late, whose first bytes are equal, or of which one begins as another.
+fn odd_row(number: u32) -> RowKey {
+    let key = match number % 5 {
+        0 => number.to_be_bytes().to_vec(),
+        1 => format!("all begin with the same words {number:04}").into_bytes(),
+        2 => [&(number / 5).to_be_bytes()[..], &[0; 9]].concat(),
+        3 => vec![0; number as usize % 40],
+        _ => format!("all begin with t{number:04}").into_bytes(),
+    };
+    RowKey::new(TableId(1 + number % 2), &key)
+}
+
+type Model = BTreeMap<Bytes, BTreeMap<u64, Option<Bytes>>>;
+
+#[derive(Debug, Clone)]
+enum Action {
+    Commit(BTreeMap<u32, Option<u16>>),
+    /// So many rows from a first one on: a chunk, if there are more than 64.
+    CommitMany(u32, u32),
+    Get(u32, u64),
+    Scan {
+        from: u32,
+        to: u32,
+        back: u64,
+    },
+}
+
+const ROWS: u32 = 3_000;
+
+fn action() -> impl Strategy<Value = Action> {
+    let bytes = prop_oneof![9 => 0..40_u16, 1 => 2_000..9_000_u16];
+    let rows = prop::collection::btree_map(0..ROWS, prop::option::weighted(0.8, bytes), 1..8);
+    prop_oneof![
+        4 => rows.prop_map(Action::Commit),
+        4 => (0..ROWS, 1..64_u32).prop_map(|(from, count)| Action::CommitMany(from, count)),
+        1 => (0..ROWS, 65..300_u32).prop_map(|(from, count)| Action::CommitMany(from, count)),
+        3 => (0..ROWS, 0..40_u64).prop_map(|(row, back)| Action::Get(row, back)),
+        2 => (0..ROWS, 0..ROWS, 0..40_u64).prop_map(|(from, to, back)| Action::Scan { from, to, back }),
+    ]
+}
+
+/// The rows of a range with their newest stamps at or below `at`.
+fn expected(model: &Model, range: &RowRange, at: u64) -> BTreeMap<Bytes, (u64, Option<Bytes>)> {
+    let inside = model
+        .iter()
+        .filter(|(row, _)| range.above_low(row) && range.below_high(row));
+    inside
+        .filter_map(|(row, versions)| {
+            let (stamp, value) = versions.range(..=at).next_back()?;
+            Some((row.clone(), (*stamp, value.clone())))
+        })
+        .collect()
+}
+
+/// What all cursors give together; each by itself must be in order.
+fn scanned(memtable: &Arc<Memtable>, quest: &Quest) -> BTreeMap<Bytes, (u64, Option<Bytes>)> {
+    let mut all = BTreeMap::new();
+    for mut cursor in memtable.cursors(quest) {
+        let mut before: Option<Bytes> = None;
+        while let Some(Step::Row(found)) = cursor.step() {
+            let in_order = before.is_none_or(|before| match quest.direction {
+                Direction::Forward => before < found.row,
+                Direction::Backward => before > found.row,
+            });
+            assert!(in_order);
+            before = Some(found.row.clone());
+            let version = (found.version.stamp.get(), found.version.value);
+            let newest = all.entry(found.row).or_insert_with(|| version.clone());
+            if newest.0 < version.0 {
+                *newest = version;
+            }
+        }
+    }
+    all
+}
+
+fn assert_scans(memtable: &Arc<Memtable>, model: &Model, range: &RowRange, at: u64) {
+    let want = expected(model, range, at);
+    for direction in [Direction::Forward, Direction::Backward] {
+        let quest = Quest {
+            range: range.clone(),
+            at: Lsn::new(at),
+            direction,
+        };
+        assert_eq!(scanned(memtable, &quest), want, "{quest:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn a_memtable_agrees_with_a_map(actions in prop::collection::vec(action(), 1..80)) {
+        let memtable = Arc::new(Memtable::above(Lsn::new(10)));
+        let (mut model, mut tail) = (Model::new(), 10_u64);
+        for action in actions {
+            let rows: BTreeMap<RowKey, Option<Bytes>> = match action {
+                Action::Commit(rows) => rows
+                    .into_iter()
+                    .map(|(n, bytes)| (odd_row(n), bytes.map(|bytes| Bytes::from(vec![7; bytes.into()]))))
+                    .collect(),
+                Action::CommitMany(from, count) => (from..from + count)
+                    .map(|n| (odd_row(n), Some(Bytes::copy_from_slice(&n.to_be_bytes()))))
+                    .collect(),
+                Action::Get(number, back) => {
+                    let (row, at) = (odd_row(number), tail.saturating_sub(back));
+                    let found = memtable.get(row.as_bytes(), row_hash(SALT, row.as_bytes()), Lsn::new(at));
+                    let versions = model.get(row.as_bytes());
+                    let want = versions.and_then(|versions| versions.range(..=at).next_back());
+                    let found = found.as_ref().map(|version| (version.stamp.get(), &version.value));
+                    prop_assert_eq!(found, want.map(|(stamp, value)| (*stamp, value)));
+                    continue;
+                }
+                Action::Scan { from, to, back } => {
+                    let (from, to) = (odd_row(from).to_bytes(), odd_row(to).to_bytes());
+                    let low = [Bound::Included(from.clone()), Bound::Excluded(from), Bound::Unbounded];
+                    let high = [Bound::Included(to.clone()), Bound::Excluded(to), Bound::Unbounded];
+                    let (low, high) = (low[back as usize % 3].clone(), high[back as usize / 3 % 3].clone());
+                    assert_scans(&memtable, &model, &RowRange { low, high }, tail.saturating_sub(back));
+                    continue;
+                }
+            };
+            tail += 2;
+            for (row, value) in &rows {
+                model.entry(row.to_bytes()).or_default().insert(tail, value.clone());
+            }
+            apply(&memtable, WriteBatch::from_sorted(rows.into_iter().collect()), Lsn::new(tail));
+        }
+        memtable.seal(Lsn::new(tail));
+        let all: Vec<_> = memtable.all().unwrap().map(Result::unwrap).collect();
+        let want: Vec<_> = model
+            .iter()
+            .flat_map(|(row, versions)| versions.iter().rev().map(move |(stamp, value)| RowVersion {
+                row: row.clone(),
+                version: Version { stamp: Lsn::new(*stamp), value: value.clone() },
+            }))
+            .collect();
+        prop_assert_eq!(all.len(), memtable.versions());
+        prop_assert!(all == want, "the flush gets every version in order");
+    }
+}
+
+#[test]
+fn readers_beside_the_writer_find_every_version() {
+    // Commit number s writes one row, which s decides: whoever reads that row at s finds stamp s, though
+    // the index grows and others put rows in order meanwhile.
+    const COMMITS: u64 = 60_000;
+    let row_of =
+        |stamp: u64| row((stamp.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 % 20_000);
+    let memtable = Arc::new(Memtable::above(Lsn::ZERO));
+    let tail = AtomicU64::new(0);
+    let reads = |seed: u64| {
+        let (mut draw, mut rounds) = (seed, 0_u64);
+        loop {
+            let newest = tail.load(Ordering::Acquire);
+            if newest > 0 {
+                draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let at = 1 + (u128::from(draw) * u128::from(newest) >> 64) as u64;
+                let row = row_of(at);
+                let hash = row_hash(SALT, row.as_bytes());
+                let found = memtable.get(row.as_bytes(), hash, Lsn::new(at));
+                assert_eq!(found.map(|version| version.stamp.get()), Some(at), "W2");
+                if rounds % 64 == 0 {
+                    let direction =
+                        [Direction::Forward, Direction::Backward][rounds as usize / 64 % 2];
+                    let range = RowRange {
+                        low: Bound::Included(row.to_bytes()),
+                        high: Bound::Included(row.to_bytes()),
+                    };
+                    let quest = Quest {
+                        range,
+                        at: Lsn::new(at),
+                        direction,
+                    };
+                    let stamps: Vec<_> = scanned(&memtable, &quest)
+                        .into_values()
+                        .map(|it| it.0)
+                        .collect();
+                    assert_eq!(stamps, [at], "W2");
+                }
+                rounds += 1;
+            }
+            if newest == COMMITS {
+                return rounds;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let readers = [1, 2].map(|seed| scope.spawn(move || reads(seed)));
+        for stamp in 1..=COMMITS {
+            let value = Some(Bytes::copy_from_slice(&stamp.to_be_bytes()));
+            let batch = WriteBatch::from_sorted(vec![(row_of(stamp), value)]);
+            apply(&memtable, batch, Lsn::new(stamp));
+            tail.store(stamp, Ordering::Release);
+        }
+        for reader in readers {
+            assert!(reader.join().unwrap() > 0);
+        }
+    });
 }

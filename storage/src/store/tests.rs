@@ -734,3 +734,24 @@ fn a_reader_keeps_its_list_through_everything() {
     got.extend(rows(scan));
     assert_eq!(got, want);
 }
+
+#[test]
+fn a_reader_never_frees_what_a_flush_or_merge_replaced() {
+    let mut rig = Rig::new();
+    for number in 0..3 {
+        rig.put(number, 10);
+        rig.checkpoint();
+    }
+    rig.put(7, 10);
+    let reader = rig.store.sources();
+    let memtable = Arc::downgrade(reader.active());
+    let run = Arc::downgrade(&reader.runs[0]);
+    rig.checkpoint();
+    assert!(rig.store.merge(Lsn::new(rig.model.tail)).unwrap());
+    rig.write_manifest().unwrap();
+    drop(reader);
+    assert!(memtable.upgrade().is_some() && run.upgrade().is_some());
+    // The checkpointer comes by.
+    rig.store.part();
+    assert!(memtable.upgrade().is_none() && run.upgrade().is_none());
+}
