@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::fs::OpenOptions;
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
 use tempfile::TempDir;
 
@@ -86,7 +86,7 @@ struct PlayedRing(Arc<Mutex<Stage>>);
 
 impl PlayedRing {
     fn stage(&self) -> MutexGuard<'_, Stage> {
-        self.0.lock().unwrap()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
