@@ -196,6 +196,11 @@ impl ClosedLog {
         Ok(Read { scan, took })
     }
 
+    /// What has carried its frames.
+    pub(crate) fn backend(&self) -> Backend {
+        self.disk.write_path().backend
+    }
+
     /// Whether its segments are read past the page cache.
     pub(crate) fn is_direct(&self) -> bool {
         self.disk.write_path().direct

@@ -52,7 +52,7 @@ fn main() {
     let (rounds, appends) = if has("--test") {
         (1, 10_000)
     } else {
-        (given.unwrap_or(15), 400_000)
+        (given.unwrap_or(15), 2_000_000)
     };
     check();
     println!(

@@ -46,6 +46,7 @@ fn one_run(closed: &ClosedLog, ledger: &Ledger) -> Result<Run, Error> {
     tally.count(read.scan.records, read.took, Retries::default());
     let seconds = read.took.as_secs_f64();
     Ok(Run {
+        io: Some(closed.backend()),
         direct: Some(closed.is_direct()),
         mb_per_s: Some(reader.bytes as f64 / 1e6 / seconds),
         device_mb_per_s: Some(read.scan.bytes as f64 / 1e6 / seconds),
