@@ -61,8 +61,10 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Wal {
-    /// Every frame and record from where recovery starts
+    /// Every frame and record from where recovery starts, and how far manifest and headers testify
     Dump(inspection::DumpArguments),
+    /// What opening would make of the log's end: clean, torn, or corrupt (exit code 1)
+    Verify(inspection::VerifyArguments),
 }
 
 fn main() -> ExitCode {
@@ -85,5 +87,6 @@ fn run(command: Command) -> Result {
         Command::Locks(arguments) => inspection::locks(&arguments),
         Command::Check { dir, json } => inspection::check(&dir, json),
         Command::Wal(Wal::Dump(arguments)) => inspection::wal_dump(&arguments),
+        Command::Wal(Wal::Verify(arguments)) => inspection::wal_verify(&arguments),
     }
 }

@@ -34,10 +34,11 @@ pub(crate) fn print(output: &mut Output, report: &RecoveryReport, indent: usize)
     if let Some(torn) = &report.torn {
         say!(
             output,
-            "{:indent$}torn tail   at LSN {}: {} behind it, which no later frame confirms, left out",
+            "{:indent$}torn tail   at LSN {}: {} with {}, which no later frame confirms, left out",
             "",
             torn.lsn,
-            count(torn.frames, "frame"),
+            bytes(torn.bytes),
+            count(torn.frames, "frame header"),
         )?;
     }
     say!(

@@ -145,24 +145,174 @@ fn the_log_is_shown_frame_by_frame_and_record_by_record() {
     in_order(
         &said,
         &[
-            "frame ",
+            "wal-0000000000000000 at 0",
+            "frame 4096 to 8192",
+            "after 0/00000000 (first) run 1 durable 0 manifest 2",
             "engine create-table 1 `accounts`",
-            "1-1 (high 7) begin `nightly`",
-            "1-1 (high 7) lock table 1 key `alice` mode Share new part 0",
-            "lock table 1 key `bob` mode Update new",
-            "put 1 byte `5` table 1 key `carol` mode NoKeyUpdate new",
-            "lock table 1 key `alice` mode Update part 0",
-            "commit 1 row",
-            " frames, ",
+            "(ok) run 1 durable 8192 manifest 2",
+            "1-1 begin `nightly` (high 7)",
+            "1-1 lock accounts `alice` Share new",
+            "1-1 lock accounts `bob` Update new",
+            "1-1 put accounts `carol` = `5` (1 byte) NoKeyUpdate new",
+            "1-1 lock accounts `alice` Update",
+            "commit 1 row (",
+            "manifest 2, written by run 1",
+            "read from 0",
+            "files to 1048576",
+            "chain ends at",
+            "verdict clean",
+            "wal-0000000000000000 0 1 048 576",
+            "spare wal-spare-0",
         ],
     );
+    narrow(&said);
     let said = run(&["wal", "dump", path(dir.path()), "--limit", "2"]).well();
+    let records = said.lines().filter(|line| line.starts_with("  "));
     assert_eq!(
-        said.lines().filter(|line| line.starts_with("  ")).count(),
+        records.filter(|line| !line.starts_with("   ")).count(),
         2,
         "{said}"
     );
-    in_order(&said, &["not shown"]);
+    in_order(&said, &["stopped after 2 records"]);
+
+    let said = run(&["wal", "dump", path(dir.path()), "--frames"]).well();
+    in_order(
+        &said,
+        &[
+            "frame length records payload crc run durable manifest chain",
+            "4096 4096 1",
+            "8192 4096",
+            "verdict",
+        ],
+    );
+    assert!(!said.contains("alice"));
+    narrow(&said);
+    let said = run(&["wal", "dump", path(dir.path()), "--frames", "--limit", "1"]).well();
+    assert_eq!(said.lines().count(), 3, "{said}");
+
+    let said = run(&["wal", "dump", path(dir.path()), "--from", "8300"]).well();
+    assert!(!said.contains("frame 4096"), "{said}");
+    in_order(&said, &["frame 8192", "lock accounts `alice`", "verdict"]);
+}
+
+/// What people read fits the screen.
+#[track_caller]
+fn narrow(said: &str) {
+    for line in said.lines() {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+}
+
+#[test]
+fn the_log_is_shown_as_json_one_object_a_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    killed(dir.path());
+    let said = run(&["wal", "dump", path(dir.path()), "--json"]).well();
+    let objects: Vec<Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let frames: Vec<_> = objects.iter().filter_map(|it| it.get("frame")).collect();
+    for pair in frames.windows(2) {
+        let [before, after] = pair else { continue };
+        assert_eq!(
+            (&before["end"], &before["crc"]),
+            (&after["before_end"], &after["before_crc"])
+        );
+    }
+    let put = objects
+        .iter()
+        .filter_map(|it| it.get("record"))
+        .find(|it| it["key"] == "carol")
+        .expect("a record");
+    assert_eq!(
+        (&put["table"], &put["txn"], &put["value"], &put["new"]),
+        (&"accounts".into(), &"1-1".into(), &"5".into(), &true.into())
+    );
+    let log = &objects.last().expect("an end")["log"];
+    assert_eq!(log["verdict"], "clean");
+    assert_eq!(log["chain"]["frames"], frames.len());
+    let verified = run(&["wal", "verify", path(dir.path()), "--json"]).well();
+    let verified: Value = serde_json::from_str(&verified).expect("JSON");
+    assert_eq!(&verified, log, "one code says both");
+}
+
+/// The segment in which a killed program's log lies, and its bytes up to the last that is no zero.
+fn segment(dir: &Path) -> (std::path::PathBuf, Vec<u8>) {
+    let file = dir.join("wal-0000000000000000");
+    let bytes = fs::read(&file).expect("a file");
+    (file, bytes)
+}
+
+#[test]
+fn the_end_of_a_log_is_clean_torn_or_corrupt() {
+    let dir = tempfile::tempdir().expect("a directory");
+    killed(dir.path());
+    let before = listing(dir.path());
+    let verify = || run(&["wal", "verify", path(dir.path())]);
+    let said = verify().well();
+    in_order(&said, &["chain ends at", "verdict clean: nothing"]);
+    narrow(&said);
+    assert_eq!(listing(dir.path()), before, "a look changes nothing");
+
+    // The last frame begins with the last magic.
+    let (file, good) = segment(dir.path());
+    let last = good
+        .windows(4)
+        .rposition(|four| four == b"LKfr")
+        .expect("a frame");
+    let mut torn = good.clone();
+    torn[last + 60] ^= 1;
+    fs::write(&file, &torn).expect("it is written");
+    let said = verify().well();
+    in_order(
+        &said,
+        &[
+            "torn tail 4 096 bytes",
+            &format!("wal-0000000000000000, offset {last}"),
+            "verdict torn",
+        ],
+    );
+    let said = run(&["wal", "verify", path(dir.path()), "--json"]).well();
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(said["verdict"], "torn");
+    assert_eq!(said["torn"]["offset"], last);
+
+    // The first one is testified to by every other.
+    let mut corrupt = good.clone();
+    corrupt[4096 + 70] ^= 1;
+    fs::write(&file, &corrupt).expect("it is written");
+    let ran = verify();
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    in_order(
+        &ran.stdout,
+        &[
+            "damage the chain ends here, but a later frame",
+            "wal-0000000000000000, offset 4096",
+            "position 4096",
+            "witness the frame at",
+            "verdict corrupt",
+        ],
+    );
+    assert!(ran.stderr.starts_with("error: "), "{ran:?}");
+    let ran = run(&["wal", "verify", path(dir.path()), "--json"]);
+    let said: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    assert_eq!((ran.code, &said["verdict"]), (Some(1), &"corrupt".into()));
+    assert_eq!(said["corrupt"]["offset"], 4096);
+    let ran = run(&["wal", "dump", path(dir.path())]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    in_order(&ran.stdout, &["behind the end", "verdict corrupt"]);
+
+    // And all of it: nothing is left that could testify, but the manifest.
+    fs::remove_file(&file).expect("it was there");
+    let ran = verify();
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    in_order(
+        &ran.stdout,
+        &["a segment of the log is missing", "witness manifest 2"],
+    );
+    let error = run(&["shell", path(dir.path())]).badly();
+    assert!(error.contains("a segment of the log is missing"), "{error}");
 }
 
 #[test]
@@ -175,6 +325,7 @@ fn a_directory_in_use_is_refused_with_its_owner() {
         ["check"].as_slice(),
         &["locks"],
         &["wal", "dump"],
+        &["wal", "verify"],
         &["shell"],
         &["demo", "--dir"],
     ] {
@@ -199,7 +350,12 @@ fn what_is_no_database_is_refused_and_left_alone() {
     fs::create_dir(&full).expect("a directory");
     fs::write(full.join("letter.txt"), "text").expect("a file");
     for at in [&empty, &file, &full, &missing] {
-        for command in [["check"].as_slice(), &["locks"], &["wal", "dump"]] {
+        for command in [
+            ["check"].as_slice(),
+            &["locks"],
+            &["wal", "dump"],
+            &["wal", "verify"],
+        ] {
             let arguments: Vec<_> = command.iter().copied().chain([path(at)]).collect();
             let error = run(&arguments).badly();
             assert!(error.contains(path(at)), "{arguments:?}: {error}");

@@ -84,8 +84,9 @@ impl Survey {
         let is_apart = fields.own >= self.counted;
         let is_whole = is_apart
             && frames.payload_of(found)?.is_some_and(|payload| {
-                let records = Records::of(payload).filter(Result::is_ok).count();
-                records == fields.records as usize
+                let counted =
+                    Records::of(payload).try_fold(0_u32, |count, record| record.map(|_| count + 1));
+                counted == Ok(fields.records)
             });
         let point = found.point();
         self.count(frames, found.place, point.end.since(fields.own));

@@ -260,6 +260,157 @@ fn a_torn_last_frame_is_dropped_and_reported() {
     assert_eq!(scan.torn, None, "what lies before the end is history");
 }
 
+/// Several frames are in flight at once: a later one may have arrived though an earlier one is torn.
+#[test]
+fn an_intact_frame_behind_a_torn_one_is_dropped_and_counted() {
+    let disk = SimDisk::new(1);
+    let (log, ..) = start(disk.clone(), NOTHING).unwrap();
+    commit(&log, b"kept").unwrap();
+    // Two full frames that go off together, and the start of a third.
+    for number in 0..5 {
+        append(&log, &body(number, 30_000)).unwrap();
+    }
+    log.wait_durable(log.end()).unwrap();
+    drop(log);
+    let (_, whole) = inspect(disk.clone(), NOTHING).unwrap();
+    let [_, torn, behind, last] = whole.frames[..] else {
+        panic!("four frames: {:?}", whole.frames);
+    };
+    assert!(
+        behind.durable_through < torn.point.end,
+        "they were in flight together"
+    );
+    let mut bytes = disk.read_file(FIRST);
+    bytes[torn.start.get() as usize + 8192..][..4096].fill(0);
+    bytes[last.start.get() as usize..last.point.end.get() as usize].fill(0);
+    disk.write_file(FIRST, &bytes);
+    let (scan, seen) = inspect(disk, NOTHING).unwrap();
+    assert_eq!(seen.bodies(), [b"kept"]);
+    let tail = scan.torn.unwrap();
+    assert_eq!((tail.at, tail.offset), (torn.start, torn.start.get()));
+    assert_eq!((tail.frames, tail.whole, tail.records), (2, 1, 4));
+    assert_eq!(tail.bytes, behind.point.end.since(torn.start));
+    assert_eq!(
+        seen.leftovers
+            .iter()
+            .map(|it| (it.frame.start, it.is_whole))
+            .collect::<Vec<_>>(),
+        [(torn.start, false), (behind.start, true)]
+    );
+}
+
+#[test]
+fn a_scan_tells_whether_the_last_frame_with_records_is_covered() {
+    let disk = SimDisk::new(1);
+    let (log, ..) = start(disk.clone(), NOTHING).unwrap();
+    let (scan, _) = inspect_running(&disk);
+    assert!(scan.is_covered() && scan.recorded.is_none());
+    let first = commit(&log, b"one").unwrap();
+    let (scan, _) = inspect_running(&disk);
+    assert!(!scan.is_covered(), "G6: the stated limit");
+    let start = Lsn::new(first.lsn.get() - 64);
+    assert_eq!(scan.recorded, Some((start, start.plus(4096))));
+    log.cover().unwrap();
+    let (scan, _) = inspect_running(&disk);
+    assert!(scan.is_covered());
+    assert_eq!(scan.testified, start.plus(4096));
+    // A manifest covers as well.
+    commit(&log, b"two").unwrap();
+    let end = log.durable();
+    let crashed = disk.after_kill(disk.io_count());
+    let knows = Known {
+        durable: end,
+        ..NOTHING
+    };
+    assert!(!inspect(crashed.clone(), NOTHING).unwrap().0.is_covered());
+    assert!(inspect(crashed, knows).unwrap().0.is_covered());
+}
+
+fn inspect_running(disk: &SimDisk) -> (lockstone_wal::LogScan, Seen) {
+    inspect(disk.after_kill(disk.io_count()), NOTHING).unwrap()
+}
+
+#[test]
+fn a_visitor_that_has_enough_stops_a_show_and_no_scan() {
+    let (disk, whole) = small_log();
+    let segments = Segments::open(disk, Access::Inspect).unwrap();
+    let options = ScanOptions {
+        salt: SALT,
+        from: NOTHING.from,
+        durable: Lsn::ZERO,
+        manifest_generation: 1,
+        log_end: Lsn::ZERO,
+    };
+    let mut some = Seen {
+        frames_wanted: Some(2),
+        ..Seen::default()
+    };
+    assert!(segments.show(&options, &mut some).unwrap().is_none());
+    assert_eq!(some.frames, whole.frames[..2]);
+    let mut all = Seen {
+        frames_wanted: Some(2),
+        ..Seen::default()
+    };
+    segments.scan(&options, &mut all).unwrap();
+    assert_eq!(all.frames, whole.frames);
+}
+
+/// A neighbour names the one that went, and is named as the witness.
+#[test]
+fn a_missing_segment_is_named() {
+    let (disk, _) = long_log();
+    let names = segments_of(&disk);
+    for (at, name) in names.iter().enumerate().skip(1) {
+        let good = disk.read_file(name);
+        disk.remove_file(name);
+        let error = refused(&disk, NOTHING);
+        assert!(
+            matches!(&error, WalError::Corrupt { file, witness: Some(_), .. } if file.ends_with(name)),
+            "{error}"
+        );
+        let neighbour = names.get(at + 1).unwrap_or(&names[at - 1]);
+        assert!(error.to_string().contains(neighbour), "{error}");
+        disk.write_file(name, &good);
+    }
+    // A damaged header is no witness; the chain still is, where there is any.
+    for name in &names {
+        disk.flip_byte(name, 60);
+    }
+    disk.remove_file(&names[1]);
+    let error = refused(&disk, NOTHING);
+    assert!(error.to_string().contains("durable beyond"), "{error}");
+}
+
+/// The manifest names the highest, whatever has become of those below it.
+#[test]
+fn files_that_end_before_the_manifest_says_are_refused() {
+    let (disk, seen) = small_log();
+    let knows = |log_end| Known {
+        log_end: Lsn::new(log_end),
+        ..NOTHING
+    };
+    let (_, again) = inspect(disk.clone(), knows(256 << 10)).unwrap();
+    assert_eq!(again, seen);
+    let error = refused(&disk, knows((256 << 10) + 4096));
+    assert!(
+        error.to_string().contains("files that reached to"),
+        "{error}"
+    );
+    disk.remove_file(FIRST);
+    assert!(matches!(
+        refused(&disk, knows(4096)),
+        WalError::Corrupt { .. }
+    ));
+    inspect(disk.clone(), NOTHING).unwrap();
+    // G1: no position below is given out again.
+    let other = SimDisk::new(2);
+    let (log, ..) = start(other.clone(), NOTHING).unwrap();
+    drop(log);
+    other.write_file("wal-0000000001000000", &[0; 8192]);
+    let (log, ..) = start(other, knows(0x0100_2000)).unwrap();
+    assert!(commit(&log, b"above").unwrap().lsn > Lsn::new(0x0100_2000));
+}
+
 #[test]
 fn a_segment_of_another_database_or_version_is_refused() {
     let (disk, _) = small_log();

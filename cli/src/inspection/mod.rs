@@ -4,8 +4,12 @@
 
 mod locks;
 mod check;
+mod log_summary;
+mod record_text;
+mod wal_verify;
 mod wal_dump;
 
 pub(crate) use check::check;
 pub(crate) use locks::{LocksArguments, locks};
 pub(crate) use wal_dump::{DumpArguments, wal_dump};
+pub(crate) use wal_verify::{VerifyArguments, wal_verify};

@@ -1,0 +1,220 @@
+//! A record of the log, for people and programs: tables by name where one is known, keys and values cut to
+//! what a line holds, and lines that break before they leave the screen.
+//!
+//! 1. Bytes of users are escaped (`output`).
+//! 2. JSON has keys in full; of a value its length and beginning.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use lockstone::Lsn;
+use lockstone::inspect::{Body, Context, Effect, Provisional, Tag};
+use lockstone_base::{RowKey, TableId};
+use serde_json::{Map, Value, json};
+
+use crate::output::{count, shown};
+
+/// How many bytes of a key or value people are shown.
+const SHOWN_MAX: usize = 32;
+/// How many bytes of a value programs are shown.
+const VALUE_JSON_MAX: usize = 256;
+/// Lines are broken before this column.
+const COLUMNS: usize = 100;
+
+/// The names of tables, as far as manifest and log have said them.
+#[derive(Debug, Default)]
+pub(crate) struct TableNames(BTreeMap<TableId, String>);
+
+impl TableNames {
+    pub(crate) fn new<'a>(tables: impl Iterator<Item = (TableId, &'a str)>) -> Self {
+        Self(tables.map(|(id, name)| (id, name.to_owned())).collect())
+    }
+
+    /// Notes the name that a record gives.
+    pub(crate) fn learn(&mut self, body: &Body<'_>) {
+        if let Body::CreateTable { id, name } = body {
+            self.0.insert(*id, (*name).to_owned());
+        }
+    }
+
+    fn shown(&self, id: TableId) -> String {
+        self.0
+            .get(&id)
+            .map_or_else(|| format!("#{}", id.0), |name| shown(name.as_bytes()))
+    }
+}
+
+/// Words on as many lines as they need, the later ones further in.
+pub(crate) fn wrapped(indent: usize, words: &[String]) -> String {
+    let mut text = " ".repeat(indent);
+    let mut column = indent;
+    for (at, word) in words.iter().enumerate() {
+        let width = word.chars().count();
+        if at > 0 && column + 1 + width > COLUMNS {
+            text.push('\n');
+            text.push_str(&" ".repeat(indent + 4));
+            column = indent + 4;
+        } else if at > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += width;
+    }
+    text
+}
+
+/// The words of a record.
+pub(crate) fn words(
+    lsn: Lsn,
+    context: Option<Context>,
+    body: &Body<'_>,
+    names: &TableNames,
+) -> Vec<String> {
+    let mut words = vec![lsn.to_string()];
+    words.push(context.map_or_else(|| "engine".to_owned(), |it| it.txn.to_string()));
+    match body {
+        Body::Begin { label } => {
+            words.push("begin".to_owned());
+            if !label.is_empty() {
+                words.push(quoted(label.as_bytes()));
+            }
+        }
+        Body::Provisional(provisional) => words.extend(provisional_words(provisional, names)),
+        Body::ValuePart(part) => words.push(format!("value-part {}", count(part.len(), "byte"))),
+        Body::RollbackTo { from, through } => {
+            words.push(format!("rollback of parts {from} to {through}"));
+        }
+        Body::Commit { rows } => words.push(format!("commit {}", count(*rows, "row"))),
+        Body::Abort => words.push("abort".to_owned()),
+        Body::CreateTable { id, name } => {
+            words.push(format!("create-table {}", id.0));
+            words.push(quoted(name.as_bytes()));
+        }
+        Body::CleanShutdown => words.push("clean-shutdown".to_owned()),
+    }
+    words
+}
+
+fn provisional_words(provisional: &Provisional<'_>, names: &TableNames) -> Vec<String> {
+    let mut words = Vec::new();
+    words.push(match provisional.effect {
+        Effect::Lock => "lock".to_owned(),
+        Effect::Put(_) => "put".to_owned(),
+        Effect::Delete => "delete".to_owned(),
+    });
+    match RowKey::from_encoded(Bytes::copy_from_slice(provisional.row)) {
+        Some(row) => words.extend([names.shown(row.table()), quoted(row.key())]),
+        None => words.push(quoted(provisional.row)),
+    }
+    if let Effect::Put(value) = provisional.effect {
+        words.push(format!(
+            "= {} ({})",
+            quoted(value),
+            count(value.len(), "byte")
+        ));
+    }
+    words.push(provisional.mode.to_string());
+    if provisional.fresh {
+        words.push("new".to_owned());
+    }
+    if provisional.sub > 0 {
+        words.push(format!("part {}", provisional.sub));
+    }
+    words
+}
+
+/// At most so many bytes of a user, between marks.
+fn quoted(bytes: &[u8]) -> String {
+    let (head, rest) = cut(bytes, SHOWN_MAX);
+    let more = if rest.is_empty() { "" } else { "…" };
+    format!("`{}{more}`", shown(head))
+}
+
+/// Cuts where a character ends, if it is text.
+fn cut(bytes: &[u8], most: usize) -> (&[u8], &[u8]) {
+    let is_inside = |at: &usize| bytes.get(*at).is_some_and(|byte| byte & 0xc0 == 0x80);
+    let most = most.min(bytes.len());
+    let at = (most.saturating_sub(3)..=most)
+        .rfind(|at| !is_inside(at))
+        .unwrap_or(most);
+    bytes.split_at(at)
+}
+
+/// The record as JSON shows it.
+pub(crate) fn object(
+    lsn: Lsn,
+    context: Option<Context>,
+    tag: Tag,
+    body: &Body<'_>,
+    names: &TableNames,
+) -> Value {
+    let mut object = Map::new();
+    object.insert("lsn".to_owned(), json!(lsn));
+    object.insert("kind".to_owned(), json!(format!("{tag:?}")));
+    if let Some(Context { txn, rank }) = context {
+        object.insert("txn".to_owned(), json!(txn));
+        object.insert("priority".to_owned(), json!(rank.to_string()));
+    }
+    let details = match body {
+        Body::Begin { label } => json!({ "label": label }),
+        Body::Provisional(provisional) => provisional_object(provisional, names),
+        Body::ValuePart(part) => json!({ "bytes": part.len() }),
+        Body::RollbackTo { from, through } => json!({ "from": from, "through": through }),
+        Body::Commit { rows } => json!({ "rows": rows }),
+        Body::CreateTable { id, name } => json!({ "table_id": id.0, "table": name }),
+        Body::Abort | Body::CleanShutdown => json!({}),
+    };
+    if let Value::Object(details) = details {
+        object.extend(details);
+    }
+    Value::Object(object)
+}
+
+fn provisional_object(provisional: &Provisional<'_>, names: &TableNames) -> Value {
+    let row = RowKey::from_encoded(Bytes::copy_from_slice(provisional.row));
+    let table = row.as_ref().and_then(|row| names.0.get(&row.table()));
+    let (effect, value) = match provisional.effect {
+        Effect::Lock => ("lock", None),
+        Effect::Put(value) => ("put", Some(value)),
+        Effect::Delete => ("delete", None),
+    };
+    json!({
+        "effect": effect,
+        "table": table,
+        "table_id": row.as_ref().map(|row| row.table().0),
+        "key": row.as_ref().map(|row| row.key().escape_ascii().to_string()),
+        "bytes": value.map(<[u8]>::len),
+        "value": value.map(|value| cut(value, VALUE_JSON_MAX).0.escape_ascii().to_string()),
+        "mode": provisional.mode,
+        "new": provisional.fresh,
+        "part": provisional.sub,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_broken_between_words() {
+        let words: Vec<_> = (0..40).map(|n| format!("word-{n:02}")).collect();
+        let text = wrapped(2, &words);
+        assert!(text.lines().count() > 2);
+        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS));
+        let squeezed: Vec<_> = text.split_whitespace().collect();
+        assert_eq!(squeezed, words);
+    }
+
+    #[test]
+    fn what_is_cut_ends_with_a_character() {
+        let text = "ä".repeat(40);
+        for most in 0..8 {
+            let (head, rest) = cut(text.as_bytes(), most);
+            assert!(str::from_utf8(head).is_ok() && head.len() <= most);
+            assert_eq!([head, rest].concat(), text.as_bytes());
+        }
+        assert_eq!(cut(b"short", 32), (b"short".as_slice(), b"".as_slice()));
+        assert!(quoted(&[0x80; 99]).ends_with("…`"));
+    }
+}
