@@ -1,7 +1,7 @@
 //! One `io_uring`: writes in, completions out.
 //!
 //! Driven by `ring_writer`, one thread at a time; the trait is there so that its tests can play the kernel.
-//! 1. Every write is made durable by itself (`RWF_DSYNC`): a completion says that it is on the device.
+//! 1. Every write is made durable by itself (`RWF_DSYNC`, G2): a completion says that it is on the device.
 //! 2. Registration saves the kernel work and nothing else: what is not registered is written all the same.
 //! 3. Files and buffers are unregistered before the ring is closed: the kernel takes a closed ring apart in
 //!    its own time, and until then would keep files open and memory counted as locked.
