@@ -11,8 +11,8 @@ use lockstone_base::RowKey;
 /// Up to this many rows are inserted one by one; a larger batch becomes a chunk, in constant time (W2).
 pub(crate) const SINGLE_ROWS_MAX: usize = 64;
 
-/// What an entry of a memtable costs beside its row and value, in bytes: the key's and the value's
-/// handles, the skip list's tower, the allocator's share.
+/// What an entry of a memtable costs beside its row and value, in bytes: its slot (64), its cells in the
+/// index's tables (26 to 51), its place in the order once that is made (32). Measured: 95 to 115, and 32.
 pub(crate) const ENTRY_OVERHEAD_BYTES: usize = 128;
 
 /// A transaction's writes: sorted by row, one version per row.

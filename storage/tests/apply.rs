@@ -20,7 +20,7 @@ fn store() -> Store {
         &manifest,
         Vec::new(),
     )
-    .unwrap()
+    .expect("an empty disk")
 }
 
 fn batch(rows: impl IntoIterator<Item = u64>, value_bytes: usize) -> WriteBatch {

@@ -224,7 +224,7 @@ mod tests {
                         seen = written.load(Ordering::Acquire);
                         if seen > 0 {
                             draw = draw.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                            let row = (u64::from(draw) * u64::from(seen) >> 32) as u32;
+                            let row = ((u64::from(draw) * u64::from(seen)) >> 32) as u32;
                             assert_eq!(index.find(hash(row), |found| found == row), Some(row));
                         }
                     }

@@ -42,6 +42,11 @@ pub(super) struct Spot {
     index: usize,
 }
 
+impl Spot {
+    /// The place before all rows.
+    pub(super) const START: Self = Self { leaf: 0, index: 0 };
+}
+
 /// The first 16 bytes of a row, with zeros behind a shorter one: where these of two rows differ, the rows
 /// are ordered as they are.
 fn first_bytes(row: &[u8]) -> (u64, u64) {
@@ -151,11 +156,6 @@ impl Order {
             .get(leaf)
             .map_or(0, |leaf| leaf.partition_point(is_before));
         Spot { leaf, index }
-    }
-
-    /// The place before all rows.
-    pub(super) fn start(&self) -> Spot {
-        Spot { leaf: 0, index: 0 }
     }
 
     /// The place behind all rows.

@@ -15,7 +15,7 @@ use parking_lot::RwLock;
 
 use super::entry::Entry;
 use super::index::Index;
-use super::order::{Entries, Order};
+use super::order::{Entries, Order, Spot};
 use super::slots::Slots;
 use crate::cursor::{Cursor, Direction, Quest, Step};
 use crate::version::{RowVersion, Version};
@@ -135,7 +135,7 @@ impl Singles {
     pub(super) fn iter(&self) -> impl Iterator<Item = RowVersion> + '_ {
         self.put_in_order();
         let order = self.order.read();
-        let roots: Vec<_> = order.between(order.start(), order.end()).collect();
+        let roots: Vec<_> = order.between(Spot::START, order.end()).collect();
         drop(order);
         roots.into_iter().flat_map(|root| {
             let newest = self.entries.entry(self.entries.entry(root).newest());
@@ -162,7 +162,7 @@ impl Singles {
         let from = match &quest.range.low {
             Bound::Included(row) => find(row, false),
             Bound::Excluded(row) => find(row, true),
-            Bound::Unbounded => order.start(),
+            Bound::Unbounded => Spot::START,
         };
         let to = match &quest.range.high {
             Bound::Included(row) => find(row, true),

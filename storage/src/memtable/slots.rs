@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 /// Parts of the directory: the one number `n` has room for 2ⁿ blocks.
 const PARTS: usize = 24;
 
+/// A part of the directory.
+type Part<T> = Box<[OnceLock<Block<T>>]>;
 type Block<T> = Box<[Slot<T>]>;
 
 /// One element, on cache lines of its own: the writer fills one while readers read its neighbour.
@@ -24,7 +26,7 @@ struct Slot<T>(OnceLock<T>);
 
 /// Elements by number, in blocks of 2^`BLOCK_BITS`.
 pub(super) struct Slots<T, const BLOCK_BITS: u32> {
-    parts: [OnceLock<Box<[OnceLock<Block<T>>]>>; PARTS],
+    parts: [OnceLock<Part<T>>; PARTS],
     len: AtomicU32,
     /// How many elements have room. Raised in the latch `growing`.
     room: AtomicU32,

@@ -367,7 +367,7 @@ fn readers_beside_the_writer_find_every_version() {
             let newest = tail.load(Ordering::Acquire);
             if newest > 0 {
                 draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let at = 1 + (u128::from(draw) * u128::from(newest) >> 64) as u64;
+                let at = 1 + ((u128::from(draw) * u128::from(newest)) >> 64) as u64;
                 let row = row_of(at);
                 let hash = row_hash(SALT, row.as_bytes());
                 let found = memtable.get(row.as_bytes(), hash, Lsn::new(at));
