@@ -236,6 +236,61 @@ fn a_flipped_byte_anywhere_gives_an_error_or_the_right_answer() {
     assert!(errors > 0 && right > 0);
 }
 
+/// F14: a file of the log that goes takes the frames along that would testify to them. Killed at any moment,
+/// over checkpoints and recoveries: without any one segment the database is refused, or whole.
+#[test]
+fn without_any_one_segment_a_database_is_refused_or_whole() {
+    let disk = SimDisk::new(1);
+    let mut acknowledged = Vec::new();
+    for _ in 0..2 {
+        let db = open(&disk).unwrap();
+        let t = match db.table("t") {
+            Some(t) => t,
+            None => db.create_table("t").unwrap(),
+        };
+        for _ in 0..14 {
+            let key = (acknowledged.len() as u32).to_be_bytes();
+            db.transact(|txn| txn.put(&t, key, vec![7; 60_000]))
+                .unwrap();
+            acknowledged.push(disk.io_count());
+        }
+        assert!(db.stats().checkpoints > 0);
+        drop(db);
+    }
+    let (mut refused, mut whole) = (0, 0);
+    for moment in 0..=disk.io_count() {
+        let rows = acknowledged.partition_point(|at| *at <= moment);
+        let dead = disk.after_kill(moment);
+        let mut segments = dead.names();
+        segments.retain(|name| name.starts_with("wal-0"));
+        for name in segments {
+            for cut in [None, Some(0), Some(4096)] {
+                let damaged = dead.after_kill(dead.io_count());
+                match cut {
+                    None => damaged.remove_file(&name),
+                    Some(bytes) => damaged.truncate(&name, bytes),
+                }
+                let Ok(db) = open(&damaged) else {
+                    refused += 1;
+                    continue;
+                };
+                whole += 1;
+                let found = db.table("t").map_or(0, |t| {
+                    let snapshot = db.snapshot();
+                    snapshot.range(&t, ..).unwrap().map(Result::unwrap).count()
+                });
+                assert!(
+                    found >= rows,
+                    "{name} cut to {cut:?} behind call {moment} ({}): {found} of {rows}",
+                    disk.describe(moment)
+                );
+            }
+        }
+    }
+    println!("{refused} refused, {whole} whole");
+    assert!(refused > 100);
+}
+
 /// A clock in whose third sleep a dying process lets go of a log segment.
 #[derive(Debug)]
 struct ReleasingClock {

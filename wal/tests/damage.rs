@@ -381,6 +381,44 @@ fn a_missing_segment_is_named() {
     assert!(error.to_string().contains("durable beyond"), "{error}");
 }
 
+/// S3, F14: a position that is a segment's end lies in that segment, which is the only one to name the next.
+#[test]
+fn a_segment_at_whose_end_reading_starts_stays() {
+    let disk = SimDisk::new(1);
+    let (log, ..) = start(disk.clone(), NOTHING).unwrap();
+    // 63 blocks: fifteen frames of four, and one of three.
+    for number in 0..15 {
+        commit(&log, &body(number, 16_000)).unwrap();
+    }
+    commit(&log, &body(15, 11_000)).unwrap();
+    let from = log.chain_point_at(log.durable());
+    let end = log.segments_end();
+    assert_eq!(from.end.get(), 256 << 10, "it fills its segment");
+    let known = Known {
+        from,
+        durable: log.durable(),
+        generation: 1,
+        log_end: Lsn::new(256 << 10),
+    };
+    log.recycle(from.end).unwrap();
+    commit(&log, b"in the next").unwrap();
+    assert!(log.segments_end() >= end);
+    drop(log);
+    let (_, seen) = inspect(disk.clone(), known).unwrap();
+    assert_eq!(seen.bodies(), [b"in the next"]);
+    for name in segments_of(&disk) {
+        let good = disk.read_file(&name);
+        disk.remove_file(&name);
+        refused(&disk, known);
+        disk.write_file(&name, &good);
+    }
+    // A frame further on it is needed no more.
+    let (log, ..) = start(disk.clone(), known).unwrap();
+    commit(&log, b"in a third").unwrap();
+    log.recycle(log.durable()).unwrap();
+    assert!(!disk.names().iter().any(|name| name == FIRST));
+}
+
 /// The manifest names the highest, whatever has become of those below it.
 #[test]
 fn files_that_end_before_the_manifest_says_are_refused() {
