@@ -103,12 +103,14 @@ where
             .collect();
         started.wait();
         rest_until(Instant::now() + window.warm_up, &phase);
-        // A client that failed has ended the run, and it stays ended.
-        let _ = phase.compare_exchange(WARMING_UP, MEASURING, Ordering::AcqRel, Ordering::Acquire);
         if let Some(around) = &around {
             (around.begin)();
         }
+        // Before the clients are told: should this thread lose its core in between, the time counts, and what
+        // they do in it does not.
         let begin = Instant::now();
+        // A client that failed has ended the run, and it stays ended.
+        let _ = phase.compare_exchange(WARMING_UP, MEASURING, Ordering::AcqRel, Ordering::Acquire);
         rest_until(begin + window.measured, &phase);
         phase.store(OVER, Ordering::Release);
         let measured = begin.elapsed();

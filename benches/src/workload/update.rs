@@ -260,14 +260,21 @@ mod tests {
         let settings = settings("--pipeline 8 --rows-per-txn 2 --rows 100");
         let client = Client::new(&loaded, &settings, Choice::uniform(ROWS), 1);
         let mut operate = client.pipelined();
-        let begin = Instant::now();
+        let mut begins = Vec::new();
         let mut acknowledged = 0;
         for call in 1..=50 {
+            begins.push(Instant::now());
             let done = operate().unwrap();
             assert_eq!(done.operations, u64::from(call >= 8), "{call}");
             assert_eq!(done.began.is_some(), call >= 8);
-            assert!(done.began.is_none_or(|began| began >= begin));
             acknowledged += done.operations;
+            // It is the one that began seven calls ago that is over.
+            if let Some(began) = done.began {
+                assert!(
+                    begins[call - 8] <= began && began <= begins[call - 7],
+                    "{call}"
+                );
+            }
         }
         assert_eq!((acknowledged, counted(&loaded)), (43, 2 * 50));
     }
