@@ -24,6 +24,8 @@ pub struct Options {
 
 /// The smallest log segment: a frame must fit a few times.
 const SEGMENT_BYTES_MIN: u64 = 256 << 10;
+/// The largest: a recovery surveys every segment whole.
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// The log is this many segments at least: one written, one spare, two on their way to a checkpoint.
 const LOG_SEGMENTS_MIN: u64 = 4;
 /// Less than this makes a flush out of every few commits.
@@ -61,7 +63,7 @@ impl Options {
         self
     }
 
-    /// The size of a log segment in bytes: a multiple of 4096, at least 256 KiB.
+    /// The size of a log segment in bytes: a multiple of 4096 from 256 KiB to 1 GiB.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
         self
@@ -99,9 +101,11 @@ impl Options {
                 self.memory_bytes
             )));
         }
-        if self.segment_bytes < SEGMENT_BYTES_MIN || !self.segment_bytes.is_multiple_of(4096) {
+        let is_allowed = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes);
+        if !is_allowed || !self.segment_bytes.is_multiple_of(4096) {
             return Err(Error::invalid(format!(
-                "segment_bytes is {}: a multiple of 4096 of at least {SEGMENT_BYTES_MIN} is needed",
+                "segment_bytes is {}: a multiple of 4096 from {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX} is \
+                 needed",
                 self.segment_bytes
             )));
         }
@@ -215,6 +219,7 @@ mod tests {
         assert!(refused(Options::new().memory_bytes(0)).contains("memory_bytes"));
         assert!(refused(Options::new().segment_bytes(1 << 10)).contains("segment_bytes"));
         assert!(refused(Options::new().segment_bytes((1 << 20) + 1)).contains("segment_bytes"));
+        assert!(refused(Options::new().segment_bytes(2 << 30)).contains("segment_bytes"));
         assert!(refused(Options::new().log_bytes(1 << 20)).contains("log_bytes"));
         assert!(TxnOptions::new().label("x".repeat(256)).validate().is_err());
     }

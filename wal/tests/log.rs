@@ -106,7 +106,11 @@ fn a_lock_record_alone_starts_no_flush() {
     assert_eq!(disk.io_count(), before, "G9");
     assert_eq!(log.durable(), Lsn::ZERO);
     log.wait_durable(log.end()).unwrap();
-    assert_eq!(disk.io_count(), before + ONE_WRITE, "it all goes with one flush");
+    assert_eq!(
+        disk.io_count(),
+        before + ONE_WRITE,
+        "it all goes with one flush"
+    );
 }
 
 #[test]
@@ -221,7 +225,11 @@ fn an_empty_frame_covers_the_last_commit() {
     log.cover().unwrap();
     log.cover().unwrap();
     assert!(!log.has_uncovered());
-    assert_eq!(disk.io_count(), before + ONE_WRITE, "G7: one empty frame, once");
+    assert_eq!(
+        disk.io_count(),
+        before + ONE_WRITE,
+        "G7: one empty frame, once"
+    );
     append(&log, b"not waited for").unwrap();
     log.cover().unwrap();
     assert!(!log.has_uncovered() && log.end() == log.durable());
