@@ -204,32 +204,46 @@ mod tests {
         assert!(sizes.len() >= 5, "{sizes:?}");
     }
 
+    /// A writer that fails must not leave the readers waiting for it.
+    struct End<'a>(&'a AtomicU32);
+
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(u32::MAX, Ordering::Release);
+        }
+    }
+
     #[test]
-    fn a_reader_beside_the_moves_misses_nothing() {
+    fn readers_beside_the_moves_miss_nothing() {
+        const ROWS: u32 = 100_000;
         let index = Index::default();
         let written = AtomicU32::new(0);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for row in 0..100_000_u32 {
-                    index.make_room(1);
-                    index.add(hash(row), row);
-                    written.store(row + 1, Ordering::Release);
-                }
-            });
-            for seed in 0..2_u32 {
+            let readers = [1, 2].map(|seed: u32| {
                 let (index, written) = (&index, &written);
                 scope.spawn(move || {
-                    let (mut draw, mut seen) = (seed, 0);
-                    while seen < 100_000 {
-                        seen = written.load(Ordering::Acquire);
+                    let mut draw = seed;
+                    loop {
+                        let seen = written.load(Ordering::Acquire);
+                        if seen > ROWS {
+                            return;
+                        }
                         if seen > 0 {
                             draw = draw.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                             let row = ((u64::from(draw) * u64::from(seen)) >> 32) as u32;
                             assert_eq!(index.find(hash(row), |found| found == row), Some(row));
                         }
                     }
-                });
+                })
+            });
+            let end = End(&written);
+            for row in 0..ROWS {
+                index.make_room(1);
+                index.add(hash(row), row);
+                written.store(row + 1, Ordering::Release);
             }
+            drop(end);
+            assert!(readers.into_iter().all(|reader| reader.join().is_ok()));
         });
     }
 

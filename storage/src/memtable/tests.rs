@@ -352,6 +352,14 @@ proptest! {
     }
 }
 
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 #[test]
 fn readers_beside_the_writer_find_every_version() {
     // Commit number s writes one row, which s decides: whoever reads that row at s finds stamp s, though
@@ -360,7 +368,7 @@ fn readers_beside_the_writer_find_every_version() {
     let row_of =
         |stamp: u64| row((stamp.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 % 20_000);
     let memtable = Arc::new(Memtable::above(Lsn::ZERO));
-    let tail = AtomicU64::new(0);
+    let (tail, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let reads = |seed: u64| {
         let (mut draw, mut rounds) = (seed, 0_u64);
         loop {
@@ -392,12 +400,14 @@ fn readers_beside_the_writer_find_every_version() {
                 }
                 rounds += 1;
             }
-            if newest == COMMITS {
+            if newest == COMMITS || done.load(Ordering::Acquire) {
                 return rounds;
             }
         }
     };
     std::thread::scope(|scope| {
+        // A writer that fails must not leave the readers waiting for it.
+        let _done = Done(&done);
         let readers = [1, 2].map(|seed| scope.spawn(move || reads(seed)));
         for stamp in 1..=COMMITS {
             let value = Some(Bytes::copy_from_slice(&stamp.to_be_bytes()));
