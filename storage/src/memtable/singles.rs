@@ -191,13 +191,19 @@ impl Singles {
         rows_max: usize,
         out: &mut VecDeque<RowVersion>,
     ) -> Option<&Entry> {
+        // First which versions, then their content: counting who shares it would make each row wait for the
+        // one before to come from memory.
+        let mut found = Vec::with_capacity(rows_max);
+        let mut last = None;
         for (looked_at, root) in (1..).zip(roots) {
-            out.extend(self.visible(root, at).map(row_version));
-            if out.len() == rows_max || looked_at == LOOKED_AT_MAX {
-                return Some(self.entries.entry(root));
+            found.extend(self.visible(root, at));
+            if found.len() == rows_max || looked_at == LOOKED_AT_MAX {
+                last = Some(self.entries.entry(root));
+                break;
             }
         }
-        None
+        out.extend(found.into_iter().map(row_version));
+        last
     }
 }
 
