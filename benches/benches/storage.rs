@@ -134,7 +134,7 @@ fn control(c: &mut Criterion) {
             b.iter(|| {
                 let row = row(rng.u64(ids.clone()));
                 let found = list.lower_bound(Bound::Included(&(row.clone(), Reverse(u64::MAX))));
-                black_box(found.filter(|found| found.key().0 == row).is_some())
+                black_box(found.is_some_and(|found| found.key().0 == row))
             });
         });
     }
