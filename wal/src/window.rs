@@ -1,7 +1,8 @@
 //! Reads segments through one buffer, for `scan`.
 //!
 //! 1. Every transfer is in whole blocks at a block's offset, as log files demand.
-//! 2. Memory is bounded by the longest frame.
+//! 2. Memory is bounded: a few of the longest frames, so that those which a window's end cuts, and which are
+//!    read again, are few.
 
 use lockstone_base::disk::AlignedBuf;
 use lockstone_base::limits::BLOCK_BYTES;
@@ -9,6 +10,9 @@ use lockstone_base::limits::BLOCK_BYTES;
 use crate::error::WalError;
 use crate::format::FRAME_BYTES_MAX;
 use crate::segment::Segment;
+
+/// How much is read at once.
+const WINDOW_BYTES: u64 = 4 * FRAME_BYTES_MAX as u64;
 
 /// The stretch of a segment that was read last.
 #[derive(Debug)]
@@ -23,7 +27,7 @@ pub(crate) struct Window<'a> {
 impl<'a> Window<'a> {
     pub(crate) fn new(segments: &'a [Segment]) -> Self {
         let longest = segments.iter().map(|segment| segment.bytes).max();
-        let bytes = longest.unwrap_or_default().min(FRAME_BYTES_MAX as u64);
+        let bytes = longest.unwrap_or_default().min(WINDOW_BYTES);
         Self {
             segments,
             buffer: AlignedBuf::zeroed(bytes as usize),
