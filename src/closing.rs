@@ -7,6 +7,7 @@
 //!
 //! Crash: any step may be the last; recovery needs none of them.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,12 +21,32 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 
 /// What handles own: the engine, closed when the last of them goes.
-#[derive(Debug)]
 pub(crate) struct EngineRef(Arc<Engine>);
+
+/// Where it is, and nothing of what it holds: handles are printed into other people's logs.
+impl fmt::Debug for EngineRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Engine")
+            .field(&self.0.ports.disk.path(""))
+            .finish()
+    }
+}
 
 impl EngineRef {
     pub(crate) fn new(engine: Arc<Engine>) -> Self {
         Self(engine)
+    }
+}
+
+impl EngineRef {
+    /// The last handle went inside a waker that a thread of the engine has called in the middle of its work:
+    /// that thread cannot wait for its own end.
+    fn close_elsewhere(&self) {
+        let engine = self.0.clone();
+        let thread = std::thread::Builder::new().name("lockstone-close".into());
+        if let Err(error) = thread.spawn(move || drop(EngineRef(engine))) {
+            tracing::error!(%error, "no thread to close the database with: the directory stays locked");
+        }
     }
 }
 
@@ -39,6 +60,10 @@ impl std::ops::Deref for EngineRef {
 
 impl Drop for EngineRef {
     fn drop(&mut self) {
+        if lockstone_wal::is_waking() {
+            self.close_elsewhere();
+            return;
+        }
         // Nobody is left who could be told; the next open finds in the log whatever this could not do.
         match close(self) {
             Ok(()) | Err(Error::Closed) => {}
@@ -63,9 +88,7 @@ pub(crate) fn close(engine: &Engine) -> Result<()> {
     engine.log.wake_driver();
     engine.log.wake_supplier();
     for thread in std::mem::take(&mut *engine.threads.lock()) {
-        // A waker that one of them calls may drop the last handle: no thread waits for itself.
-        let is_own = thread.thread().id() == std::thread::current().id();
-        if !is_own && thread.join().is_err() {
+        if thread.join().is_err() {
             tracing::error!("a background thread had panicked");
         }
     }

@@ -237,7 +237,8 @@ impl Database {
         &self.engine.report
     }
 
-    /// Ends the engine for all handles: rolls back live transactions, makes buffered commits durable,
+    /// Ends the engine for all handles (dropping the last of them, be it a `Table` or a `CommitTicket`, does the
+    /// same): rolls back live transactions, makes buffered commits durable,
     /// takes a checkpoint, and frees the directory before it returns.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //!    whether it is on the device.
 //! 2. Someone drives the flush though nobody polls: dropping the ticket neither cancels nor delays.
 //! 3. A future that is polled again answers again.
+//! 4. Its waker is called by whichever thread has made the commit durable, with nothing of the log held.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,6 +21,13 @@ use crate::write_path::{self, Promise};
 
 /// A commit that is on its way to the device. A `Future` for any executor; [`CommitTicket::wait`] for a
 /// thread. One thread can have thousands of them.
+///
+/// - The transaction has ended when there is a ticket: it is applied, its locks are free. What is open is whether it is
+///   on the device. An error of the commit itself is in the ticket too.
+/// - Dropping it neither cancels nor delays the commit; its error is then told to nobody.
+/// - A future that is polled again answers again. That of a `Buffered` commit is ready at once.
+/// - It is a handle: the database stays open while it lives.
+/// - A waker may run on a thread of the engine: like any waker it must not block, nor wait for this database.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -37,6 +45,7 @@ use crate::write_path::{self, Promise};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "an error of the commit is told through its ticket: wait for it, await it, or drop it explicitly"]
 pub struct CommitTicket {
     engine: Arc<EngineRef>,
     state: State,

@@ -313,7 +313,9 @@ impl Transaction {
     }
 
     /// Commits as [`Transaction::commit`] does, and returns before the commit is on the device: the ticket
-    /// tells when it is. Others see its effect at once, and are not told of it before it is durable.
+    /// tells when it is, and every error. Other transactions read its effect at once; no snapshot shows it,
+    /// and none that has read it is acknowledged, before it is on the device. Like every call that writes it
+    /// may wait for room in memory or log.
     pub fn commit_async(mut self) -> CommitTicket {
         let state = self.state.take().expect(HAS_STATE);
         let outcome = write_path::commit(&self.engine, state);

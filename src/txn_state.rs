@@ -6,6 +6,7 @@
 //! 3. A transaction that is rolled back answers each later call with the first error.
 
 use std::cell::Cell;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -23,7 +24,6 @@ use crate::parker::Parker;
 use crate::write_set::WriteSet;
 
 /// The state of one transaction.
-#[derive(Debug)]
 pub(crate) struct TxnState {
     pub(crate) owner: Arc<Owner>,
     pub(crate) live: Arc<LiveTxn>,
@@ -43,6 +43,17 @@ pub(crate) struct TxnState {
     failed: Option<Error>,
     /// Whether its last failing call may succeed when run again: what `transact` asks.
     retryable: Cell<bool>,
+}
+
+/// Who it is, and nothing of its rows.
+impl fmt::Debug for TxnState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TxnState")
+            .field("id", &self.owner.id())
+            .field("label", &self.options.label)
+            .field("state", &self.owner.state())
+            .finish_non_exhaustive()
+    }
 }
 
 impl TxnState {

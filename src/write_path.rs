@@ -205,10 +205,12 @@ pub(crate) fn commit(engine: &Engine, mut txn: TxnState) -> Result<Promise> {
         engine.spread_poison();
     }
     engine.live.end(txn.owner.id());
-    Ok(match outcome? {
-        Some(commit) => promise(engine, commit, durability),
-        None => promise_reader(engine, txn.seen.get()),
-    })
+    let Some(commit) = outcome? else {
+        return Ok(promise_reader(engine, txn.seen.get()));
+    };
+    // Here, and not at the acknowledgement: nobody may ever ask for that.
+    checkpoint::ask_if_due(engine);
+    Ok(promise(engine, commit, durability))
 }
 
 /// *reserve, commit, apply, release*; the commit record's place, if anything was written.
@@ -333,7 +335,6 @@ pub(crate) fn acknowledge(
     }
     if promise.wrote {
         engine.watermarks.acknowledge(promise.lsn);
-        checkpoint::ask_if_due(engine);
     }
     Ok(promise.lsn)
 }

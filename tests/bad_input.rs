@@ -8,6 +8,7 @@
 
 mod machine;
 
+use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -307,4 +308,32 @@ fn a_closed_database_answers_closed_everywhere() {
         db.begin().get(&t, "k").unwrap().is_none(),
         "what was live at the close was rolled back"
     );
+}
+
+/// Handles were printed with the whole engine behind them: rows, keys, the log's salt.
+#[test]
+fn printing_a_handle_shows_no_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Options::new()
+        .redact(true)
+        .segment_bytes(1 << 20)
+        .log_bytes(4 << 20)
+        .open(dir.path().join("db"))
+        .unwrap();
+    let table = db.create_table("t").unwrap();
+    let mut txn = db.begin();
+    txn.put(&table, "the-key", "the-value").unwrap();
+    let mut printed = format!("{db:?} {table:?} {txn:?} {:?}", db.snapshot());
+    let ticket = txn.commit_async();
+    write!(printed, "{ticket:?} {db:?}").unwrap();
+    ticket.wait().unwrap();
+    write!(printed, "{:?}", db.snapshot()).unwrap();
+    let shown = |bytes: &[u8]| printed.contains(&format!("{bytes:?}").replace(['[', ']'], ""));
+    for secret in ["the-key", "the-value"] {
+        assert!(
+            !printed.contains(secret) && !shown(secret.as_bytes()),
+            "{printed}"
+        );
+    }
+    assert!(printed.len() < 4000, "{printed}");
 }

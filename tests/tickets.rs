@@ -319,3 +319,40 @@ fn a_harness_with_one_thread_can_await_a_ticket() {
     let mut ticket = put_async(&db, "a", "1");
     assert!(matches!(poll_once(&mut ticket), Poll::Ready(Ok(_))));
 }
+
+/// Nobody asked for a checkpoint where nobody waited: the log ran into its limit.
+#[test]
+fn tickets_that_are_dropped_bring_checkpoints_about() {
+    let db = threaded(SimDisk::new(1));
+    let table = db.create_table("t").unwrap();
+    for i in 0..300_u32 {
+        let mut txn = db.begin();
+        txn.put(&table, i.to_be_bytes(), vec![7; 40_000]).unwrap();
+        drop(txn.commit_async());
+    }
+    eventually("no checkpoint was taken", || db.stats().checkpoints > 0);
+}
+
+/// A waker that drops the last handle runs on a thread that the closing has to wait for.
+#[test]
+fn a_waker_may_drop_the_last_handle() {
+    struct Holds(std::sync::Mutex<Option<Database>>);
+    impl Wake for Holds {
+        fn wake(self: Arc<Self>) {
+            self.0.lock().unwrap().take();
+        }
+    }
+    let sim = SimDisk::new(1);
+    let gate = GatedDisk::new(sim.clone());
+    let db = threaded(gate.clone());
+    db.create_table("t").unwrap();
+    gate.shut();
+    let mut ticket = put_async(&db, "a", "1");
+    let waker = Waker::from(Arc::new(Holds(std::sync::Mutex::new(Some(db)))));
+    let mut context = Context::from_waker(&waker);
+    assert!(Pin::new(&mut ticket).poll(&mut context).is_pending());
+    drop((ticket, waker));
+    gate.open_gate();
+    eventually("the database was never closed", || open(&sim).is_ok());
+    assert_eq!(value_in(&open(&sim).unwrap(), "a").unwrap(), b"1");
+}

@@ -1,11 +1,16 @@
 //! A disk whose durable writes can be held up: for tests of what must not be told before they are done.
 //!
-//! Made by tests around a simulated disk. Reads, plain writes and syncs pass.
+//! Made by tests around a simulated disk. Reads, plain writes and syncs pass. A log write has begun when it
+//! stands before the gate, as one in the kernel has: whoever drains waits for it too.
 
+use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lockstone_base::disk::{Disk, DiskFile, DiskResult, FileLock, Map, OpenMode, WritePath};
+use lockstone_base::disk::{
+    AlignedBuf, Disk, DiskFile, DiskResult, FileLock, LogWrite, LogWriter, Map, OpenMode,
+    WritePath, Written,
+};
 use parking_lot::{Condvar, Mutex};
 
 /// A disk whose durable writes wait while its gate is shut.
@@ -96,6 +101,59 @@ impl Disk for GatedDisk {
 
     fn write_path(&self) -> WritePath {
         self.disk.write_path()
+    }
+
+    fn log_writer(
+        &self,
+        depth: usize,
+        buffers: &[AlignedBuf],
+        probe: LogWrite,
+    ) -> DiskResult<Box<dyn LogWriter>> {
+        self.gate.pass();
+        Ok(Box::new(GatedWriter {
+            writer: self.disk.log_writer(depth, buffers, behind_gate(probe))?,
+            gate: self.gate.clone(),
+        }))
+    }
+}
+
+/// The same write, to the file behind the gate.
+fn behind_gate(write: LogWrite) -> LogWrite {
+    let any: Arc<dyn Any + Send + Sync> = write.file.clone();
+    let gated = any.downcast::<GatedFile>();
+    let file = gated.map_or(write.file, |gated| gated.file.clone());
+    LogWrite { file, ..write }
+}
+
+#[derive(Debug)]
+struct GatedWriter {
+    writer: Box<dyn LogWriter>,
+    gate: Arc<Gate>,
+}
+
+impl LogWriter for GatedWriter {
+    fn start(&mut self, write: LogWrite) {
+        self.writer.start(behind_gate(write));
+    }
+
+    fn finish(&mut self) -> DiskResult<Written> {
+        self.gate.pass();
+        self.writer.finish()
+    }
+
+    fn drain(&mut self) {
+        if self.writer.in_flight() > 0 {
+            self.gate.pass();
+        }
+        self.writer.drain();
+    }
+
+    fn in_flight(&self) -> usize {
+        self.writer.in_flight()
+    }
+
+    fn depth(&self) -> usize {
+        self.writer.depth()
     }
 }
 

@@ -65,6 +65,7 @@ impl Flight {
     /// Waits until nothing is in flight, whatever comes of it.
     pub(crate) fn drain(&mut self) {
         self.writer.drain();
+        self.aloft.clear();
     }
 }
 

@@ -350,11 +350,10 @@ impl Log {
             if self.pipeline.flush.covered() >= recorded {
                 break;
             }
-            let promised = self.rooms.promised();
-            match self.pipeline.write_one(promised) {
+            match self.pipeline.write_one(&self.rooms) {
                 Ok(()) => {}
                 Err(Stop::Failed(error)) => return Err(error),
-                Err(Stop::Short(shortage)) => {
+                Err(Stop::Short(shortage, promised)) => {
                     // Whoever makes room may need the lead.
                     drop(lead);
                     self.make_room(shortage, promised, recorded)?;
@@ -434,8 +433,8 @@ impl Log {
     /// Writes nothing more, and lets others have the segments. What was appended and not waited for is
     /// lost; what is durable stays so.
     pub fn close(&self) {
-        let _lead = self.pipeline.last_lead();
-        self.pipeline.progress.close();
+        let lead = self.pipeline.last_lead();
+        self.pipeline.progress.close(&lead);
         self.rooms.wake_all();
         self.supply.close();
     }

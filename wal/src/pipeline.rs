@@ -17,14 +17,14 @@ use crate::error::WalError;
 use crate::flush::{Flight, Flush};
 use crate::open_frame::SealedFrame;
 use crate::progress::{Lead, Progress, Turn};
-use crate::rooms::Promise;
+use crate::rooms::{Promise, Rooms};
 use crate::staging::{Shortage, Staging};
 
 /// Why no frame was written.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// Room has to be made first.
-    Short(Shortage),
+    /// Room has to be made first; so much was promised then.
+    Short(Shortage, Promise),
     /// The log has failed or is closed.
     Failed(WalError),
 }
@@ -73,6 +73,7 @@ impl Pipeline {
     }
 
     fn fly(&self, flight: &mut Flight, end: Lsn) -> Result<(), WalError> {
+        self.progress.check()?;
         loop {
             while self.progress.durable() < end && flight.has_room() {
                 let at_least = if flight.is_empty() { 1 } else { GATHERED_BYTES };
@@ -94,11 +95,15 @@ impl Pipeline {
     }
 
     /// As the leader: writes one frame, without records if none wait (G7).
-    pub(crate) fn write_one(&self, promised: Promise) -> Result<(), Stop> {
+    pub(crate) fn write_one(&self, rooms: &Rooms) -> Result<(), Stop> {
         let mut staging = self.staging.lock();
+        // Under the latch: a promise made before is seen, and none is made before the frame is taken (G10).
+        let promised = rooms.promised();
         let frame = match staging.take_frame(1) {
             Some(frame) => frame,
-            None => staging.take_empty_frame(promised).map_err(Stop::Short)?,
+            None => staging
+                .take_empty_frame(promised)
+                .map_err(|shortage| Stop::Short(shortage, promised))?,
         };
         drop(staging);
         let mut flight = self.flush.flight();
@@ -121,7 +126,7 @@ impl Pipeline {
     fn land(&self, flight: &mut Flight) -> Result<(), WalError> {
         let landed = self.flush.land(flight).map_err(|error| {
             tracing::error!(%error, "a log write failed: poisoned");
-            self.progress.poison();
+            self.progress.mark_poisoned();
             WalError::Poisoned
         })?;
         self.staging.lock().give_back(landed.buffer);

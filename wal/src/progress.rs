@@ -54,7 +54,11 @@ pub(crate) enum Turn<'a> {
 /// The lead; dropping it hands it on.
 #[derive(Debug)]
 #[must_use = "dropping it hands the lead on"]
-pub(crate) struct Lead<'a>(&'a Progress);
+pub(crate) struct Lead<'a> {
+    progress: &'a Progress,
+    /// The thread was unwinding already when it took the lead.
+    was_panicking: bool,
+}
 
 impl Progress {
     pub(crate) fn new(durable: Lsn) -> Self {
@@ -94,30 +98,34 @@ impl Progress {
         Ok(())
     }
 
-    /// For good: every waiter wakes to find it (W11).
+    /// For good: every waiter wakes to find it (W11). Wakes tasks too: nothing may be held.
     pub(crate) fn poison(&self) {
-        self.poisoned.store(true, Ordering::Release);
+        self.mark_poisoned();
         self.wake_all();
     }
 
-    /// For good: nothing more is written.
-    pub(crate) fn close(&self) {
+    /// [`Progress::poison`] for the leader: who waits is woken when it hands on, or by whoever calls.
+    pub(crate) fn mark_poisoned(&self) {
+        self.poisoned.store(true, Ordering::Release);
+    }
+
+    /// For good: nothing more is written. Who waits is woken when the lead is let go.
+    pub(crate) fn close(&self, _lead: &Lead<'_>) {
         self.closed.store(true, Ordering::Release);
-        self.wake_all();
     }
 
     fn wake_all(&self) {
         let waiters = std::mem::take(&mut *self.waiters.lock());
-        for waiter in waiters {
-            waiter.wake();
-        }
         self.driver.nudge();
+        wake_threads_first(waiters);
     }
 
     /// Whether `end` has become durable.
     pub(crate) fn has_reached(&self, end: Lsn) -> Result<bool, WalError> {
+        // In this order: whoever closes makes all durable first.
+        let checked = self.check();
         let reached = self.durable() >= end;
-        match self.check() {
+        match checked {
             // What is on the device stays there, whoever has closed the log meanwhile.
             Err(WalError::Closed) if reached => Ok(true),
             checked => checked.map(|()| reached),
@@ -218,14 +226,12 @@ impl Progress {
         drop(self.try_lead());
     }
 
-    /// Wakes whom the frames so far have served, while the leader goes on.
+    /// Wakes the threads that the frames so far have served, while the leader goes on. Tasks wait until it
+    /// hands on: their wakers must not run while it holds the lead.
     pub(crate) fn serve(&self) {
         let durable = self.durable();
-        let served: Vec<_> = self
-            .waiters
-            .lock()
-            .extract_if(.., is_served(durable))
-            .collect();
+        let is_served = |waiter: &mut Waiter| waiter.is_thread() && waiter.end <= durable;
+        let served: Vec<_> = self.waiters.lock().extract_if(.., is_served).collect();
         for waiter in served {
             waiter.wake();
         }
@@ -238,36 +244,44 @@ impl Progress {
     /// With `waiters` held.
     fn take_lead(&self) -> Option<Lead<'_>> {
         let was_led = self.is_led.swap(true, Ordering::AcqRel);
-        (!was_led).then(|| Lead(self))
+        (!was_led).then(|| Lead {
+            progress: self,
+            was_panicking: thread::panicking(),
+        })
     }
 
     fn hand_on(&self) {
         let durable = self.durable();
         let mut waiters = self.waiters.lock();
-        let served: Vec<_> = waiters.extract_if(.., is_served(durable)).collect();
-        let oldest = waiters.iter().position(Waiter::can_lead);
+        // Once poisoned or closed, everybody is to look.
+        let is_over = self.check().is_err();
+        let is_served = |waiter: &mut Waiter| is_over || waiter.end <= durable;
+        let served: Vec<_> = waiters.extract_if(.., is_served).collect();
+        let oldest = waiters.iter().position(Waiter::is_thread);
         let heir = oldest.map(|at| waiters.remove(at));
         self.is_led.store(false, Ordering::SeqCst);
         drop(waiters);
-        if heir.is_none() && self.asked().is_some() {
+        if is_over || (heir.is_none() && self.asked().is_some()) {
             self.driver.nudge();
         }
-        for waiter in heir.into_iter().chain(served) {
-            waiter.wake();
-        }
+        wake_threads_first(heir.into_iter().chain(served).collect());
     }
 }
 
-fn is_served(durable: Lsn) -> impl FnMut(&mut Waiter) -> bool {
-    move |waiter| waiter.end <= durable
+/// Threads first: a task's waker may take its time.
+fn wake_threads_first(waiters: Vec<Waiter>) {
+    let (threads, tasks): (Vec<_>, Vec<_>) = waiters.into_iter().partition(Waiter::is_thread);
+    for waiter in threads.into_iter().chain(tasks) {
+        waiter.wake();
+    }
 }
 
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.poison();
+        if thread::panicking() && !self.was_panicking {
+            self.progress.mark_poisoned();
         }
-        self.0.hand_on();
+        self.progress.hand_on();
     }
 }
 

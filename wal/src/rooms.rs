@@ -78,11 +78,12 @@ impl Rooms {
         }
     }
 
-    /// Sleeps until less than `seen` is promised, or `give_up` says so.
+    /// Sleeps until something was given back, if no more than `seen` was promised; or until `give_up` says
+    /// so. The caller looks again.
     pub(crate) fn wait_for_less(&self, seen: Promise, give_up: impl Fn() -> bool) {
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         let mut bed = self.bed.lock();
-        while self.promised() == seen && !give_up() {
+        if self.promised() == seen && !give_up() {
             self.given_back.wait(&mut bed);
         }
         drop(bed);

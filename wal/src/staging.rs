@@ -239,7 +239,7 @@ impl Staging {
     }
 
     /// The next frame to write: the oldest sealed one, else the open one if it holds records, header
-    /// included at least `bytes`, and the promises can still be kept without its buffer.
+    /// included at least `bytes`. There is a buffer to go on with: there are more than can be in flight.
     pub(crate) fn take_frame(&mut self, bytes: usize) -> Option<SealedFrame> {
         match self.sealed.pop_front() {
             None if self.open.records() > 0 && self.open.used() >= bytes => Some(self.seal_open()),
@@ -247,7 +247,7 @@ impl Staging {
         }
     }
 
-    /// How much the open frame holds, and up to where, once no further one waits before it.
+    /// How much has gathered: what the open frame holds, or a whole frame if full ones wait.
     pub(crate) fn gathered(&self) -> usize {
         if self.sealed.is_empty() {
             self.open.used()

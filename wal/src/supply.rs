@@ -37,19 +37,21 @@ impl Supply {
             self.supplier.nudge();
             return Ok(());
         }
-        match self.shelf.try_lock() {
+        let readied = match self.shelf.try_lock() {
             Some(mut shelf) => ready_ahead(pipeline, &mut shelf),
             None => Ok(()),
-        }
+        };
+        told(pipeline, readied)
     }
 
     /// Readies what is missing, if it is time.
     pub(crate) fn look_after(&self, pipeline: &Pipeline) -> Result<(), WalError> {
         pipeline.progress.check()?;
-        if pipeline.staging.lock().wants_segment() {
-            ready_ahead(pipeline, &mut self.shelf.lock())?;
+        if !pipeline.staging.lock().wants_segment() {
+            return Ok(());
         }
-        Ok(())
+        let readied = ready_ahead(pipeline, &mut self.shelf.lock());
+        told(pipeline, readied)
     }
 
     /// Readies the next segment and the spare behind it, as far as they are missing; waits for whoever
@@ -58,17 +60,23 @@ impl Supply {
     /// # Errors
     /// [`WalError::Disk`] when there is no room, with nothing harmed; else [`WalError::Poisoned`].
     pub(crate) fn ready_now(&self, pipeline: &Pipeline) -> Result<(), WalError> {
-        ready(pipeline, &mut self.shelf.lock())
+        let readied = ready(pipeline, &mut self.shelf.lock());
+        told(pipeline, readied)
     }
 
     /// Segments that end below `below` become spares or go.
     pub(crate) fn recycle(&self, pipeline: &Pipeline, below: Lsn) -> Result<(), WalError> {
+        let recycled = self.try_recycle(pipeline, below);
+        told(pipeline, recycled)
+    }
+
+    fn try_recycle(&self, pipeline: &Pipeline, below: Lsn) -> Result<(), WalError> {
         let mut shelf = self.shelf.lock();
         // Whoever closes the log lets others have the segments under this mutex.
         pipeline.progress.check()?;
         if let Err(error) = shelf.recycle(below) {
             tracing::error!(%error, "the log cannot recycle segments: poisoned");
-            pipeline.progress.poison();
+            pipeline.progress.mark_poisoned();
             return Err(WalError::Poisoned);
         }
         if shelf.has_spare() {
@@ -123,6 +131,14 @@ fn ready_spare(pipeline: &Pipeline, shelf: &mut Shelf) -> Result<(), WalError> {
 
 fn poisoned(pipeline: &Pipeline, error: &WalError) -> WalError {
     tracing::error!(%error, "the log cannot ready a segment: poisoned");
-    pipeline.progress.poison();
+    pipeline.progress.mark_poisoned();
     WalError::Poisoned
+}
+
+/// Wakes everybody if the log was poisoned, now that the shelf is let go: a task's waker is foreign code.
+fn told(pipeline: &Pipeline, outcome: Result<(), WalError>) -> Result<(), WalError> {
+    if matches!(outcome, Err(WalError::Poisoned)) {
+        pipeline.progress.poison();
+    }
+    outcome
 }

@@ -3,10 +3,13 @@
 //! `progress` keeps them in line.
 //! 1. A wake-up that comes before the sleep is not lost.
 //! 2. A task is polled from any thread and may be given another waker each time: the newest is woken.
+//! 3. A task's waker is somebody else's code. It is called with nothing held, a panic in it ends with it, and
+//!    what it calls can ask [`is_waking`] whether it runs inside the log's own work.
 //!
 //! Crash: memory only.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
@@ -24,6 +27,13 @@ pub(crate) struct Bed {
 
 thread_local! {
     static BED: OnceCell<Arc<Bed>> = const { OnceCell::new() };
+    static IS_WAKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling code runs inside a task's waker that the log has called: it must neither wait for the
+/// log nor close it.
+pub fn is_waking() -> bool {
+    IS_WAKING.try_with(Cell::get).unwrap_or_default()
 }
 
 impl Bed {
@@ -35,7 +45,9 @@ impl Bed {
                 woken: AtomicBool::new(false),
             })
         };
-        BED.with(|bed| Arc::clone(bed.get_or_init(make)))
+        // In a thread that is ending there is no place to keep one.
+        BED.try_with(|bed| Arc::clone(bed.get_or_init(make)))
+            .unwrap_or_else(|_| make())
     }
 
     /// Sleeps until woken. Others may unpark the thread for reasons of their own.
@@ -83,8 +95,8 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// Whether it can lead a flush: a task must not block its executor's thread.
-    pub(crate) fn can_lead(&self) -> bool {
+    /// Whether it is a thread, which can lead a flush: a task must not block its executor's thread.
+    pub(crate) fn is_thread(&self) -> bool {
         matches!(self.wake, Wake::Thread(_))
     }
 
@@ -94,9 +106,17 @@ impl Waiter {
             Wake::Task(place) => {
                 let waker = place.lock().take();
                 if let Some(waker) = waker {
-                    waker.wake();
+                    wake_task(waker);
                 }
             }
         }
     }
+}
+
+fn wake_task(waker: Waker) {
+    let was_waking = IS_WAKING.replace(true);
+    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+        tracing::error!("the waker of a task that waits for the log has panicked");
+    }
+    IS_WAKING.set(was_waking);
 }

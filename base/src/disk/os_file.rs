@@ -54,6 +54,8 @@ pub(super) struct OsFile {
     refused: Arc<Refused>,
     /// It may have a lock.
     was_locked: AtomicBool,
+    /// A write to it may still come, nobody knows when: it stays locked for as long as the process lives.
+    keeps_lock: AtomicBool,
 }
 
 impl OsFile {
@@ -64,7 +66,13 @@ impl OsFile {
             caching,
             refused,
             was_locked: AtomicBool::new(false),
+            keeps_lock: AtomicBool::new(false),
         }
+    }
+
+    /// A write to it is in flight that nobody can wait for: its lock is not given up any more.
+    pub(super) fn keep_lock(&self) {
+        self.keeps_lock.store(true, Ordering::Release);
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -215,6 +223,9 @@ impl DiskFile for OsFile {
     }
 
     fn unlock(&self) -> DiskResult<()> {
+        if self.keeps_lock.load(Ordering::Acquire) {
+            return Ok(());
+        }
         retry(|| rustix::fs::flock(&self.file, FlockOperation::Unlock))
             .map_err(|e| self.error(DiskOp::Lock, e))
     }

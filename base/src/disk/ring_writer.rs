@@ -37,6 +37,8 @@ use crate::limits::BLOCK_BYTES;
 /// [`PAUSE`] in between for ten seconds. A machine that has no memory for so long has failed.
 const TRIES_MAX: u32 = 10_000;
 const PAUSE: Duration = Duration::from_millis(1);
+/// So often a write is begun again without a pause.
+const TRIES_AT_ONCE: u32 = 16;
 
 /// A write in flight.
 #[derive(Debug)]
@@ -72,6 +74,9 @@ impl Aloft {
             Ok(_) => Ok(self.transfer.is_complete()),
             Err(Errno::INTR | Errno::AGAIN) if self.tries < TRIES_MAX => {
                 self.tries += 1;
+                if self.tries > TRIES_AT_ONCE {
+                    std::thread::park_timeout(PAUSE);
+                }
                 Ok(false)
             }
             Err(errno) => Err(errno.into()),
@@ -192,6 +197,9 @@ impl<R: Ring> RingWriter<R> {
         let error = self.aloft.first().map(|aloft| aloft.error(source));
         let aloft = std::mem::take(&mut self.aloft);
         if self.ring.unseen() < aloft.len() {
+            for left in &aloft {
+                left.file.keep_lock();
+            }
             std::mem::forget(aloft);
         }
         error.map(|error| self.fail(error))

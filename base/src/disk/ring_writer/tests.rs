@@ -6,13 +6,15 @@
 )]
 
 use std::collections::VecDeque;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
+use rustix::fs::FlockOperation;
 use tempfile::TempDir;
 
+use super::super::FileLock;
 use super::super::os_file::{Caching, Refused};
 use super::*;
 
@@ -328,6 +330,7 @@ fn an_interrupted_or_put_off_wait_is_repeated() {
 
 /// The file that a write in flight holds, after the writer is gone.
 fn left_behind(mut at: Theatre, lose: impl FnOnce(&mut RingWriter<PlayedRing>)) -> Weak<OsFile> {
+    assert!(at.file.try_lock(FileLock::Exclusive).unwrap());
     at.start(1, 0, 1, 1);
     at.start(2, 4, 1, 1);
     lose(at.writer());
@@ -354,7 +357,12 @@ fn what_a_broken_ring_holds_is_never_freed() {
             assert_eq!(raw(&error), Some(errno.raw_os_error()));
             assert!(writer.finish().is_err());
         });
-        assert!(left.upgrade().is_some(), "{errno}");
+        let left = left.upgrade().unwrap_or_else(|| panic!("{errno}"));
+        // Whoever closes the log unlocks its segments: not this one.
+        left.unlock().unwrap();
+        let again = File::open(format!("/proc/self/fd/{}", left.as_fd().as_raw_fd())).unwrap();
+        let lock = rustix::fs::flock(&again, FlockOperation::NonBlockingLockExclusive);
+        assert_eq!(lock, Err(Errno::WOULDBLOCK), "{errno}: the lock stays");
     }
     let at = Theatre::prepared(|stage| stage.enters.push_back(Errno::PERM));
     let left = left_behind(at, RingWriter::drain);
