@@ -29,6 +29,8 @@ struct Gate {
 #[derive(Debug, Default)]
 struct State {
     is_shut: bool,
+    /// So many may pass though it is shut.
+    passes: usize,
     waiting: usize,
 }
 
@@ -37,7 +39,9 @@ impl Gate {
         let mut state = self.state.lock();
         state.waiting += 1;
         self.changed.notify_all();
-        self.changed.wait_while(&mut state, |state| state.is_shut);
+        self.changed
+            .wait_while(&mut state, |state| state.is_shut && state.passes == 0);
+        state.passes = state.passes.saturating_sub(1);
         state.waiting -= 1;
     }
 }
@@ -59,6 +63,12 @@ impl GatedDisk {
     /// Lets them all go on.
     pub fn open_gate(&self) {
         self.gate.state.lock().is_shut = false;
+        self.gate.changed.notify_all();
+    }
+
+    /// Lets one of them go on, or the next that comes.
+    pub fn let_one_pass(&self) {
+        self.gate.state.lock().passes += 1;
         self.gate.changed.notify_all();
     }
 
