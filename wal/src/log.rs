@@ -94,7 +94,6 @@ pub struct Log {
     pipeline: Pipeline,
     /// What `staging` publishes.
     end: Arc<AtomicU64>,
-    rooms: Rooms,
     supply: Supply,
     record_bytes_max: usize,
     recycled: AtomicU64,
@@ -163,10 +162,10 @@ impl Log {
             end: staging.published_end(),
             pipeline: Pipeline {
                 staging: Mutex::new(staging),
+                rooms: Rooms::default(),
                 progress: Progress::new(scan.end.end),
                 flush: Flush::new(writer, scan.index.clone(), config.salt, epoch, generation),
             },
-            rooms: Rooms::default(),
             supply: Supply::new(shelf),
             record_bytes_max: frame_bytes - FRAME_HEADER_BYTES - record_room(0),
             recycled: AtomicU64::new(scan.from.end.get()),
@@ -190,7 +189,7 @@ impl Log {
         loop {
             self.pipeline.progress.check()?;
             let mut staging = self.pipeline.staging.lock();
-            let promised = self.rooms.promised();
+            let promised = self.pipeline.rooms.promised();
             match staging.append(record, promised) {
                 Ok(appended) => {
                     let gathered = staging.gathered();
@@ -224,10 +223,10 @@ impl Log {
         loop {
             self.pipeline.progress.check()?;
             let staging = self.pipeline.staging.lock();
-            let promised = self.rooms.promised();
+            let promised = self.pipeline.rooms.promised();
             match staging.can_promise(promised, more) {
                 Ok(()) => {
-                    let room = self.rooms.promise(more);
+                    let room = self.pipeline.rooms.promise(more);
                     let wants_segment = staging.wants_segment();
                     drop(staging);
                     if wants_segment {
@@ -249,7 +248,7 @@ impl Log {
         Hold {
             staging: self.pipeline.staging.lock(),
             progress: &self.pipeline.progress,
-            rooms: &self.rooms,
+            rooms: &self.pipeline.rooms,
         }
     }
 
@@ -350,7 +349,7 @@ impl Log {
             if self.pipeline.flush.covered() >= recorded {
                 break;
             }
-            match self.pipeline.write_one(&self.rooms) {
+            match self.pipeline.write_one() {
                 Ok(()) => {}
                 Err(Stop::Failed(error)) => return Err(error),
                 Err(Stop::Short(shortage, promised)) => {
@@ -425,8 +424,7 @@ impl Log {
 
     /// Poisons the log for good: every waiter wakes, nothing is acknowledged any more (W11).
     pub fn poison(&self) {
-        self.pipeline.progress.poison();
-        self.rooms.wake_all();
+        self.pipeline.poison();
         self.supply.supplier.nudge();
     }
 
@@ -435,7 +433,7 @@ impl Log {
     pub fn close(&self) {
         let lead = self.pipeline.last_lead();
         self.pipeline.progress.close(&lead);
-        self.rooms.wake_all();
+        self.pipeline.rooms.wake_all();
         self.supply.close();
     }
 
@@ -459,7 +457,8 @@ impl Log {
             Shortage::Buffer => self.wait_durable(durable.plus(1)),
             Shortage::Segment => self.supply.ready_now(&self.pipeline),
             Shortage::Rooms => {
-                self.rooms
+                self.pipeline
+                    .rooms
                     .wait_for_less(promised, || self.pipeline.progress.check().is_err());
                 Ok(())
             }

@@ -36,11 +36,25 @@ pub(crate) const GATHERED_BYTES: usize = 64 << 10;
 pub(crate) struct Pipeline {
     /// The append latch.
     pub(crate) staging: Mutex<Staging>,
+    pub(crate) rooms: Rooms,
     pub(crate) progress: Progress,
     pub(crate) flush: Flush,
 }
 
 impl Pipeline {
+    /// Poisons the log for good: everybody wakes to find it (W11). Wakes tasks too: nothing may be held.
+    pub(crate) fn poison(&self) {
+        self.mark_poisoned();
+        self.progress.wake_all();
+    }
+
+    /// [`Pipeline::poison`] for who holds the lead or the shelf: who waits for durability is woken when the
+    /// lead is handed on, or by who calls [`Pipeline::poison`] then; who waits for room, now.
+    pub(crate) fn mark_poisoned(&self) {
+        self.progress.mark_poisoned();
+        self.rooms.wake_all();
+    }
+
     /// Returns when all records up to `end` are durable.
     pub(crate) fn wait_durable(&self, end: Lsn) -> Result<(), WalError> {
         while !self.progress.has_reached(end)? {
@@ -95,10 +109,10 @@ impl Pipeline {
     }
 
     /// As the leader: writes one frame, without records if none wait (G7).
-    pub(crate) fn write_one(&self, rooms: &Rooms) -> Result<(), Stop> {
+    pub(crate) fn write_one(&self) -> Result<(), Stop> {
         let mut staging = self.staging.lock();
         // Under the latch: a promise made before is seen, and none is made before the frame is taken (G10).
-        let promised = rooms.promised();
+        let promised = self.rooms.promised();
         let frame = match staging.take_frame(1) {
             Some(frame) => frame,
             None => staging
@@ -126,7 +140,7 @@ impl Pipeline {
     fn land(&self, flight: &mut Flight) -> Result<(), WalError> {
         let landed = self.flush.land(flight).map_err(|error| {
             tracing::error!(%error, "a log write failed: poisoned");
-            self.progress.mark_poisoned();
+            self.mark_poisoned();
             WalError::Poisoned
         })?;
         self.staging.lock().give_back(landed.buffer);

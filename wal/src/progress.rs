@@ -98,13 +98,7 @@ impl Progress {
         Ok(())
     }
 
-    /// For good: every waiter wakes to find it (W11). Wakes tasks too: nothing may be held.
-    pub(crate) fn poison(&self) {
-        self.mark_poisoned();
-        self.wake_all();
-    }
-
-    /// [`Progress::poison`] for the leader: who waits is woken when it hands on, or by whoever calls.
+    /// For good; who waits is woken by the leader that hands on, or by [`Progress::wake_all`] (W11).
     pub(crate) fn mark_poisoned(&self) {
         self.poisoned.store(true, Ordering::Release);
     }
@@ -114,7 +108,8 @@ impl Progress {
         self.closed.store(true, Ordering::Release);
     }
 
-    fn wake_all(&self) {
+    /// Wakes everybody to look. Wakes tasks too: nothing may be held.
+    pub(crate) fn wake_all(&self) {
         let waiters = std::mem::take(&mut *self.waiters.lock());
         self.driver.nudge();
         wake_threads_first(waiters);
@@ -383,7 +378,8 @@ mod tests {
             while progress.waiters.lock().len() < 4 {
                 thread::yield_now();
             }
-            progress.poison();
+            progress.mark_poisoned();
+            progress.wake_all();
             for waiter in waiters {
                 assert!(matches!(waiter.join().unwrap(), Err(WalError::Poisoned)));
             }

@@ -76,7 +76,7 @@ impl Supply {
         pipeline.progress.check()?;
         if let Err(error) = shelf.recycle(below) {
             tracing::error!(%error, "the log cannot recycle segments: poisoned");
-            pipeline.progress.mark_poisoned();
+            pipeline.mark_poisoned();
             return Err(WalError::Poisoned);
         }
         if shelf.has_spare() {
@@ -131,14 +131,14 @@ fn ready_spare(pipeline: &Pipeline, shelf: &mut Shelf) -> Result<(), WalError> {
 
 fn poisoned(pipeline: &Pipeline, error: &WalError) -> WalError {
     tracing::error!(%error, "the log cannot ready a segment: poisoned");
-    pipeline.progress.mark_poisoned();
+    pipeline.mark_poisoned();
     WalError::Poisoned
 }
 
 /// Wakes everybody if the log was poisoned, now that the shelf is let go: a task's waker is foreign code.
 fn told(pipeline: &Pipeline, outcome: Result<(), WalError>) -> Result<(), WalError> {
     if matches!(outcome, Err(WalError::Poisoned)) {
-        pipeline.progress.poison();
+        pipeline.poison();
     }
     outcome
 }
