@@ -77,7 +77,7 @@ pub(crate) fn row(name: &str, run: &Run) -> String {
     parts.join("  ")
 }
 
-/// What a run on a log alone shows.
+/// What a run shows besides, and one on a log alone.
 fn of_the_log(run: &Run) -> Vec<String> {
     let mut parts = Vec::new();
     if let (Some(records), Some(device)) = (run.mb_per_s, run.device_mb_per_s) {
@@ -100,7 +100,11 @@ fn of_the_log(run: &Run) -> Vec<String> {
         };
         format!("read {how}")
     }));
-    let histograms = [("held", run.hold_ns), ("waited", run.wait_ns)];
+    let histograms = [
+        ("held", run.hold_ns),
+        ("waited", run.wait_ns),
+        ("get", run.get_ns),
+    ];
     parts.extend(histograms.into_iter().filter_map(|(what, ns)| {
         let Quantiles {
             p50,

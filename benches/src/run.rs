@@ -68,6 +68,12 @@ pub(crate) struct Run {
     /// `hold`: what reading the clock once takes, in nanoseconds; each figure of the two contains one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) clock_ns: Option<f64>,
+    /// `sustain`: rows that the readers read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gets: Option<u64>,
+    /// `sustain`: how long each took, in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) get_ns: Option<Quantiles>,
     /// `lock-many`: the call that ended the transaction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) release_ms: Option<f64>,

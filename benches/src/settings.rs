@@ -37,6 +37,8 @@ pub(crate) enum Workload {
     MultiGet(MultiGetSettings),
     /// One operation is one row, read in order of the keys from a random start.
     Scan(ScanSettings),
+    /// One operation is one durable transaction, while others read: what both feel of the background's work.
+    Sustain(SustainSettings),
     /// One operation is one recovery: open after kill -9, up to the first commit.
     Recover(RecoverSettings),
     /// One operation is one record, appended to a log alone; the run ends when all are durable.
@@ -174,6 +176,26 @@ pub(crate) struct ScanSettings {
     pub(crate) batch: u32,
 }
 
+/// The settings of `sustain`.
+#[derive(Debug, Clone, Args, Serialize)]
+pub(crate) struct SustainSettings {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) common: Common,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) table: TableSettings,
+    /// Clients that write.
+    #[arg(long, default_value_t = 8, value_parser = threads())]
+    pub(crate) writers: u32,
+    /// Clients that read.
+    #[arg(long, default_value_t = 1, value_parser = threads())]
+    pub(crate) readers: u32,
+    /// Rows that a transaction writes.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rows_per_txn: u32,
+}
+
 /// The settings of `recover`.
 #[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct RecoverSettings {
@@ -273,6 +295,7 @@ impl Workload {
             Self::Get(_) => "get",
             Self::MultiGet(_) => "multi-get",
             Self::Scan(_) => "scan",
+            Self::Sustain(_) => "sustain",
             Self::Recover(_) => "recover",
             Self::WalAppend(_) => "wal-append",
             Self::WalCommit(_) => "wal-commit",
@@ -289,6 +312,7 @@ impl Workload {
             | Self::Get(GetSettings { common, .. })
             | Self::MultiGet(MultiGetSettings { common, .. })
             | Self::Scan(ScanSettings { common, .. })
+            | Self::Sustain(SustainSettings { common, .. })
             | Self::Recover(RecoverSettings { common, .. })
             | Self::WalAppend(AppendSettings { common, .. })
             | Self::WalCommit(CommitSettings { common, .. })
@@ -314,6 +338,7 @@ impl Workload {
             Self::Get(settings) => serde_json::to_value(settings),
             Self::MultiGet(settings) => serde_json::to_value(settings),
             Self::Scan(settings) => serde_json::to_value(settings),
+            Self::Sustain(settings) => serde_json::to_value(settings),
             Self::Recover(settings) => serde_json::to_value(settings),
             Self::WalAppend(settings) => serde_json::to_value(settings),
             Self::WalCommit(settings) => serde_json::to_value(settings),
@@ -384,6 +409,7 @@ mod tests {
         assert_eq!(value("wal-scan", "log_bytes"), 1 << 30);
         assert_eq!(value("hold", "segment_bytes"), 64 << 20);
         assert_eq!(value("scan", "threads"), 1);
+        assert_eq!(value("sustain", "writers"), 8);
         assert_eq!(value("recover", "log_bytes"), 64 << 20);
     }
 
@@ -410,6 +436,7 @@ mod tests {
             "get",
             "multi-get",
             "scan",
+            "sustain",
             "recover",
             "wal-append",
             "wal-commit",

@@ -9,6 +9,7 @@ mod update;
 mod lock_many;
 mod point_reads;
 mod scan;
+mod sustain;
 mod recover;
 mod log_run;
 mod wal_append;
@@ -33,6 +34,7 @@ pub(crate) fn prepare<'a>(workload: &'a Workload, place: &'a Place) -> Result<On
         Workload::Get(settings) => Box::new(point_reads::prepare_get(settings, place)?),
         Workload::MultiGet(settings) => Box::new(point_reads::prepare_multi_get(settings, place)?),
         Workload::Scan(settings) => Box::new(scan::prepare(settings, place)?),
+        Workload::Sustain(settings) => Box::new(sustain::prepare(settings, place)?),
         Workload::Recover(settings) => Box::new(recover::prepare(settings, place)),
         Workload::WalAppend(settings) => Box::new(wal_append::prepare(settings, place)),
         Workload::WalCommit(settings) => Box::new(wal_commit::prepare(settings, place)),
