@@ -67,7 +67,7 @@ pub(super) fn choose<R: Ring>(
             refused: None,
         }),
         Err(NoRing::Failed(error)) => Err(error),
-        Err(NoRing::Refused(why)) if asked.io == IoMode::Uring => Err(required(asked.path, &why)),
+        Err(NoRing::Refused(why)) if asked.io == IoMode::Uring => Err(required(asked, &why)),
         Err(NoRing::Refused(why)) => {
             let path = asked.path.display();
             tracing::warn!(%path, %why, "no io_uring: log writes block, one after the other");
@@ -132,11 +132,19 @@ fn is_refusal(error: &io::Error) -> bool {
 }
 
 /// The error where nothing but a ring would do.
-fn required(path: &Path, why: &str) -> DiskError {
-    let advice = "allow it (the sysctl kernel.io_uring_disabled, a container's seccomp profile), or let the \
-                  log be written by blocking calls (IoMode::Auto or IoMode::Blocking)";
+fn required(asked: &Asked<'_>, why: &str) -> DiskError {
+    let refused = [&asked.refused.direct, &asked.refused.dsync];
+    let by_filesystem = refused.iter().any(|flag| flag.load(Ordering::Relaxed));
+    let allow = if by_filesystem {
+        "put the database on one that does (ext4, xfs)"
+    } else {
+        "allow it (the sysctl kernel.io_uring_disabled, a container's seccomp profile)"
+    };
+    let advice = format!(
+        "{allow}, or let the log be written by blocking calls (IoMode::Auto or IoMode::Blocking)"
+    );
     let source = io::Error::new(io::ErrorKind::Unsupported, format!("{why}; {advice}"));
-    DiskError::new(DiskOp::SetUpRing, path, source)
+    DiskError::new(DiskOp::SetUpRing, asked.path, source)
 }
 
 fn copy_of(write: &LogWrite) -> LogWrite {

@@ -234,6 +234,10 @@ fn a_filesystem_that_cannot_do_it_in_one_call_gets_no_ring() {
         let chosen = at.choose(IoMode::Auto, never).unwrap();
         assert_eq!(chosen.backend, Backend::Blocking);
         assert!(chosen.refused.unwrap().contains(what));
+        // No kernel setting would help where it was asked for by name.
+        let text = at.choose(IoMode::Uring, never).unwrap_err().to_string();
+        assert!(text.contains(what) && text.contains("ext4"), "{text}");
+        assert!(!text.contains("kernel.io_uring_disabled"), "{text}");
         refused.store(false, Ordering::Relaxed);
     }
 }
