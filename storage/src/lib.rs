@@ -10,6 +10,7 @@ mod checksum;
 mod row_hash;
 mod file_name;
 mod cursor;
+mod walk;
 mod merge;
 mod memtable;
 mod run;

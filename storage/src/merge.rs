@@ -1,111 +1,144 @@
-//! Every version of several sorted sources, in one order: what a flush writes and a merge of runs reads.
+//! Every version of several sources, in one order: what a flush writes and a compaction reads.
 //!
+//! A heap of walkers. The first sixteen bytes of a row decide most comparisons, so they stand in the heap
+//! itself.
 //! 1. Output is in version order, whatever the number of sources.
-//! 2. An error ends the stream: its job fails as a whole and the old files stay (F7).
+//! 2. An error ends the walk: its job fails as a whole and the old files stay (F7).
+//! 3. Nothing is allocated for a version.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 
 use crate::error::StorageError;
-use crate::version::{RowVersion, version_order};
+use crate::version::{VersionRef, version_order};
+use crate::walk::Walker;
 
-/// Versions in version order.
-pub(crate) type Versions<'a> = Box<dyn Iterator<Item = Result<RowVersion, StorageError>> + 'a>;
+/// The versions of several walkers.
+pub(crate) struct Merge<W> {
+    /// A heap: the walker with the first version is the first.
+    heads: Vec<Head<W>>,
+    /// Walkers that have not begun.
+    fresh: Vec<W>,
+}
 
-/// Merges `sources`, each in version order.
-///
-/// # Errors
-/// The first error of a source, if its first version cannot be read.
-pub(crate) fn merged(
-    sources: Vec<Versions<'_>>,
-) -> Result<impl Iterator<Item = Result<RowVersion, StorageError>> + '_, StorageError> {
-    let mut heads = BinaryHeap::with_capacity(sources.len());
-    for mut rest in sources {
-        if let Some(next) = rest.next().transpose()? {
-            heads.push(Head { next, rest });
+/// A walker that has come to a version.
+struct Head<W> {
+    /// The first bytes of its version's row.
+    first: u128,
+    walker: W,
+}
+
+impl<W: Walker> Merge<W> {
+    /// The versions of `walkers`, each in version order.
+    pub(crate) fn new(walkers: Vec<W>) -> Self {
+        Self {
+            heads: Vec::with_capacity(walkers.len()),
+            fresh: walkers,
         }
     }
-    Ok(Merged {
-        heads,
-        failed: None,
-    })
-}
 
-struct Merged<'a> {
-    heads: BinaryHeap<Head<'a>>,
-    failed: Option<StorageError>,
-}
-
-struct Head<'a> {
-    next: RowVersion,
-    rest: Versions<'a>,
-}
-
-impl Iterator for Merged<'_> {
-    type Item = Result<RowVersion, StorageError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if let Some(error) = self.failed.take() {
-            return Some(Err(error));
+    fn begin(&mut self) -> Result<bool, StorageError> {
+        for mut walker in std::mem::take(&mut self.fresh) {
+            if walker.advance()? {
+                self.heads.push(Head {
+                    first: first_bytes(walker.version().row),
+                    walker,
+                });
+            }
         }
-        let mut head = self.heads.pop()?;
-        let refill = head.rest.next().transpose();
-        let out = match refill {
-            Ok(None) => head.next,
-            Ok(Some(next)) => {
-                let out = std::mem::replace(&mut head.next, next);
-                self.heads.push(head);
-                out
+        for at in (0..self.heads.len() / 2).rev() {
+            self.sift_down(at);
+        }
+        Ok(!self.heads.is_empty())
+    }
+
+    /// Lets the head at `at` sink below those that come before it.
+    fn sift_down(&mut self, mut at: usize) {
+        loop {
+            let left = 2 * at + 1;
+            let first = if self.is_before(left + 1, left) {
+                left + 1
+            } else {
+                left
+            };
+            if !self.is_before(first, at) {
+                return;
             }
-            Err(error) => {
-                self.heads.clear();
-                self.failed = Some(error);
-                head.next
-            }
+            self.heads.swap(first, at);
+            at = first;
+        }
+    }
+
+    /// Whether the head at `a` comes before the one at `b`; one that is not there comes before none.
+    fn is_before(&self, a: usize, b: usize) -> bool {
+        match (self.heads.get(a), self.heads.get(b)) {
+            (Some(a), Some(b)) => a.order(b).is_lt(),
+            _ => false,
+        }
+    }
+}
+
+impl<W: Walker> Head<W> {
+    fn order(&self, other: &Self) -> Ordering {
+        self.first.cmp(&other.first).then_with(|| {
+            version_order(
+                self.walker.version().place(),
+                other.walker.version().place(),
+            )
+        })
+    }
+}
+
+impl<W: Walker> Walker for Merge<W> {
+    fn advance(&mut self) -> Result<bool, StorageError> {
+        if !self.fresh.is_empty() {
+            return self.begin();
+        }
+        let Some(head) = self.heads.first_mut() else {
+            return Ok(false);
         };
-        Some(Ok(out))
+        if head.walker.advance()? {
+            head.first = first_bytes(head.walker.version().row);
+        } else {
+            self.heads.swap_remove(0);
+        }
+        self.sift_down(0);
+        Ok(!self.heads.is_empty())
+    }
+
+    fn version(&self) -> VersionRef<'_> {
+        let head = self.heads.first();
+        head.expect("a version is asked for while there is one")
+            .walker
+            .version()
     }
 }
 
-impl Head<'_> {
-    fn place(&self) -> (&[u8], lockstone_base::Lsn) {
-        (&self.next.row, self.next.version.stamp)
+/// The first sixteen bytes of a row, zeros behind a shorter one: where these of two rows differ, the rows
+/// are ordered as they are.
+fn first_bytes(row: &[u8]) -> u128 {
+    if let Some(bytes) = row.first_chunk() {
+        return u128::from_be_bytes(*bytes);
     }
-}
-
-/// The heap gives its greatest element first: the order is reversed.
-impl Ord for Head<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        version_order(other.place(), self.place())
+    let mut bytes = [0; 16];
+    for (to, from) in bytes.iter_mut().zip(row) {
+        *to = *from;
     }
+    u128::from_be_bytes(bytes)
 }
-
-impl PartialOrd for Head<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Head<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Head<'_> {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::Damage;
-    use crate::version::Version;
+    use crate::version::{RowVersion, Version};
+    use crate::walk::{Listed, collect};
     use bytes::Bytes;
     use lockstone_base::Lsn;
     use std::path::PathBuf;
 
-    fn version(row: &'static str, stamp: u64) -> RowVersion {
+    fn version(row: &str, stamp: u64) -> RowVersion {
         RowVersion {
-            row: Bytes::from_static(row.as_bytes()),
+            row: Bytes::copy_from_slice(row.as_bytes()),
             version: Version {
                 stamp: Lsn::new(stamp),
                 value: None,
@@ -115,33 +148,57 @@ mod tests {
 
     #[test]
     fn newest_first_within_a_row() {
-        let a: Versions = Box::new([Ok(version("a", 9)), Ok(version("c", 1))].into_iter());
-        let b: Versions = Box::new([Ok(version("a", 5)), Ok(version("b", 7))].into_iter());
-        let out: Vec<_> = merged(vec![a, b]).unwrap().map(Result::unwrap).collect();
+        let a = [Ok(version("a", 9)), Ok(version("c", 1))];
+        let b = [Ok(version("a", 5)), Ok(version("b", 7))];
+        let merge = Merge::new(vec![Listed::new(a), Listed::new(b)]);
+        let want = [("a", 9), ("a", 5), ("b", 7), ("c", 1)];
         assert_eq!(
-            out,
-            [
-                version("a", 9),
-                version("a", 5),
-                version("b", 7),
-                version("c", 1)
-            ]
+            collect(merge).unwrap(),
+            want.map(|(row, stamp)| version(row, stamp))
         );
     }
 
     #[test]
-    fn an_error_ends_the_stream() {
+    fn any_number_of_sources_comes_out_in_order() {
+        // Rows that differ before, in and behind the bytes that stand in the heap.
+        let row = |n: u64| match n % 3 {
+            0 => format!("{:02}", n % 50),
+            1 => format!("the same sixteen bytes, then {:03}", n % 70),
+            _ => format!("{}{:03}", "x".repeat(12), n % 90),
+        };
+        for sources in [0, 1, 2, 3, 7, 16, 33] {
+            let mut lists = vec![Vec::new(); sources];
+            for n in 0..sources as u64 * 40 {
+                // Distinct stamps: no version is there twice.
+                let at = (n * 2_654_435_761) as usize % sources;
+                lists[at].push(version(&row(n * 7919 % 1009), n + 1));
+            }
+            let sort = |list: &mut Vec<RowVersion>| {
+                list.sort_by(|a, b| {
+                    version_order((&a.row, a.version.stamp), (&b.row, b.version.stamp))
+                });
+            };
+            lists.iter_mut().for_each(sort);
+            let mut want = lists.concat();
+            sort(&mut want);
+            let walkers = lists
+                .into_iter()
+                .map(|list| Listed::new(list.into_iter().map(Ok)));
+            assert_eq!(collect(Merge::new(walkers.collect())).unwrap(), want);
+        }
+    }
+
+    #[test]
+    fn an_error_ends_the_walk() {
         let bad = StorageError::Corrupt {
             file: PathBuf::new(),
             offset: None,
             what: Damage::Missing,
         };
-        let a: Versions =
-            Box::new([Ok(version("a", 1)), Err(bad), Ok(version("b", 1))].into_iter());
-        let b: Versions = Box::new([Ok(version("c", 1))].into_iter());
-        let mut out = merged(vec![a, b]).unwrap();
-        assert_eq!(out.next().unwrap().unwrap(), version("a", 1));
-        assert!(out.next().unwrap().is_err());
-        assert!(out.next().is_none());
+        let a = vec![Ok(version("a", 1)), Err(bad)];
+        let b = vec![Ok(version("c", 1))];
+        let mut merge = Merge::new(vec![Listed::new(a), Listed::new(b)]);
+        assert!(merge.advance().unwrap());
+        assert!(merge.advance().is_err());
     }
 }

@@ -36,6 +36,35 @@ pub(crate) struct RowVersion {
     pub(crate) version: Version,
 }
 
+/// A version where it lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct VersionRef<'a> {
+    /// The encoded row.
+    pub(crate) row: &'a [u8],
+    pub(crate) stamp: Lsn,
+    /// The value; `None`: a tombstone.
+    pub(crate) value: Option<&'a [u8]>,
+}
+
+impl VersionRef<'_> {
+    /// Its place in version order.
+    pub(crate) fn place(&self) -> (&[u8], Lsn) {
+        (self.row, self.stamp)
+    }
+
+    /// A version of its own.
+    #[cfg(test)]
+    pub(crate) fn to_owned(self) -> RowVersion {
+        RowVersion {
+            row: Bytes::copy_from_slice(self.row),
+            version: Version {
+                stamp: self.stamp,
+                value: self.value.map(Bytes::copy_from_slice),
+            },
+        }
+    }
+}
+
 /// The order of versions.
 pub(crate) fn version_order(a: (&[u8], Lsn), b: (&[u8], Lsn)) -> Ordering {
     a.0.cmp(b.0).then(b.1.cmp(&a.1))

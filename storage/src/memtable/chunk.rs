@@ -12,8 +12,10 @@ use lockstone_base::{Lsn, RowKey};
 
 use super::table::Table;
 use crate::cursor::{Cursor, Direction, Quest, Step};
+use crate::error::StorageError;
 use crate::row_hash::row_hash;
-use crate::version::{RowVersion, Version, version_order};
+use crate::version::{RowVersion, Version, VersionRef, version_order};
+use crate::walk::Walker;
 
 /// Sorted, immutable versions.
 #[derive(Debug)]
@@ -155,7 +157,44 @@ impl Chunk {
     }
 }
 
-/// Walks one chunk.
+/// Walks all versions of one chunk.
+#[derive(Debug)]
+pub(super) struct ChunkWalker<'a> {
+    chunk: &'a Chunk,
+    /// How many versions it has come to.
+    begun: usize,
+}
+
+impl Chunk {
+    /// All versions, in version order.
+    pub(super) fn walk(&self) -> ChunkWalker<'_> {
+        ChunkWalker {
+            chunk: self,
+            begun: 0,
+        }
+    }
+}
+
+impl Walker for ChunkWalker<'_> {
+    fn advance(&mut self) -> Result<bool, StorageError> {
+        let there = self.begun < self.chunk.len();
+        self.begun += usize::from(there);
+        Ok(there)
+    }
+
+    fn version(&self) -> VersionRef<'_> {
+        let index = self.begun.saturating_sub(1);
+        let version = self.chunk.rows.get(index);
+        let (row, value) = version.expect("a version is asked for while there is one");
+        VersionRef {
+            row: row.as_bytes(),
+            stamp: self.chunk.stamp(index),
+            value: value.as_deref(),
+        }
+    }
+}
+
+/// Walks one chunk's visible rows.
 #[derive(Debug)]
 pub(super) struct ChunkCursor {
     chunk: Arc<Chunk>,

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 use lockstone_base::Lsn;
 
-use crate::version::Version;
+use crate::version::{Version, VersionRef};
 
 /// How many versions of a row lie between two anchors.
 const ANCHOR_DISTANCE: u32 = 16;
@@ -94,6 +94,19 @@ impl Entry {
         match &self.content {
             Content::Packed(bytes) => bytes.slice(..usize::from(self.row_bytes)),
             Content::Apart(both) => both.0.clone(),
+        }
+    }
+
+    /// The version, where it lies.
+    pub(super) fn version_ref(&self) -> VersionRef<'_> {
+        let value = match &self.content {
+            Content::Packed(bytes) => bytes.get(self.row_bytes.into()..).unwrap_or_default(),
+            Content::Apart(both) => &both.1,
+        };
+        VersionRef {
+            row: self.row(),
+            stamp: self.stamp,
+            value: (!self.deleted).then_some(value),
         }
     }
 

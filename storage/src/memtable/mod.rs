@@ -27,9 +27,9 @@ use lockstone_base::Lsn;
 
 use crate::batch::entry_bytes;
 use crate::cursor::{Cursor, Quest};
-use crate::error::StorageError;
-use crate::merge::{Versions, merged};
-use crate::version::{Replayed, RowVersion, Version};
+use crate::merge::Merge;
+use crate::version::{Replayed, Version};
+use crate::walk::Walker;
 use chunk::{Chunk, ChunkCursor};
 use prepared::{Promised, Writes};
 use singles::{Singles, SinglesCursor};
@@ -224,32 +224,17 @@ impl Memtable {
     }
 
     /// Every version, in version order. For a sealed memtable.
-    ///
-    /// # Errors
-    /// None of its own; the signature is that of every source of a merge.
-    pub(crate) fn all(
-        &self,
-    ) -> Result<impl Iterator<Item = Result<RowVersion, StorageError>> + '_, StorageError> {
+    pub(crate) fn walk(&self) -> Merge<Box<dyn Walker + '_>> {
         assert!(
             self.end.get().is_some(),
             "S1: only a sealed memtable is flushed"
         );
-        let mut sources: Vec<Versions<'_>> = vec![Box::new(self.singles.iter().map(Ok))];
+        let mut walkers: Vec<Box<dyn Walker + '_>> = vec![Box::new(self.singles.walk())];
         for chunk in self.chunks() {
-            sources.push(Box::new(chunk_versions(Arc::clone(chunk)).map(Ok)));
+            walkers.push(Box::new(chunk.walk()));
         }
-        merged(sources)
+        Merge::new(walkers)
     }
-}
-
-fn chunk_versions(chunk: Arc<Chunk>) -> impl Iterator<Item = RowVersion> {
-    (0..chunk.len()).map_while(move |index| {
-        let (row, version) = chunk.entry(index)?;
-        Some(RowVersion {
-            row: row.to_bytes(),
-            version,
-        })
-    })
 }
 
 #[cfg(test)]

@@ -18,7 +18,9 @@ use super::index::Index;
 use super::order::{Entries, Order, Spot};
 use super::slots::Slots;
 use crate::cursor::{Cursor, Direction, Quest, Step};
-use crate::version::{RowVersion, Version};
+use crate::error::StorageError;
+use crate::version::{RowVersion, Version, VersionRef};
+use crate::walk::Walker;
 
 /// A cursor holds no place in the order between two steps: it fetches some rows at a time, more and more,
 /// and finds its place again by the last one. Few at first, for short scans; then enough to pay for the
@@ -132,18 +134,15 @@ impl Singles {
     }
 
     /// All versions, in version order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = RowVersion> + '_ {
+    pub(super) fn walk(&self) -> SinglesWalker<'_> {
         self.put_in_order();
         let order = self.order.read();
-        let roots: Vec<_> = order.between(Spot::START, order.end()).collect();
-        drop(order);
-        roots.into_iter().flat_map(|root| {
-            let newest = self.entries.entry(self.entries.entry(root).newest());
-            std::iter::successors(Some(newest), |entry| {
-                (!entry.is_root()).then(|| self.entries.entry(entry.older()))
-            })
-            .map(row_version)
-        })
+        SinglesWalker {
+            entries: &self.entries,
+            roots: order.between(Spot::START, order.end()).collect(),
+            next: 0,
+            now: None,
+        }
     }
 
     /// Sees to it that the order has all rows that are there.
@@ -246,6 +245,36 @@ impl<O: AsRef<Singles> + std::fmt::Debug + Send + Sync> Cursor for SinglesCursor
             self.fetch_rows = (self.fetch_rows * 2).min(*FETCH_ROWS.end());
         }
         self.fetched.pop_front().map(Step::Row)
+    }
+}
+
+/// Walks all versions.
+#[derive(Debug)]
+pub(super) struct SinglesWalker<'a> {
+    entries: &'a EntrySlots,
+    /// The rows, in order.
+    roots: Vec<u32>,
+    /// How many of them were begun.
+    next: usize,
+    now: Option<&'a Entry>,
+}
+
+impl Walker for SinglesWalker<'_> {
+    fn advance(&mut self) -> Result<bool, StorageError> {
+        let older = self.now.filter(|now| !now.is_root()).map(Entry::older);
+        let number = older.or_else(|| {
+            let root = self.roots.get(self.next)?;
+            self.next += 1;
+            Some(self.entries.entry(*root).newest())
+        });
+        self.now = number.map(|number| self.entries.entry(number));
+        Ok(self.now.is_some())
+    }
+
+    fn version(&self) -> VersionRef<'_> {
+        self.now
+            .expect("a version is asked for while there is one")
+            .version_ref()
     }
 }
 

@@ -12,6 +12,8 @@ use super::*;
 use crate::batch::WriteBatch;
 use crate::cursor::{Direction, RowRange, Step};
 use crate::row_hash::row_hash;
+use crate::version::RowVersion;
+use crate::walk::collect;
 
 const SALT: u64 = 0x5a17;
 
@@ -112,7 +114,7 @@ fn what_was_replayed_twice_counts_once() {
     };
     let versions = vec![version(2, 7), version(1, 3), version(2, 7), version(2, 9)];
     let memtable = Memtable::replayed(versions, Lsn::new(9));
-    let all: Vec<_> = memtable.all().unwrap().map(Result::unwrap).collect();
+    let all = collect(memtable.walk()).unwrap();
     let stamps: Vec<_> = all.iter().map(|found| found.version.stamp.get()).collect();
     assert_eq!(stamps, [3, 9, 7]);
     assert_eq!(memtable.end(), Some(Lsn::new(9)));
@@ -339,7 +341,7 @@ proptest! {
             apply(&memtable, WriteBatch::from_sorted(rows.into_iter().collect()), Lsn::new(tail));
         }
         memtable.seal(Lsn::new(tail));
-        let all: Vec<_> = memtable.all().unwrap().map(Result::unwrap).collect();
+        let all = collect(memtable.walk()).unwrap();
         let want: Vec<_> = model
             .iter()
             .flat_map(|(row, versions)| versions.iter().rev().map(move |(stamp, value)| RowVersion {

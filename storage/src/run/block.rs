@@ -24,7 +24,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::format::{BlockHead, EntryHead, TOMBSTONE};
 use crate::checksum::Place;
 use crate::error::{Damage, Section};
-use crate::version::{RowVersion, version_order};
+use crate::version::{VersionRef, version_order};
 
 /// A block is closed before it grows beyond this, if it has an entry: a page of the device.
 const BYTES_AIM: usize = 4096;
@@ -35,70 +35,99 @@ pub(super) const ROW_BYTES: std::ops::RangeInclusive<usize> = 4..=4 + KEY_BYTES_
 /// Versions on their way into a block.
 #[derive(Debug, Default)]
 pub(super) struct BlockBuilder {
-    versions: Vec<RowVersion>,
-    bytes: usize,
+    rows: Vec<u8>,
+    values: Vec<u8>,
+    entries: Vec<Pending>,
+}
+
+/// A version on its way: where its row and its value end.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    row_end: usize,
+    value_end: usize,
+    stamp: Lsn,
+    deleted: bool,
 }
 
 impl BlockBuilder {
     /// Whether `next` is to start a new block.
-    pub(super) fn is_full_for(&self, next: &RowVersion) -> bool {
-        !self.versions.is_empty() && self.bytes + bytes_of(next) > BYTES_AIM
+    pub(super) fn is_full_for(&self, next: VersionRef<'_>) -> bool {
+        let overhead = (self.entries.len() + 1) * (size_of::<U32>() + size_of::<EntryHead>());
+        let content = self.rows.len() + self.values.len();
+        let more = next.row.len() + next.value.map_or(0, <[u8]>::len);
+        !self.entries.is_empty() && content + more + overhead > BYTES_AIM
     }
 
-    pub(super) fn push(&mut self, version: RowVersion) {
-        self.bytes += bytes_of(&version);
-        self.versions.push(version);
+    pub(super) fn push(&mut self, version: VersionRef<'_>) {
+        self.rows.extend_from_slice(version.row);
+        self.values
+            .extend_from_slice(version.value.unwrap_or_default());
+        self.entries.push(Pending {
+            row_end: self.rows.len(),
+            value_end: self.values.len(),
+            stamp: version.stamp,
+            deleted: version.value.is_none(),
+        });
     }
 
-    /// The block's last version.
-    pub(super) fn last(&self) -> Option<&RowVersion> {
-        self.versions.last()
+    /// The block's last version: row and stamp.
+    pub(super) fn last(&self) -> Option<(&[u8], Lsn)> {
+        let last = self.entries.last()?;
+        let before = self.entries.len().checked_sub(2);
+        let start = before.and_then(|before| self.entries.get(before));
+        let start = start.map_or(0, |before| before.row_end);
+        Some((self.rows.get(start..last.row_end)?, last.stamp))
     }
 
     /// Appends the block, which belongs at `place`, to `out` and starts anew; its checksum.
     pub(super) fn finish(&mut self, place: Place, out: &mut Vec<u8>) -> u32 {
-        let prefix = match (self.versions.first(), self.versions.last()) {
-            (Some(first), Some(last)) => first.row.slice(..common(&first.row, &last.row)),
-            _ => Bytes::new(),
+        let first = self
+            .entries
+            .first()
+            .and_then(|first| self.rows.get(..first.row_end));
+        let prefix = match (first, self.last()) {
+            (Some(first), Some((last, _))) => first.get(..common(first, last)).unwrap_or_default(),
+            _ => &[],
         };
         let mut body = prefix.to_vec();
-        let mut entries = Vec::with_capacity(self.bytes);
-        for version in &self.versions {
+        let mut entries = Vec::with_capacity(self.rows.len() + self.values.len());
+        let mut start = (0, 0);
+        for pending in &self.entries {
             body.extend_from_slice(U32::new(entries.len() as u32).as_bytes());
-            push_entry(&mut entries, version, prefix.len());
+            let row = self.rows.get(start.0 + prefix.len()..pending.row_end);
+            let suffix = row.unwrap_or_default();
+            let value = self.values.get(start.1..pending.value_end);
+            let value = value.unwrap_or_default();
+            let head = EntryHead {
+                stamp: pending.stamp.get().into(),
+                value_bytes: if pending.deleted {
+                    TOMBSTONE
+                } else {
+                    value.len() as u32
+                }
+                .into(),
+                suffix_bytes: (suffix.len() as u16).into(),
+            };
+            entries.extend_from_slice(head.as_bytes());
+            entries.extend_from_slice(suffix);
+            entries.extend_from_slice(value);
+            start = (pending.row_end, pending.value_end);
         }
-        body.append(&mut entries);
         let mut head = BlockHead {
             checksum: 0.into(),
-            entries: (self.versions.len() as u32).into(),
+            entries: (self.entries.len() as u32).into(),
             prefix_bytes: (prefix.len() as u16).into(),
         };
+        body.append(&mut entries);
         let checksum = sum(&head, place, &body);
         head.checksum = checksum.into();
         out.extend_from_slice(head.as_bytes());
         out.append(&mut body);
-        self.versions.clear();
-        self.bytes = 0;
+        self.rows.clear();
+        self.values.clear();
+        self.entries.clear();
         checksum
     }
-}
-
-fn push_entry(entries: &mut Vec<u8>, version: &RowVersion, prefix_bytes: usize) {
-    let suffix = version.row.get(prefix_bytes..).unwrap_or_default();
-    let value = version.version.value.as_deref();
-    let head = EntryHead {
-        stamp: version.version.stamp.get().into(),
-        value_bytes: value.map_or(TOMBSTONE, |value| value.len() as u32).into(),
-        suffix_bytes: (suffix.len() as u16).into(),
-    };
-    entries.extend_from_slice(head.as_bytes());
-    entries.extend_from_slice(suffix);
-    entries.extend_from_slice(value.unwrap_or_default());
-}
-
-fn bytes_of(version: &RowVersion) -> usize {
-    let value = version.version.value.as_ref().map_or(0, Bytes::len);
-    size_of::<U32>() + size_of::<EntryHead>() + version.row.len() + value
 }
 
 fn common(a: &[u8], b: &[u8]) -> usize {
@@ -202,6 +231,13 @@ impl<'a> Block<'a> {
         row.extend_from_slice(self.prefix);
         row.extend_from_slice(suffix);
         Bytes::from(row)
+    }
+
+    /// Makes `row` the row of an entry with this suffix.
+    pub(super) fn row_into(&self, suffix: &[u8], row: &mut Vec<u8>) {
+        row.clear();
+        row.extend_from_slice(self.prefix);
+        row.extend_from_slice(suffix);
     }
 
     /// How the row with this suffix compares with `row`.

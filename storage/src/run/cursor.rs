@@ -1,10 +1,9 @@
-//! Walking a run: all its versions for a merge, or the visible rows of a range for a scan.
+//! Walking a run: the visible rows of a range, for a scan.
 //!
-//! Made by `Run::all` and `Run::cursors`.
+//! Made by `Run::cursors`.
 //! 1. A scan's cursor steps over a damaged block and tells what it hides: all rows from the last one of the
 //!    block before, which may go on in it, to its own last one, which may go on behind it.
 //! 2. A row whose newest visible version may lie in a damaged block is not yielded from the run at all.
-//! 3. Walking all versions ends at the first error.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,40 +18,6 @@ use crate::error::StorageError;
 use crate::version::{RowVersion, Version};
 
 impl Run {
-    /// Every version, in version order.
-    pub(crate) fn all(
-        self: &Arc<Self>,
-    ) -> impl Iterator<Item = Result<RowVersion, StorageError>> + use<> {
-        let run = Arc::clone(self);
-        let mut at = (0, 0);
-        let mut failed = false;
-        std::iter::from_fn(move || {
-            if failed {
-                return None;
-            }
-            let next = run.version_at(&mut at).transpose()?;
-            failed = next.is_err();
-            Some(next)
-        })
-    }
-
-    /// The version at block and entry `at`, which moves on.
-    fn version_at(&self, at: &mut (usize, usize)) -> Result<Option<RowVersion>, StorageError> {
-        while at.0 < self.index.blocks() {
-            let block = self.block(at.0)?;
-            if let Some(entry) = block.entry(at.1) {
-                at.1 += 1;
-                let version = self.version(at.0, &entry)?;
-                return Ok(Some(RowVersion {
-                    row: block.row(entry.suffix),
-                    version,
-                }));
-            }
-            *at = (at.0 + 1, 0);
-        }
-        Ok(None)
-    }
-
     /// The cursor over what the quest asks for; none if the run cannot have it.
     pub(crate) fn cursors(self: &Arc<Self>, quest: &Quest) -> Vec<Box<dyn Cursor>> {
         let overlaps = quest.range.above_low(self.index.largest())

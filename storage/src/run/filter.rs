@@ -5,11 +5,11 @@
 //! Sanders, Singler: Cache-, Hash- and Space-Efficient Bloom Filters, 2007.)
 //!
 //! 1. A row that was inserted is never denied.
-//! 2. Ten bits for each version: about one wrong yes in a hundred.
+//! 2. Ten bits for each row: about one wrong yes in a hundred.
 //! 3. Hash (`row_hash`) and layout are part of the format.
 
-/// Bits for each version that the run may get.
-const BITS_PER_VERSION: u64 = 10;
+/// Bits for each row.
+const BITS_PER_ROW: u64 = 10;
 const BLOCK_BYTES: usize = 32;
 const WORD_BYTES: usize = 4;
 
@@ -26,31 +26,24 @@ const WORD_FACTORS: [u32; BLOCK_BYTES / WORD_BYTES] = [
     0x5be0_cd19,
 ];
 
-/// A filter while it is built.
-#[derive(Debug)]
-pub(super) struct FilterBuilder(Vec<u8>);
-
-impl FilterBuilder {
-    /// A filter for at most `versions_max` rows.
-    pub(super) fn new(versions_max: u64) -> Self {
-        let blocks = (versions_max * BITS_PER_VERSION)
-            .div_ceil(8 * BLOCK_BYTES as u64)
-            .max(1);
-        Self(vec![0; blocks as usize * BLOCK_BYTES])
+/// The filter over the rows with these hashes.
+pub(super) fn build(hashes: &[u64]) -> Vec<u8> {
+    let bits = hashes.len() as u64 * BITS_PER_ROW;
+    let blocks = bits.div_ceil(8 * BLOCK_BYTES as u64).max(1);
+    let mut filter = vec![0; blocks as usize * BLOCK_BYTES];
+    for hash in hashes {
+        insert(&mut filter, *hash);
     }
+    filter
+}
 
-    pub(super) fn insert(&mut self, hash: u64) {
-        let at = block_at(&self.0, hash);
-        let words = self.0.get_mut(at..at + BLOCK_BYTES).unwrap_or_default();
-        for (word, factor) in words.chunks_exact_mut(WORD_BYTES).zip(WORD_FACTORS) {
-            for (byte, bits) in word.iter_mut().zip(word_bit(hash, factor).to_le_bytes()) {
-                *byte |= bits;
-            }
+fn insert(filter: &mut [u8], hash: u64) {
+    let at = block_at(filter, hash);
+    let words = filter.get_mut(at..at + BLOCK_BYTES).unwrap_or_default();
+    for (word, factor) in words.chunks_exact_mut(WORD_BYTES).zip(WORD_FACTORS) {
+        for (byte, bits) in word.iter_mut().zip(word_bit(hash, factor).to_le_bytes()) {
+            *byte |= bits;
         }
-    }
-
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.0
     }
 }
 
@@ -92,11 +85,10 @@ mod tests {
     #[test]
     fn rows_that_were_inserted_are_never_denied_and_few_others_are_confirmed() {
         let rows = 20_000_u32;
-        let mut builder = FilterBuilder::new(rows.into());
-        for row in 0..rows {
-            builder.insert(row_hash(7, &row.to_be_bytes()));
-        }
-        let filter = builder.into_bytes();
+        let hashes: Vec<_> = (0..rows)
+            .map(|row| row_hash(7, &row.to_be_bytes()))
+            .collect();
+        let filter = build(&hashes);
         assert!(is_whole(filter.len() as u64));
         for row in 0..rows {
             assert!(may_contain(&filter, row_hash(7, &row.to_be_bytes())));

@@ -25,7 +25,7 @@ use crate::error::{Damage, Section};
 use crate::version::version_order;
 
 /// An index while its run is written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct IndexBuilder {
     slots: Vec<IndexSlot>,
     rows: Vec<u8>,

@@ -1,7 +1,7 @@
 //! Runs: immutable sorted files of committed versions.
 //!
-//! Written by the flush and by merges (`writer`), opened by the store and read through the list of sources
-//! (`reader`, `cursor`), checked as a whole (`check`). The bytes: `format`, `block`, `filter`, `index`.
+//! Written by the flush and by merges (`writer`), which walk other runs (`walker`); opened by the store and
+//! read through the list of sources (`reader`, `cursor`), checked as a whole (`check`). The bytes: `format`, `block`, `filter`, `index`.
 //! 1. A run never changes; its number, hence its name, is never used again.
 //! 2. Versions are in version order; every stamp lies between the oldest and the newest of its entry.
 //! 3. Whatever its bytes are, reading gives what was written or an error (F11, F12, F23).
@@ -16,12 +16,15 @@ mod index;
 mod writer;
 mod reader;
 mod cursor;
+mod walker;
 mod check;
 
 pub(crate) use entry::Identity;
 pub use entry::RunEntry;
 pub(crate) use reader::Run;
-pub(crate) use writer::{RunPlan, write};
+#[cfg(test)]
+pub(crate) use writer::write;
+pub(crate) use writer::{RunPlan, RunWriter};
 
 #[cfg(test)]
 mod tests;

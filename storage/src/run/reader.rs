@@ -199,7 +199,7 @@ impl Run {
             .map_err(|what| self.corrupt(number, what))
     }
 
-    fn verify_bytes(&self, number: usize, bytes: &[u8]) -> Result<(), Damage> {
+    pub(super) fn verify_bytes(&self, number: usize, bytes: &[u8]) -> Result<(), Damage> {
         let outside = Damage::malformed(Section::Block, "the index has no such block");
         let slot = self.index.slot(number).ok_or(outside)?;
         let place = Place {
@@ -240,8 +240,18 @@ impl Run {
         })
     }
 
+    /// How many blocks it has.
+    pub(super) fn blocks(&self) -> usize {
+        self.index.blocks()
+    }
+
+    /// The run's file, for reads past the map.
+    pub(super) fn file(&self) -> &Arc<dyn DiskFile> {
+        &self.file
+    }
+
     /// Where the block `number` starts and ends in the file.
-    fn bounds(&self, number: usize) -> (usize, usize) {
+    pub(super) fn bounds(&self, number: usize) -> (usize, usize) {
         let (start, end) = self.index.bounds(number);
         (start as usize, end as usize)
     }

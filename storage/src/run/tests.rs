@@ -18,6 +18,7 @@ use crate::cursor::{Direction, Quest, RowRange, Step};
 use crate::error::{Damage, Section, StorageError};
 use crate::row_hash::row_hash;
 use crate::version::{RowVersion, Version};
+use crate::walk::collect;
 
 const IDENTITY: Identity = Identity {
     uuid: 0x0123_4567_89ab_cdef,
@@ -71,7 +72,6 @@ fn written(versions: &[RowVersion]) -> (Arc<SimDisk>, RunEntry) {
     let plan = RunPlan {
         identity: IDENTITY,
         number: NUMBER,
-        versions_max: versions.len() as u64,
     };
     let entry = write(disk.as_ref(), plan, versions.iter().cloned().map(Ok))
         .unwrap()
@@ -132,7 +132,7 @@ fn visible(versions: &[RowVersion], at: u64) -> Vec<RowVersion> {
 }
 
 fn assert_reads(run: &Arc<Run>, versions: &[RowVersion]) {
-    let all: Vec<_> = run.all().map(Result::unwrap).collect();
+    let all = collect(run.walk()).unwrap();
     assert_eq!(all, versions);
     let stamps = versions.iter().map(|version| version.version.stamp.get());
     for at in stamps.chain([0, u64::MAX]).step_by(7) {
@@ -178,7 +178,6 @@ fn no_versions_make_no_file() {
     let plan = RunPlan {
         identity: IDENTITY,
         number: NUMBER,
-        versions_max: 0,
     };
     assert!(
         write(disk.as_ref(), plan, std::iter::empty())
@@ -194,7 +193,6 @@ fn versions_out_of_order_are_refused() {
     let plan = RunPlan {
         identity: IDENTITY,
         number: NUMBER,
-        versions_max: 2,
     };
     let twice = [
         version(b"\0\0\0\x01a", 1, None),
@@ -389,7 +387,7 @@ proptest! {
                     get(&run, &version.row, at).ok();
                 }
             }
-            let read = run.all().flatten().count();
+            let read = collect(run.walk()).map_or(0, |all| all.len());
             prop_assert!(read <= bytes.len());
             run.check();
         }

@@ -1,27 +1,26 @@
 //! Writing a run: versions in order, to a file of their own.
 //!
-//! Called by the flush and by merges.
-//! 1. Memory: one write buffer, the filter (10 bits a version), the index (one row a block).
-//! 2. The file is synced when [`write`] returns; its name is the caller's to sync.
+//! Called by the flush and by compactions.
+//! 1. Memory: one write buffer, the index (one row a block), eight bytes for each row's hash.
+//! 2. The file is synced when [`RunWriter::finish`] returns; its name is the caller's to sync.
 //! 3. A failed write leaves a file that nothing lists.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use lockstone_base::Lsn;
 use lockstone_base::disk::{Disk, DiskFile, OpenMode};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::block::BlockBuilder;
 use super::entry::{Identity, RunEntry};
-use super::filter::FilterBuilder;
+use super::filter;
 use super::format::{Footer, Head};
 use super::index::IndexBuilder;
 use crate::checksum::Place;
 use crate::error::{Damage, Section, StorageError};
 use crate::file_name;
 use crate::row_hash::row_hash;
-use crate::version::{RowVersion, version_order};
+use crate::version::{VersionRef, version_order};
 
 /// What is gathered before it is written: large enough that a call costs little beside the bytes.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -31,98 +30,139 @@ const BUFFER_BYTES: usize = 1 << 20;
 pub(crate) struct RunPlan {
     pub(crate) identity: Identity,
     pub(crate) number: u64,
-    /// At most so many versions will come: it decides the filter's size.
-    pub(crate) versions_max: u64,
 }
 
-/// Writes `versions`, in version order, as the run that `plan` says, and syncs the file. `None`, and no
-/// file, if there are none.
-///
-/// # Errors
-/// The disk's, and whatever `versions` fails with; the file may be there in part.
-pub(crate) fn write(
-    disk: &dyn Disk,
-    plan: RunPlan,
-    mut versions: impl Iterator<Item = Result<RowVersion, StorageError>>,
-) -> Result<Option<RunEntry>, StorageError> {
-    let Some(first) = versions.next().transpose()? else {
-        return Ok(None);
-    };
-    let mut writer = Writer::new(disk, plan, &first)?;
-    writer.add(first)?;
-    for version in versions {
-        writer.add(version?)?;
-    }
-    writer.finish().map(Some)
-}
-
-struct Writer<'a> {
+/// A run while it is written.
+#[derive(Debug)]
+pub(crate) struct RunWriter<'a> {
     disk: &'a dyn Disk,
     plan: RunPlan,
-    file: Arc<dyn DiskFile>,
+    /// Made with the first version.
+    file: Option<Arc<dyn DiskFile>>,
     buffer: Vec<u8>,
     /// Where the buffer belongs in the file.
     buffer_at: u64,
     block: BlockBuilder,
     index: IndexBuilder,
-    filter: FilterBuilder,
+    /// Of each row.
+    hashes: Vec<u64>,
     footer: Footer,
-    last: Option<(Bytes, Lsn)>,
+    /// The version added last.
+    last: (Vec<u8>, Lsn),
 }
 
-impl<'a> Writer<'a> {
-    fn new(disk: &'a dyn Disk, plan: RunPlan, first: &RowVersion) -> Result<Self, StorageError> {
-        let file = disk.open(&file_name::run(plan.number), OpenMode::CreateNew)?;
+impl<'a> RunWriter<'a> {
+    /// A writer of the run that `plan` says. There is no file before the first version.
+    pub(crate) fn new(disk: &'a dyn Disk, plan: RunPlan) -> Self {
         let mut footer = Footer::new_zeroed();
         footer.uuid = plan.identity.uuid.into();
         footer.number = plan.number.into();
-        footer.smallest_bytes = (first.row.len() as u32).into();
         footer.oldest = u64::MAX.into();
-        let mut buffer = Vec::with_capacity(BUFFER_BYTES);
-        buffer.extend_from_slice(Head::new(plan.number, plan.identity.salt).as_bytes());
-        Ok(Self {
+        Self {
             disk,
             plan,
-            file,
-            buffer,
+            file: None,
+            buffer: Vec::new(),
             buffer_at: 0,
             block: BlockBuilder::default(),
-            index: IndexBuilder::new(&first.row),
-            filter: FilterBuilder::new(plan.versions_max),
+            index: IndexBuilder::default(),
+            hashes: Vec::new(),
             footer,
-            last: None,
-        })
+            last: (Vec::new(), Lsn::ZERO),
+        }
     }
 
-    fn add(&mut self, version: RowVersion) -> Result<(), StorageError> {
-        let stamp = version.version.stamp;
-        let new_row = match &self.last {
-            Some((row, before)) => {
-                if version_order((row, *before), (&version.row, stamp)).is_ge() {
-                    return Err(self.out_of_order());
-                }
-                *row != version.row
+    /// Adds a version, which stands behind all that were added before.
+    ///
+    /// # Errors
+    /// The disk's. [`StorageError::Corrupt`] if the version is out of order: two sources had the same
+    /// one, or one was not sorted, and their checks have missed something.
+    pub(crate) fn add(
+        &mut self,
+        row: &[u8],
+        stamp: Lsn,
+        value: Option<&[u8]>,
+    ) -> Result<(), StorageError> {
+        let new_row = if self.file.is_some() {
+            let (before, before_stamp) = (&self.last.0, self.last.1);
+            if version_order((before, before_stamp), (row, stamp)).is_ge() {
+                return Err(self.out_of_order());
             }
-            None => true,
+            before != row
+        } else {
+            self.begin(row)?;
+            true
         };
-        if self.block.is_full_for(&version) {
+        let version = VersionRef { row, stamp, value };
+        if self.block.is_full_for(version) {
             self.finish_block()?;
         }
         if new_row {
             self.footer.rows += 1;
-            self.filter
-                .insert(row_hash(self.plan.identity.salt, &version.row));
+            self.hashes.push(row_hash(self.plan.identity.salt, row));
+            self.last.0.clear();
+            self.last.0.extend_from_slice(row);
         }
+        self.last.1 = stamp;
         self.footer.versions += 1;
-        self.footer.tombstones += u64::from(version.version.value.is_none());
+        self.footer.tombstones += u64::from(value.is_none());
         self.footer.oldest = self.footer.oldest.get().min(stamp.get()).into();
         self.footer.newest = self.footer.newest.get().max(stamp.get()).into();
-        self.last = Some((version.row.clone(), stamp));
         self.block.push(version);
         Ok(())
     }
 
-    /// Two sources had the same version, or one was not sorted: their checks have missed something.
+    /// How long the file is so far, in bytes, but for the block under way and what comes behind the blocks.
+    pub(crate) fn bytes_so_far(&self) -> u64 {
+        self.buffer_at + self.buffer.len() as u64
+    }
+
+    /// Writes what is left and syncs the file. `None`, and no file, if nothing was added.
+    ///
+    /// # Errors
+    /// The disk's; the file may be there in part.
+    pub(crate) fn finish(mut self) -> Result<Option<RunEntry>, StorageError> {
+        if self.file.is_none() {
+            return Ok(None);
+        }
+        self.finish_block()?;
+        self.footer.blocks = self.index.blocks().into();
+        self.footer.filter_at = self.bytes_so_far().into();
+        let filter = filter::build(&self.hashes);
+        self.footer.filter_checksum = self.place(Section::Filter, 0).checksum(&[&filter]).into();
+        self.buffer.extend_from_slice(&filter);
+        self.footer.index_at = self.bytes_so_far().into();
+        let index = std::mem::take(&mut self.index).into_bytes();
+        self.footer.index_checksum = self.place(Section::Index, 0).checksum(&[&index]).into();
+        self.buffer.extend_from_slice(&index);
+        self.footer.seal(self.plan.identity.salt);
+        self.buffer.extend_from_slice(self.footer.as_bytes());
+        let bytes = self.bytes_so_far();
+        self.write_buffer()?;
+        if let Some(file) = &self.file {
+            file.sync()?;
+        }
+        Ok(Some(RunEntry {
+            number: self.plan.number,
+            bytes,
+            checksum: self.footer.checksum.get(),
+            versions: self.footer.versions.get(),
+            oldest: Lsn::new(self.footer.oldest.get()),
+            newest: Lsn::new(self.footer.newest.get()),
+        }))
+    }
+
+    fn begin(&mut self, smallest: &[u8]) -> Result<(), StorageError> {
+        let name = file_name::run(self.plan.number);
+        self.file = Some(self.disk.open(&name, OpenMode::CreateNew)?);
+        self.footer.smallest_bytes = (smallest.len() as u32).into();
+        self.index = IndexBuilder::new(smallest);
+        self.buffer.reserve(BUFFER_BYTES);
+        let head = Head::new(self.plan.number, self.plan.identity.salt);
+        self.buffer.extend_from_slice(head.as_bytes());
+        Ok(())
+    }
+
     fn out_of_order(&self) -> StorageError {
         StorageError::Corrupt {
             file: self.disk.path(&file_name::run(self.plan.number)),
@@ -135,54 +175,16 @@ impl<'a> Writer<'a> {
     }
 
     fn finish_block(&mut self) -> Result<(), StorageError> {
-        let Some(last) = self.block.last() else {
-            return Ok(());
-        };
-        let (row, stamp) = (last.row.clone(), last.version.stamp);
-        let offset = self.offset();
+        let offset = self.bytes_so_far();
         let place = self.place(Section::Block, self.index.blocks());
         let checksum = self.block.finish(place, &mut self.buffer);
-        self.index.push(
-            offset,
-            (self.offset() - offset) as u32,
-            checksum,
-            (&row, stamp),
-        );
+        let bytes = (self.bytes_so_far() - offset) as u32;
+        let last = (self.last.0.as_slice(), self.last.1);
+        self.index.push(offset, bytes, checksum, last);
         if self.buffer.len() >= BUFFER_BYTES {
             self.write_buffer()?;
         }
         Ok(())
-    }
-
-    fn finish(mut self) -> Result<RunEntry, StorageError> {
-        self.finish_block()?;
-        self.footer.blocks = self.index.blocks().into();
-        self.footer.filter_at = self.offset().into();
-        let filter = std::mem::replace(&mut self.filter, FilterBuilder::new(0)).into_bytes();
-        self.footer.filter_checksum = self.place(Section::Filter, 0).checksum(&[&filter]).into();
-        self.buffer.extend_from_slice(&filter);
-        self.footer.index_at = self.offset().into();
-        let index = std::mem::replace(&mut self.index, IndexBuilder::new(&[])).into_bytes();
-        self.footer.index_checksum = self.place(Section::Index, 0).checksum(&[&index]).into();
-        self.buffer.extend_from_slice(&index);
-        self.footer.seal(self.plan.identity.salt);
-        self.buffer.extend_from_slice(self.footer.as_bytes());
-        let bytes = self.offset();
-        self.write_buffer()?;
-        self.file.sync()?;
-        Ok(RunEntry {
-            number: self.plan.number,
-            bytes,
-            checksum: self.footer.checksum.get(),
-            versions: self.footer.versions.get(),
-            oldest: Lsn::new(self.footer.oldest.get()),
-            newest: Lsn::new(self.footer.newest.get()),
-        })
-    }
-
-    /// Where the next byte belongs in the file.
-    fn offset(&self) -> u64 {
-        self.buffer_at + self.buffer.len() as u64
     }
 
     fn place(&self, section: Section, number: u64) -> Place {
@@ -195,9 +197,27 @@ impl<'a> Writer<'a> {
     }
 
     fn write_buffer(&mut self) -> Result<(), StorageError> {
-        self.file.write_at(self.buffer_at, &self.buffer)?;
-        self.buffer_at = self.offset();
+        if let Some(file) = &self.file {
+            file.write_at(self.buffer_at, &self.buffer)?;
+        }
+        self.buffer_at = self.bytes_so_far();
         self.buffer.clear();
         Ok(())
     }
+}
+
+/// Writes `versions`, in version order, as the run that `plan` says.
+#[cfg(test)]
+pub(crate) fn write(
+    disk: &dyn Disk,
+    plan: RunPlan,
+    versions: impl Iterator<Item = Result<crate::version::RowVersion, StorageError>>,
+) -> Result<Option<RunEntry>, StorageError> {
+    let mut writer = RunWriter::new(disk, plan);
+    for version in versions {
+        let version = version?;
+        let (stamp, value) = (version.version.stamp, version.version.value.as_deref());
+        writer.add(&version.row, stamp, value)?;
+    }
+    writer.finish()
 }

@@ -67,7 +67,6 @@ fn layers() -> Layers {
         let plan = RunPlan {
             identity: IDENTITY,
             number,
-            versions_max: 300,
         };
         run::write(disk.as_ref(), plan, versions.into_iter().map(Ok))
             .unwrap()

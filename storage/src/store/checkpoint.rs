@@ -16,17 +16,18 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use lockstone_base::Lsn;
+use lockstone_base::disk::Disk;
 
 use super::{Checkpoint, Retired, Store};
 use crate::error::StorageError;
 use crate::file_name;
 use crate::manifest::Manifest;
 use crate::memtable::Memtable;
-use crate::merge::{Versions, merged};
-use crate::run::{self, Run, RunPlan};
-use crate::version::RowVersion;
+use crate::merge::Merge;
+use crate::run::{Run, RunEntry, RunPlan, RunWriter};
+use crate::version::VersionRef;
+use crate::walk::Walker;
 
 impl Store {
     /// Writes the sealed memtables whose end is at or below `durable` to runs, oldest first, and puts
@@ -81,7 +82,7 @@ impl Store {
         let end = memtable
             .end()
             .expect("next_to_flush gives sealed memtables");
-        let run = self.write_run(checkpoint, memtable.versions() as u64, memtable.all()?)?;
+        let run = self.write_run(checkpoint, memtable.walk())?;
         self.install(|sources| {
             let oldest = sources
                 .memtables
@@ -135,16 +136,8 @@ impl Store {
             "S2: the runs that a manifest lists are the oldest ones"
         );
         self.install(|sources| sources.drop_horizon = sources.drop_horizon.max(horizon));
-        let versions_max = old.iter().map(|run| run.entry().versions).sum();
-        let inputs = old
-            .iter()
-            .map(|run| Box::new(run.all()) as Versions<'_>)
-            .collect();
-        let merged = self.write_run(
-            &mut checkpoint,
-            versions_max,
-            Kept::new(merged(inputs)?, horizon),
-        )?;
+        let inputs = old.iter().map(Run::walk).collect();
+        let merged = self.write_run(&mut checkpoint, Kept::new(Merge::new(inputs), horizon))?;
         self.install(|sources| {
             sources.runs.truncate(kept);
             sources.runs.extend(merged);
@@ -153,12 +146,7 @@ impl Store {
             .replaced
             .extend(old.iter().map(|run| run.entry().number));
         checkpoint.retired.runs.extend(old.iter().cloned());
-        tracing::debug!(
-            runs = old.len(),
-            versions_max,
-            horizon = horizon.get(),
-            "runs merged"
-        );
+        tracing::debug!(runs = old.len(), horizon = horizon.get(), "runs merged");
         Ok(true)
     }
 
@@ -193,8 +181,7 @@ impl Store {
     fn write_run(
         &self,
         checkpoint: &mut Checkpoint,
-        versions_max: u64,
-        versions: impl Iterator<Item = Result<RowVersion, StorageError>>,
+        mut versions: impl Walker,
     ) -> Result<Option<Arc<Run>>, StorageError> {
         // A number is used up even if its file fails: no file is ever written under a name twice.
         let number = checkpoint.next_run;
@@ -203,9 +190,8 @@ impl Store {
         let plan = RunPlan {
             identity: self.identity,
             number,
-            versions_max,
         };
-        let written = run::write(disk, plan, versions).and_then(|entry| {
+        let written = written(disk, plan, &mut versions).and_then(|entry| {
             let Some(entry) = entry else { return Ok(None) };
             disk.sync_dir()?;
             Ok(Some(Arc::new(Run::open(disk, self.identity, &entry)?)))
@@ -216,6 +202,20 @@ impl Store {
         }
         written
     }
+}
+
+/// Writes all `versions` as one run. `None`, and no file, if there are none.
+fn written(
+    disk: &dyn Disk,
+    plan: RunPlan,
+    versions: &mut impl Walker,
+) -> Result<Option<RunEntry>, StorageError> {
+    let mut writer = RunWriter::new(disk, plan);
+    while versions.advance()? {
+        let version = versions.version();
+        writer.add(version.row, version.stamp, version.value)?;
+    }
+    writer.finish()
 }
 
 impl Retired {
@@ -229,15 +229,15 @@ impl Retired {
 }
 
 /// Drops the versions that nobody at or above the horizon can see, in the oldest runs of all.
-struct Kept<I> {
-    versions: I,
+struct Kept<W> {
+    versions: W,
     horizon: Lsn,
     /// The row whose newest version at or below the horizon has been met.
-    settled: Option<Bytes>,
+    settled: Option<Vec<u8>>,
 }
 
-impl<I> Kept<I> {
-    fn new(versions: I, horizon: Lsn) -> Self {
+impl<W> Kept<W> {
+    fn new(versions: W, horizon: Lsn) -> Self {
         Self {
             versions,
             horizon,
@@ -246,25 +246,27 @@ impl<I> Kept<I> {
     }
 }
 
-impl<I: Iterator<Item = Result<RowVersion, StorageError>>> Iterator for Kept<I> {
-    type Item = I::Item;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let next = match self.versions.next()? {
-                Ok(next) => next,
-                Err(error) => return Some(Err(error)),
-            };
-            if next.version.stamp > self.horizon {
-                return Some(Ok(next));
+impl<W: Walker> Walker for Kept<W> {
+    fn advance(&mut self) -> Result<bool, StorageError> {
+        while self.versions.advance()? {
+            let version = self.versions.version();
+            if version.stamp > self.horizon {
+                return Ok(true);
             }
-            if self.settled.as_ref() == Some(&next.row) {
+            if self.settled.as_deref() == Some(version.row) {
                 continue;
             }
-            self.settled = Some(next.row.clone());
-            if next.version.value.is_some() {
-                return Some(Ok(next));
+            let settled = self.settled.get_or_insert_default();
+            settled.clear();
+            settled.extend_from_slice(version.row);
+            if version.value.is_some() {
+                return Ok(true);
             }
         }
+        Ok(false)
+    }
+
+    fn version(&self) -> VersionRef<'_> {
+        self.versions.version()
     }
 }
