@@ -15,14 +15,15 @@ mod merge;
 mod memtable;
 mod run;
 mod manifest;
+mod tree;
 mod sources;
 mod store;
 
 pub use batch::WriteBatch;
 pub use error::{Damage, Section, StorageError};
-pub use manifest::{Manifest, TableEntry};
+pub use manifest::{LEVEL_MAX, ListedRun, Manifest, TableEntry};
 pub use memtable::{Memtable, Prepared};
 pub use run::RunEntry;
 pub use sources::{Scan, Sources};
-pub use store::{Store, StoreCheck, StoreConfig, StorePart, StoreStats};
+pub use store::{LevelStats, Store, StoreCheck, StoreConfig, StorePart, StoreStats};
 pub use version::{Replayed, Version};

@@ -6,7 +6,7 @@
 //! Prefix   magic "LKSMANIF"  version  checksum  salt  generation       the same in every version
 //! Fixed    uuid, epoch, LSNs, counters, number of tables and of runs
 //! tables   Table { id, created, length of the name }, name             ids ascend
-//! runs     Run { number, bytes, checksum, versions, oldest, newest }   newest first
+//! runs     Run { level, what its file is, lengths of two rows }, smallest row, largest row
 //! ```
 //!
 //! 1. The checksum covers every byte but its own, bound to the salt and the generation; it is checked
@@ -14,11 +14,12 @@
 //! 2. Nothing is left over behind the last run.
 //! 3. A hostile manifest costs no more memory than its length (F23).
 
+use bytes::Bytes;
 use lockstone_base::{Lsn, TableId};
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::state::{Manifest, TableEntry};
+use super::state::{ListedRun, Manifest, TableEntry};
 use crate::checksum::Place;
 use crate::error::{Damage, Section};
 use crate::run::RunEntry;
@@ -64,19 +65,24 @@ struct Table {
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Run {
+    uuid: U128,
     number: U64,
     bytes: U64,
     versions: U64,
+    tombstones: U64,
     oldest: U64,
     newest: U64,
     checksum: U32,
+    smallest_bytes: U16,
+    largest_bytes: U16,
+    level: u8,
 }
 
 const _: () = {
     assert!(size_of::<Prefix>() == 32);
     assert!(size_of::<Fixed>() == 76);
     assert!(size_of::<Table>() == 14);
-    assert!(size_of::<Run>() == 44);
+    assert!(size_of::<Run>() == 73);
 };
 
 /// Why a manifest was refused.
@@ -117,16 +123,8 @@ pub(super) fn encode(manifest: &Manifest) -> Vec<u8> {
         body.extend_from_slice(head.as_bytes());
         body.extend_from_slice(table.name.as_bytes());
     }
-    for run in &manifest.runs {
-        let run = Run {
-            number: run.number.into(),
-            bytes: run.bytes.into(),
-            versions: run.versions.into(),
-            oldest: run.oldest.get().into(),
-            newest: run.newest.get().into(),
-            checksum: run.checksum.into(),
-        };
-        body.extend_from_slice(run.as_bytes());
+    for listed in &manifest.runs {
+        encode_run(listed, &mut body);
     }
     let mut prefix = Prefix {
         magic: MAGIC,
@@ -139,6 +137,26 @@ pub(super) fn encode(manifest: &Manifest) -> Vec<u8> {
     let mut bytes = prefix.as_bytes().to_vec();
     bytes.append(&mut body);
     bytes
+}
+
+fn encode_run(listed: &ListedRun, body: &mut Vec<u8>) {
+    let run = &listed.entry;
+    let head = Run {
+        uuid: run.uuid.into(),
+        number: run.number.into(),
+        bytes: run.bytes.into(),
+        versions: run.versions.into(),
+        tombstones: run.tombstones.into(),
+        oldest: run.oldest.get().into(),
+        newest: run.newest.get().into(),
+        checksum: run.checksum.into(),
+        smallest_bytes: (run.smallest.len() as u16).into(),
+        largest_bytes: (run.largest.len() as u16).into(),
+        level: listed.level,
+    };
+    body.extend_from_slice(head.as_bytes());
+    body.extend_from_slice(&run.smallest);
+    body.extend_from_slice(&run.largest);
 }
 
 fn checksum(prefix: &Prefix, body: &[u8]) -> u32 {
@@ -217,23 +235,40 @@ fn decode_tables(fixed: &Fixed, rest: &mut &[u8]) -> Result<Vec<TableEntry>, Dam
     Ok(tables)
 }
 
-fn decode_runs(fixed: &Fixed, rest: &mut &[u8]) -> Result<Vec<RunEntry>, Damage> {
+fn decode_runs(fixed: &Fixed, rest: &mut &[u8]) -> Result<Vec<ListedRun>, Damage> {
     let count = bounded(fixed.runs.get(), size_of::<Run>(), rest)?;
     let mut runs = Vec::with_capacity(count);
     for _ in 0..count {
-        let (run, behind) =
-            Run::ref_from_prefix(rest).map_err(|_| malformed("a run is cut off"))?;
-        *rest = behind;
-        runs.push(RunEntry {
+        runs.push(decode_run(rest)?);
+    }
+    Ok(runs)
+}
+
+fn decode_run(rest: &mut &[u8]) -> Result<ListedRun, Damage> {
+    let cut = malformed("a run is cut off");
+    let (run, behind) = Run::ref_from_prefix(rest).map_err(|_| cut)?;
+    let (smallest, behind) = behind
+        .split_at_checked(run.smallest_bytes.get().into())
+        .ok_or(cut)?;
+    let (largest, behind) = behind
+        .split_at_checked(run.largest_bytes.get().into())
+        .ok_or(cut)?;
+    *rest = behind;
+    Ok(ListedRun {
+        level: run.level,
+        entry: RunEntry {
             number: run.number.get(),
+            uuid: run.uuid.get(),
             bytes: run.bytes.get(),
             checksum: run.checksum.get(),
             versions: run.versions.get(),
+            tombstones: run.tombstones.get(),
             oldest: Lsn::new(run.oldest.get()),
             newest: Lsn::new(run.newest.get()),
-        });
-    }
-    Ok(runs)
+            smallest: Bytes::copy_from_slice(smallest),
+            largest: Bytes::copy_from_slice(largest),
+        },
+    })
 }
 
 fn bounded(count: u32, each: usize, rest: &[u8]) -> Result<usize, Damage> {

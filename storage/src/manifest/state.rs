@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use lockstone_base::limits::TABLE_NAME_BYTES_MAX;
 use lockstone_base::{Lsn, TableId};
 
-use crate::run::RunEntry;
+use crate::run::{ROW_BYTES, RunEntry};
 
 /// The state of the committed store at one LSN.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -38,8 +38,8 @@ pub struct Manifest {
     pub next_run: u64,
     /// The tables, by id.
     pub tables: Vec<TableEntry>,
-    /// The runs, newest first.
-    pub runs: Vec<RunEntry>,
+    /// The runs, level by level: level 0 newest first, the others by row.
+    pub runs: Vec<ListedRun>,
 }
 
 /// A table, as a manifest lists it.
@@ -52,6 +52,18 @@ pub struct TableEntry {
     /// Where in the log it was created.
     pub created: Lsn,
 }
+
+/// A run in its level, as a manifest lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedRun {
+    /// 0 to [`LEVEL_MAX`].
+    pub level: u8,
+    /// The run.
+    pub entry: RunEntry,
+}
+
+/// The deepest level that there is.
+pub const LEVEL_MAX: u8 = 6;
 
 impl Manifest {
     /// The first rule that the manifest breaks, whoever made it.
@@ -89,23 +101,53 @@ impl Manifest {
             (
                 self.runs
                     .iter()
+                    .map(|run| &run.entry)
                     .all(|run| run.number < self.next_run && numbers.insert(run.number)),
                 "a run's number is taken or not below the next one",
             ),
             (
                 self.runs
                     .iter()
+                    .map(|run| &run.entry)
                     .all(|run| run.oldest <= run.newest && run.newest <= self.flushed_through),
                 "S1: a run holds stamps above flushed_through",
             ),
             (
-                self.runs
-                    .is_sorted_by(|newer, older| older.newest < newer.oldest),
-                "W5: the runs' stamps overlap or are out of order",
+                self.runs.iter().map(|run| &run.entry).all(has_bounds),
+                "a run's rows or counts cannot be",
+            ),
+            (
+                self.runs.iter().all(|run| run.level <= LEVEL_MAX)
+                    && self.runs.is_sorted_by_key(|run| run.level),
+                "the runs' levels do not ascend or are too deep",
+            ),
+            (
+                self.runs.is_sorted_by(|a, b| {
+                    a.level != b.level || follows(a.level, &a.entry, &b.entry)
+                }),
+                "W5: two runs of a level overlap, in stamps in level 0, else in rows",
             ),
         ];
         rules
             .into_iter()
             .find_map(|(holds, rule)| (!holds).then_some(rule))
+    }
+}
+
+/// Whether the rows and counts of a run are such as a run can have.
+fn has_bounds(run: &RunEntry) -> bool {
+    ROW_BYTES.contains(&run.smallest.len())
+        && ROW_BYTES.contains(&run.largest.len())
+        && run.smallest <= run.largest
+        && run.tombstones <= run.versions
+}
+
+/// W5: whether `b` may stand behind `a` in a level: below it in stamps in level 0, where runs may have the
+/// same rows, and above it in rows in the others, where no row is in two runs.
+fn follows(level: u8, a: &RunEntry, b: &RunEntry) -> bool {
+    if level == 0 {
+        b.newest < a.oldest
+    } else {
+        a.largest < b.smallest
     }
 }

@@ -12,16 +12,28 @@ use super::*;
 use crate::checksum::Place;
 use crate::error::Section;
 use crate::run::RunEntry;
+use bytes::Bytes;
 use lockstone_base::{Lsn, TableId};
 
-fn manifest(generation: u64) -> Manifest {
-    let run = |number, oldest, newest| RunEntry {
+fn entry(number: u64, stamps: (u64, u64), rows: (&str, &str)) -> RunEntry {
+    RunEntry {
         number,
+        uuid: 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100,
         bytes: 4711,
         checksum: 0xdead_beef,
         versions: 17,
-        oldest: Lsn::new(oldest),
-        newest: Lsn::new(newest),
+        tombstones: 3,
+        oldest: Lsn::new(stamps.0),
+        newest: Lsn::new(stamps.1),
+        smallest: format!("\0\0\0\x01{}", rows.0).into(),
+        largest: format!("\0\0\0\x01{}", rows.1).into(),
+    }
+}
+
+fn manifest(generation: u64) -> Manifest {
+    let run = |level, number, stamps: (u64, u64), rows: (&str, &str)| ListedRun {
+        level,
+        entry: entry(number, stamps, rows),
     };
     Manifest {
         uuid: 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef,
@@ -47,7 +59,13 @@ fn manifest(generation: u64) -> Manifest {
                 created: Lsn::new(0x1000),
             },
         ],
-        runs: vec![run(5, 0x2001, 0x4000), run(2, 1, 0x2000)],
+        runs: vec![
+            run(0, 5, (0x2001, 0x4000), ("ant", "wasp")),
+            run(0, 2, (0x1001, 0x2000), ("", "bee")),
+            run(1, 4, (0x0801, 0x1000), ("ant", "bee")),
+            run(1, 1, (1, 0x1fff), ("beetle", "wasp")),
+            run(6, 3, (1, 1), ("bee", "bee")),
+        ],
     }
 }
 
@@ -218,6 +236,38 @@ fn a_failing_write_leaves_the_old_or_the_new_one_and_can_be_repeated() {
 }
 
 #[test]
+fn runs_that_cannot_stand_so_in_levels_are_refused() {
+    type Change = fn(&mut Vec<ListedRun>);
+    let changes: [(&str, Change); 12] = [
+        ("W5", |runs| runs.swap(0, 1)),
+        ("W5", |runs| runs[1].entry.newest = Lsn::new(0x2001)),
+        ("W5", |runs| runs.swap(2, 3)),
+        ("W5", |runs| {
+            runs[2].entry.largest = runs[3].entry.smallest.clone();
+        }),
+        ("levels", |runs| runs[2].level = 0xff),
+        ("levels", |runs| runs[4].level = 0),
+        ("levels", |runs| runs[4].level = LEVEL_MAX + 1),
+        ("number", |runs| runs[3].entry.number = 5),
+        ("number", |runs| runs[3].entry.number = 6),
+        ("rows", |runs| {
+            runs[4].entry.largest = Bytes::from_static(b"\0\0\0\0");
+        }),
+        ("rows", |runs| {
+            runs[4].entry.smallest = Bytes::from_static(b"\0\0\0");
+        }),
+        ("counts", |runs| runs[4].entry.tombstones = 18),
+    ];
+    let disk = SimDisk::new(1);
+    for (rule, change) in changes {
+        let mut broken = manifest(1);
+        change(&mut broken.runs);
+        let error = Manifest::decode(disk.as_ref(), "manifest", &broken.encode()).unwrap_err();
+        assert!(error.to_string().contains(rule), "{rule}: {error}");
+    }
+}
+
+#[test]
 fn an_unfinished_manifest_of_the_same_generation_is_replaced() {
     let disk = SimDisk::new(1);
     disk.write_file("manifest-0000000000000001.tmp", &[1; 9000]);
@@ -265,8 +315,8 @@ proptest! {
 
     #[test]
     fn hostile_bytes_with_a_good_checksum_never_panic(
-        changes in prop::collection::vec((16..244_usize, prop_oneof![Just(0), Just(0xff), any::<u8>()]), 1..8),
-        len in prop_oneof![3 => Just(usize::MAX), 1 => 32..244_usize],
+        changes in prop::collection::vec((16..620_usize, prop_oneof![Just(0), Just(0xff), any::<u8>()]), 1..8),
+        len in prop_oneof![3 => Just(usize::MAX), 1 => 32..620_usize],
     ) {
         let disk: Arc<SimDisk> = SimDisk::new(1);
         let mut bytes = manifest(1).encode();

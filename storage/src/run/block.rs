@@ -30,7 +30,7 @@ use crate::version::{VersionRef, version_order};
 const BYTES_AIM: usize = 4096;
 
 /// A row is at least a table's id and at most that and the longest key.
-pub(super) const ROW_BYTES: std::ops::RangeInclusive<usize> = 4..=4 + KEY_BYTES_MAX;
+pub(crate) const ROW_BYTES: std::ops::RangeInclusive<usize> = 4..=4 + KEY_BYTES_MAX;
 
 /// Versions on their way into a block.
 #[derive(Debug, Default)]

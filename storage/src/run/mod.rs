@@ -19,6 +19,7 @@ mod cursor;
 mod walker;
 mod check;
 
+pub(crate) use block::ROW_BYTES;
 pub(crate) use entry::Identity;
 pub use entry::RunEntry;
 pub(crate) use reader::Run;

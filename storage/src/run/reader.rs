@@ -90,12 +90,15 @@ impl Run {
         )?;
         let index = Index::new(index, &footer)
             .map_err(|what| corrupt(&sections.path, Some(index_at), what))?;
+        if index.smallest() != entry.smallest || index.largest() != entry.largest {
+            return Err(corrupt(&sections.path, Some(index_at), Damage::Swapped));
+        }
         let trusted = (0..index.blocks().div_ceil(64))
             .map(|_| AtomicU64::new(0))
             .collect();
         let Sections { file, path, .. } = sections;
         Ok(Self {
-            entry: *entry,
+            entry: entry.clone(),
             salt: identity.salt,
             path,
             file,
@@ -308,9 +311,14 @@ impl Sections<'_> {
         Footer::read_from_bytes(&bytes)
             .map_err(|_| cut)
             .and_then(|footer| {
-                footer.verify(entry.number, self.identity, entry.bytes)?;
+                let identity = Identity {
+                    uuid: entry.uuid,
+                    ..self.identity
+                };
+                footer.verify(entry.number, identity, entry.bytes)?;
                 let same = footer.checksum.get() == entry.checksum
                     && footer.versions.get() == entry.versions
+                    && footer.tombstones.get() == entry.tombstones
                     && footer.oldest.get() == entry.oldest.get()
                     && footer.newest.get() == entry.newest.get();
                 if same {

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use lockstone_base::Lsn;
 use lockstone_base::disk::{Disk, DiskFile, OpenMode};
 use zerocopy::{FromZeros, IntoBytes};
@@ -47,6 +48,7 @@ pub(crate) struct RunWriter<'a> {
     /// Of each row.
     hashes: Vec<u64>,
     footer: Footer,
+    smallest: Bytes,
     /// The version added last.
     last: (Vec<u8>, Lsn),
 }
@@ -68,6 +70,7 @@ impl<'a> RunWriter<'a> {
             index: IndexBuilder::default(),
             hashes: Vec::new(),
             footer,
+            smallest: Bytes::new(),
             last: (Vec::new(), Lsn::ZERO),
         }
     }
@@ -144,17 +147,22 @@ impl<'a> RunWriter<'a> {
         }
         Ok(Some(RunEntry {
             number: self.plan.number,
+            uuid: self.plan.identity.uuid,
             bytes,
             checksum: self.footer.checksum.get(),
             versions: self.footer.versions.get(),
+            tombstones: self.footer.tombstones.get(),
             oldest: Lsn::new(self.footer.oldest.get()),
             newest: Lsn::new(self.footer.newest.get()),
+            smallest: self.smallest,
+            largest: self.last.0.into(),
         }))
     }
 
     fn begin(&mut self, smallest: &[u8]) -> Result<(), StorageError> {
         let name = file_name::run(self.plan.number);
         self.file = Some(self.disk.open(&name, OpenMode::CreateNew)?);
+        self.smallest = Bytes::copy_from_slice(smallest);
         self.footer.smallest_bytes = (smallest.len() as u32).into();
         self.index = IndexBuilder::new(smallest);
         self.buffer.reserve(BUFFER_BYTES);

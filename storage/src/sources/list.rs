@@ -1,8 +1,8 @@
 //! Where the versions are: one immutable list of memtables and runs, newest first.
 //!
 //! Taken by every reader *after* its LSN (W5), replaced as a whole by rotation, flush and merge.
-//! 1. Newest first: every stamp of a source is above every stamp of the sources behind it, so the first
-//!    source with a visible version has the newest one.
+//! 1. Newest first: of a row, what a source has is newer than what the sources behind it have, so the first
+//!    one with a visible version has the newest one.
 //! 2. Below the drop horizon versions may have been dropped: a reader whose LSN is below it, and not
 //!    registered, takes both again (W7).
 //! 3. A list lives as long as somebody reads it; files that a newer list replaced stay readable through
@@ -15,7 +15,7 @@ use lockstone_base::Lsn;
 use crate::error::StorageError;
 use crate::memtable::Memtable;
 use crate::row_hash::row_hash;
-use crate::run::Run;
+use crate::tree::Tree;
 use crate::version::Version;
 
 /// An immutable list of what holds versions, newest first.
@@ -23,7 +23,8 @@ use crate::version::Version;
 pub struct Sources {
     /// The first one takes commits; the others are sealed.
     pub(crate) memtables: Vec<Arc<Memtable>>,
-    pub(crate) runs: Vec<Arc<Run>>,
+    /// The runs.
+    pub(crate) tree: Arc<Tree>,
     pub(crate) drop_horizon: Lsn,
     /// The database's, with which rows are hashed.
     pub(crate) salt: u64,
@@ -47,12 +48,7 @@ impl Sources {
                 return Ok(Some(version));
             }
         }
-        for run in &self.runs {
-            if let Some(version) = run.get(row, hash, at)? {
-                return Ok(Some(version));
-            }
-        }
-        Ok(None)
+        self.tree.get(row, hash, at)
     }
 
     pub(crate) fn active(&self) -> &Arc<Memtable> {

@@ -127,7 +127,7 @@ impl End {
             .memtables
             .iter()
             .map(|memtable| memtable.cursors(quest));
-        let runs = sources.runs.iter().map(|run| run.cursors(quest));
+        let runs = sources.tree.runs().map(|run| run.cursors(quest));
         let cursors = memtables
             .chain(runs)
             .enumerate()

@@ -12,6 +12,7 @@ use crate::batch::WriteBatch;
 use crate::error::StorageError;
 use crate::memtable::Memtable;
 use crate::run::{self, Identity, Run, RunEntry, RunPlan};
+use crate::tree::Tree;
 use crate::version::RowVersion;
 use crate::version::Version;
 use std::ops::Bound;
@@ -95,7 +96,12 @@ impl Layers {
         let open = |entry| Run::open(disk, IDENTITY, entry).map(Arc::new);
         Ok(Arc::new(Sources {
             memtables: vec![Arc::clone(&self.memtable)],
-            runs: self.entries.iter().map(open).collect::<Result<_, _>>()?,
+            tree: Arc::new(Tree::new(
+                self.entries
+                    .iter()
+                    .map(|entry| Ok((0, open(entry)?)))
+                    .collect::<Result<Vec<_>, StorageError>>()?,
+            )),
             drop_horizon: Lsn::ZERO,
             salt: IDENTITY.salt,
         }))
@@ -177,7 +183,11 @@ fn every_flipped_byte_of_a_run_is_an_error_or_does_no_harm() {
             layers.assert_right_or_error(&sources) > 0,
             "byte {offset} is not covered"
         );
-        assert_eq!(sources.runs[0].check().findings.len(), 1, "byte {offset}");
+        assert_eq!(
+            sources.tree.l0[0].check().findings.len(),
+            1,
+            "byte {offset}"
+        );
         failed += 1;
     }
     assert!(
@@ -189,7 +199,9 @@ fn every_flipped_byte_of_a_run_is_an_error_or_does_no_harm() {
 #[test]
 fn only_a_damaged_blocks_rows_are_lost() {
     let layers = layers();
-    let blocks = layers.sources(&layers.disk).unwrap().runs[0].check().blocks;
+    let blocks = layers.sources(&layers.disk).unwrap().tree.l0[0]
+        .check()
+        .blocks;
     assert!(blocks >= 3, "{blocks}");
     let total = layers.live.values().filter(|value| value.is_some()).count();
     for offset in (100..9_000).step_by(1500) {

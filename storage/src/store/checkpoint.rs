@@ -26,6 +26,7 @@ use crate::manifest::Manifest;
 use crate::memtable::Memtable;
 use crate::merge::Merge;
 use crate::run::{Run, RunEntry, RunPlan, RunWriter};
+use crate::tree::Tree;
 use crate::version::VersionRef;
 use crate::walk::Walker;
 
@@ -92,7 +93,9 @@ impl Store {
                 Arc::ptr_eq(&oldest, memtable),
                 "S1: memtables become runs oldest first"
             );
-            sources.runs.splice(0..0, run);
+            let mut tree = Tree::clone(&sources.tree);
+            tree.l0.splice(0..0, run);
+            sources.tree = Arc::new(tree);
         });
         checkpoint.retired.memtables.push(Arc::clone(memtable));
         self.raise_flushed_through(end);
@@ -117,18 +120,20 @@ impl Store {
         let mut checkpoint = self.checkpoint.lock();
         let sources = self.sources();
         let old: Vec<_> = sources
-            .runs
+            .tree
+            .l0
             .iter()
             .filter(|run| checkpoint.listed.contains(&run.entry().number))
             .cloned()
             .collect();
-        if sources.runs.len() <= self.config.runs_max || old.len() < 2 {
+        if sources.tree.l0.len() <= self.config.runs_max || old.len() < 2 {
             return Ok(false);
         }
-        let kept = sources.runs.len() - old.len();
+        let kept = sources.tree.l0.len() - old.len();
         assert!(
             sources
-                .runs
+                .tree
+                .l0
                 .iter()
                 .skip(kept)
                 .zip(&old)
@@ -139,8 +144,10 @@ impl Store {
         let inputs = old.iter().map(Run::walk).collect();
         let merged = self.write_run(&mut checkpoint, Kept::new(Merge::new(inputs), horizon))?;
         self.install(|sources| {
-            sources.runs.truncate(kept);
-            sources.runs.extend(merged);
+            let mut tree = Tree::clone(&sources.tree);
+            tree.l0.truncate(kept);
+            tree.l0.extend(merged);
+            sources.tree = Arc::new(tree);
         });
         checkpoint
             .replaced
@@ -158,7 +165,7 @@ impl Store {
     pub fn manifest_written(&self, manifest: &Manifest) -> Result<usize, StorageError> {
         let mut checkpoint = self.checkpoint.lock();
         checkpoint.retired.free();
-        let listed: HashSet<u64> = manifest.runs.iter().map(|run| run.number).collect();
+        let listed: HashSet<u64> = manifest.runs.iter().map(|run| run.entry.number).collect();
         checkpoint.listed = listed;
         let mut removed = 0;
         while let Some(number) = checkpoint.replaced.last().copied() {

@@ -27,10 +27,11 @@ use serde::Serialize;
 use crate::batch::WriteBatch;
 use crate::error::StorageError;
 use crate::file_name;
-use crate::manifest::Manifest;
+use crate::manifest::{ListedRun, Manifest};
 use crate::memtable::{Memtable, Prepared, Preparing};
 use crate::run::{Identity, Run, RunEntry};
 use crate::sources::Sources;
+use crate::tree::Tree;
 
 /// How a store is kept.
 #[derive(Debug, Clone, Copy)]
@@ -85,8 +86,18 @@ pub struct StorePart {
     pub flushed_through: Lsn,
     /// The number of the next run.
     pub next_run: u64,
-    /// The runs, newest first.
-    pub runs: Vec<RunEntry>,
+    /// The runs, as a manifest lists them.
+    pub runs: Vec<ListedRun>,
+}
+
+/// What a level holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LevelStats {
+    /// Its runs.
+    pub runs: usize,
+    /// Their files' lengths together, in bytes.
+    pub bytes: u64,
 }
 
 /// What a store holds.
@@ -105,6 +116,8 @@ pub struct StoreStats {
     pub run_bytes: u64,
     /// Versions in runs.
     pub run_versions: u64,
+    /// The levels, from level 0 down to the last that was ever used.
+    pub levels: Vec<LevelStats>,
 }
 
 /// What [`Store::check`] found.
@@ -141,8 +154,9 @@ impl Store {
             salt: manifest.salt,
         };
         let mut runs = Vec::with_capacity(manifest.runs.len());
-        for entry in &manifest.runs {
-            runs.push(Arc::new(Run::open(disk.as_ref(), identity, entry)?));
+        for listed in &manifest.runs {
+            let run = Run::open(disk.as_ref(), identity, &listed.entry)?;
+            runs.push((listed.level, Arc::new(run)));
         }
         // A run that no manifest lists has a number all the same: a new file never takes its name.
         let names = disk.list()?;
@@ -164,7 +178,7 @@ impl Store {
             identity,
             sources: RwLock::new(Arc::new(Sources {
                 memtables,
-                runs,
+                tree: Arc::new(Tree::new(runs)),
                 // Merges of earlier lives dropped nothing above this; what they dropped below is not
                 // known any more, and nobody reads there: the commit tail starts at or above it.
                 drop_horizon: manifest.flushed_through,
@@ -173,7 +187,7 @@ impl Store {
             preparing: Preparing::new(manifest.salt),
             checkpoint: Mutex::new(Checkpoint {
                 next_run,
-                listed: manifest.runs.iter().map(|run| run.number).collect(),
+                listed: manifest.runs.iter().map(|run| run.entry.number).collect(),
                 replaced: Vec::new(),
                 retired: Retired::default(),
             }),
@@ -273,13 +287,14 @@ impl Store {
         StorePart {
             flushed_through: self.flushed_through(),
             next_run: checkpoint.next_run,
-            runs: self.runs(),
+            runs: self.sources().tree.listed().collect(),
         }
     }
 
-    /// The runs, newest first.
+    /// The runs, from the top: level 0 newest first, the others by row.
     pub fn runs(&self) -> Vec<RunEntry> {
-        self.sources().runs.iter().map(|run| *run.entry()).collect()
+        let sources = self.sources();
+        sources.tree.runs().map(|run| run.entry().clone()).collect()
     }
 
     /// What the store holds.
@@ -297,9 +312,14 @@ impl Store {
                 .iter()
                 .map(|memtable| memtable.versions())
                 .sum(),
-            runs: sources.runs.len(),
-            run_bytes: sources.runs.iter().map(|run| run.entry().bytes).sum(),
-            run_versions: sources.runs.iter().map(|run| run.entry().versions).sum(),
+            runs: sources.tree.runs().count(),
+            run_bytes: sources.tree.runs().map(|run| run.entry().bytes).sum(),
+            run_versions: sources.tree.runs().map(|run| run.entry().versions).sum(),
+            levels: sources
+                .tree
+                .sizes()
+                .map(|(runs, bytes)| LevelStats { runs, bytes })
+                .collect(),
         }
     }
 
@@ -308,10 +328,10 @@ impl Store {
     pub fn check(&self) -> StoreCheck {
         let sources = self.sources();
         let mut check = StoreCheck {
-            runs: sources.runs.len(),
+            runs: sources.tree.runs().count(),
             ..StoreCheck::default()
         };
-        for run in &sources.runs {
+        for run in sources.tree.runs() {
             let found = run.check();
             check.blocks += found.blocks;
             check.versions += found.versions;

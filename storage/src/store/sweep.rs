@@ -19,7 +19,7 @@ impl Store {
         let checkpoint = self.checkpoint.lock();
         let mut needed: HashSet<u64> = checkpoint.listed.clone();
         needed.extend(&checkpoint.replaced);
-        needed.extend(self.sources().runs.iter().map(|run| run.entry().number));
+        needed.extend(self.sources().tree.runs().map(|run| run.entry().number));
         let orphan = |name: &&String| match file_name::run_number(name) {
             Some(number) => number < self.first_run && !needed.contains(&number),
             None => unfinished(name),

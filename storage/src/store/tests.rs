@@ -701,12 +701,10 @@ fn missing_swapped_and_foreign_runs_are_refused() {
     let disk = crashed();
     disk.write_file(&newest, &disk.read_file(&oldest));
     let mut manifest = rig.manifest.clone();
-    manifest.runs[0].bytes = runs[2].bytes;
+    manifest.runs[0].entry.bytes = runs[2].bytes;
     assert_eq!(refused(&disk, &manifest), Damage::Swapped);
-    let foreign = Manifest {
-        uuid: 7,
-        ..rig.manifest.clone()
-    };
+    let mut foreign = rig.manifest.clone();
+    foreign.runs[0].entry.uuid = 7;
     assert_eq!(refused(&crashed(), &foreign), Damage::Foreign);
     let salted = Manifest {
         salt: 7,
@@ -714,7 +712,7 @@ fn missing_swapped_and_foreign_runs_are_refused() {
     };
     assert!(matches!(refused(&crashed(), &salted), Damage::Checksum(_)));
     let mut stale = rig.manifest.clone();
-    stale.runs[0].checksum ^= 1;
+    stale.runs[0].entry.checksum ^= 1;
     assert_eq!(refused(&crashed(), &stale), Damage::Swapped, "F13");
 }
 
@@ -745,7 +743,7 @@ fn a_reader_never_frees_what_a_flush_or_merge_replaced() {
     rig.put(7, 10);
     let reader = rig.store.sources();
     let memtable = Arc::downgrade(reader.active());
-    let run = Arc::downgrade(&reader.runs[0]);
+    let run = Arc::downgrade(&reader.tree.l0[0]);
     rig.checkpoint();
     assert!(rig.store.merge(Lsn::new(rig.model.tail)).unwrap());
     rig.write_manifest().unwrap();

@@ -1,0 +1,113 @@
+//! The runs in their levels: level 0 newest first, below it levels whose runs share no row.
+//!
+//! Built by the store, outside every latch, and replaced as a whole; read through the list of sources.
+//! 1. W5: in level 0 every stamp of a run is above every stamp of the runs behind it.
+//! 2. W5: of a row, what a level has is newer than what the levels below it have; so the first level, from
+//!    the top, with a visible version has the newest one.
+//! 3. In a level below 0 the runs ascend by row, and no row is in two of them: at most one can have it.
+
+mod level;
+
+use std::sync::Arc;
+
+use lockstone_base::Lsn;
+
+use crate::error::StorageError;
+use crate::manifest::ListedRun;
+use crate::run::{Run, RunEntry};
+use crate::version::Version;
+
+pub(crate) use level::Level;
+
+/// The runs in their levels.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tree {
+    /// Level 0, newest first.
+    pub(crate) l0: Vec<Arc<Run>>,
+    /// The levels below it: the first one is level 1. Shared with the trees before and behind this one
+    /// where they do not differ.
+    pub(crate) levels: Vec<Arc<Level>>,
+}
+
+impl Tree {
+    /// The tree of these runs, which come as a manifest lists them.
+    pub(crate) fn new(runs: impl IntoIterator<Item = (u8, Arc<Run>)>) -> Self {
+        let mut l0 = Vec::new();
+        let mut levels: Vec<Vec<Arc<Run>>> = Vec::new();
+        for (level, run) in runs {
+            let Some(below) = usize::from(level).checked_sub(1) else {
+                l0.push(run);
+                continue;
+            };
+            while levels.len() <= below {
+                levels.push(Vec::new());
+            }
+            if let Some(level) = levels.get_mut(below) {
+                level.push(run);
+            }
+        }
+        assert!(
+            l0.is_sorted_by(|newer, older| older.entry().newest < newer.entry().oldest),
+            "W5: level 0 is ordered by stamp"
+        );
+        Self {
+            l0,
+            levels: levels.into_iter().map(Level::new).map(Arc::new).collect(),
+        }
+    }
+
+    /// The newest version at or below `at` of `row`, whose hash is `hash`.
+    ///
+    /// # Errors
+    /// The disk's, or [`StorageError::Corrupt`], if a run that could hold the answer cannot be read: an
+    /// older one is never asked in its place.
+    pub(crate) fn get(
+        &self,
+        row: &[u8],
+        hash: u64,
+        at: Lsn,
+    ) -> Result<Option<Version>, StorageError> {
+        let l0 = self.l0.iter().filter(|run| run.entry().spans(row));
+        let below = self.levels.iter().filter_map(|level| level.run_of(row));
+        for run in l0.chain(below) {
+            if let Some(version) = run.get(row, hash, at)? {
+                return Ok(Some(version));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All runs, from the top: level 0 newest first, the others by row.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = &Arc<Run>> {
+        let below = self.levels.iter().flat_map(|level| level.runs());
+        self.l0.iter().chain(below)
+    }
+
+    /// Of each level, from level 0 down, how many runs it has and what their files take, in bytes.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = (usize, u64)> {
+        let l0 = self.l0.iter().map(|run| run.entry().bytes).sum();
+        let below = self.levels.iter();
+        std::iter::once((self.l0.len(), l0))
+            .chain(below.map(|level| (level.runs().len(), level.bytes())))
+    }
+
+    /// All runs with their levels, as a manifest lists them.
+    pub(crate) fn listed(&self) -> impl Iterator<Item = ListedRun> {
+        let listed = |level, run: &Arc<Run>| ListedRun {
+            level,
+            entry: run.entry().clone(),
+        };
+        let below = (1..).zip(&self.levels);
+        let below = below.flat_map(move |(number, level)| {
+            level.runs().iter().map(move |run| listed(number, run))
+        });
+        self.l0.iter().map(move |run| listed(0, run)).chain(below)
+    }
+}
+
+impl RunEntry {
+    /// Whether `row` lies between the run's smallest and its largest row.
+    pub(crate) fn spans(&self, row: &[u8]) -> bool {
+        *self.smallest <= *row && *row <= *self.largest
+    }
+}
