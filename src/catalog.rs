@@ -1,17 +1,18 @@
 //! Which tables there are: by name for users, by id for messages.
 //!
 //! 1. S7: ids are never reused: the next one only grows, and manifests carry it.
-//! 2. Only tables whose creation is durable are here.
+//! 2. Only tables whose creation is durable are here, and of the dropped ones those whose drop is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lockstone_base::limits::{TABLE_NAME_BYTES_MAX, TABLES_MAX};
 use lockstone_base::{Lsn, TableId};
-use lockstone_storage::TableEntry;
+use lockstone_storage::{DroppedTable, TableEntry};
 use parking_lot::RwLock;
 
 use crate::error::{Error, Result};
+use crate::gate::Gate;
 
 /// A table as the catalog knows it.
 #[derive(Debug, Clone)]
@@ -19,6 +20,19 @@ pub(crate) struct CatalogEntry {
     pub(crate) id: TableId,
     pub(crate) name: Arc<str>,
     pub(crate) created: Lsn,
+    pub(crate) gate: Arc<Gate>,
+}
+
+impl CatalogEntry {
+    /// A table that is there.
+    pub(crate) fn new(id: TableId, name: Arc<str>, created: Lsn) -> Self {
+        Self {
+            id,
+            name,
+            created,
+            gate: Arc::new(Gate::open()),
+        }
+    }
 }
 
 /// All tables.
@@ -29,15 +43,18 @@ pub(crate) struct Catalog(RwLock<Tables>);
 struct Tables {
     by_name: BTreeMap<Arc<str>, CatalogEntry>,
     names: BTreeMap<TableId, Arc<str>>,
+    /// Of which rows may be left, with the moment of the drop.
+    dropped: BTreeMap<TableId, Lsn>,
     next: TableId,
 }
 
 impl Catalog {
-    /// The tables that recovery found; `next` is an id never used before.
-    pub(crate) fn new(entries: Vec<TableEntry>, next: TableId) -> Self {
+    /// The tables that recovery found, and the dropped ones; `next` is an id never used before.
+    pub(crate) fn new(entries: &[TableEntry], dropped: &[DroppedTable], next: TableId) -> Self {
         let catalog = Self(RwLock::new(Tables {
             by_name: BTreeMap::new(),
             names: BTreeMap::new(),
+            dropped: dropped.iter().map(|table| (table.id, table.at)).collect(),
             next,
         }));
         for entry in entries {
@@ -45,11 +62,8 @@ impl Catalog {
                 entry.id < next,
                 "S7: the next table id lies above all ids in use"
             );
-            catalog.insert(CatalogEntry {
-                id: entry.id,
-                name: entry.name.into(),
-                created: entry.created,
-            });
+            let name = entry.name.as_str().into();
+            catalog.insert(CatalogEntry::new(entry.id, name, entry.created));
         }
         catalog
     }
@@ -102,6 +116,26 @@ impl Catalog {
         let taken = tables.by_name.insert(entry.name.clone(), entry);
         assert!(taken.is_none(), "one table per name");
     }
+
+    /// Forgets a table whose drop at `at` is durable; that rows of it may be left is remembered.
+    pub(crate) fn remove(&self, id: TableId, at: Lsn) {
+        let mut tables = self.0.write();
+        let name = tables
+            .names
+            .remove(&id)
+            .expect("S7: a table is dropped once");
+        tables.by_name.remove(&name);
+        tables.dropped.insert(id, at);
+    }
+
+    /// The dropped tables of which rows may be left, by id.
+    pub(crate) fn dropped(&self) -> Vec<DroppedTable> {
+        let tables = self.0.read();
+        let dropped = tables.dropped.iter();
+        dropped
+            .map(|(id, at)| DroppedTable { id: *id, at: *at })
+            .collect()
+    }
 }
 
 /// Refuses a name that no table may have.
@@ -129,18 +163,21 @@ mod tests {
             name: "old".into(),
             created: Lsn::new(1),
         };
-        let catalog = Catalog::new(vec![entry], TableId(9));
+        let catalog = Catalog::new(&[entry], &[], TableId(9));
         let id = catalog.take_id().expect("ids are left");
-        catalog.insert(CatalogEntry {
-            id,
-            name: "new".into(),
-            created: Lsn::new(2),
-        });
+        catalog.insert(CatalogEntry::new(id, "new".into(), Lsn::new(2)));
         assert_eq!((id, catalog.next_id()), (TableId(9), TableId(10)));
         assert_eq!(catalog.get("old").map(|found| found.id), Some(TableId(4)));
         assert_eq!(&*catalog.name(TableId(9)), "new");
         assert_eq!(&*catalog.name(TableId(77)), "#77");
         assert_eq!(catalog.all().len(), 2);
+
+        catalog.remove(TableId(9), Lsn::new(3));
+        assert!(catalog.get("new").is_none());
+        assert_eq!(&*catalog.name(TableId(9)), "#9");
+        let at = Lsn::new(3);
+        assert_eq!(catalog.dropped(), [DroppedTable { id, at }]);
+        assert_eq!(catalog.take_id().expect("ids are left"), TableId(10));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use lockstone_base::Lsn;
 use lockstone_locks::{AbortCause, Wakes};
-use lockstone_storage::{Manifest, TableEntry};
+use lockstone_storage::{DroppedTable, Manifest, TableEntry};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -129,7 +129,7 @@ fn checkpoint(engine: &Engine, newest: &mut Manifest) -> Result<()> {
     let (rotated_at, first_needed) = rotate(engine)?;
     engine.log.wait_durable(rotated_at)?;
     flush(engine)?;
-    let (tables, next_table) = tables(engine);
+    let (tables, dropped, next_table) = tables(engine);
     let scan = engine.log.chain_point_at(first_needed);
     let part = engine.store.part();
     assert!(
@@ -146,6 +146,7 @@ fn checkpoint(engine: &Engine, newest: &mut Manifest) -> Result<()> {
         // Read last: the files reach as far as anything that is durable by now (F14).
         log_end: engine.log.segments_end(),
         tables,
+        dropped,
         next_table,
         runs: part.runs,
         next_run: part.next_run,
@@ -195,10 +196,10 @@ fn flush(engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-/// The tables whose creation is durable. The latch makes sure that a table is either here or its
-/// record lies behind the rotation.
-fn tables(engine: &Engine) -> (Vec<TableEntry>, u32) {
-    let _created = engine.ddl.lock();
+/// The tables whose creation is durable, and those whose drop is. The latch makes sure that a table is as it is
+/// here, or the record that says otherwise lies behind the rotation.
+fn tables(engine: &Engine) -> (Vec<TableEntry>, Vec<DroppedTable>, u32) {
+    let _one_moment = engine.ddl.lock();
     let entry = |table: crate::catalog::CatalogEntry| TableEntry {
         id: table.id,
         name: table.name.to_string(),
@@ -206,5 +207,5 @@ fn tables(engine: &Engine) -> (Vec<TableEntry>, u32) {
     };
     let mut tables: Vec<_> = engine.catalog.all().into_iter().map(entry).collect();
     tables.sort_by_key(|table| table.id);
-    (tables, engine.catalog.next_id().0)
+    (tables, engine.catalog.dropped(), engine.catalog.next_id().0)
 }

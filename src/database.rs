@@ -5,11 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockstone_recovery::RecoveryReport;
-use lockstone_recovery::record::Body;
-use lockstone_wal::Record;
 
-use crate::catalog::{CatalogEntry, check_table_name};
-use crate::checkpoint;
 use crate::closing::{self, EngineRef};
 use crate::engine::Ports;
 use crate::error::{Error, Result};
@@ -17,6 +13,7 @@ use crate::listing;
 use crate::listing::{CheckReport, Info, LockInfo, Stats, TransactionInfo};
 use crate::opening;
 use crate::options::{Options, TxnOptions};
+use crate::schema;
 use crate::snapshot::Snapshot;
 use crate::table::Table;
 use crate::transaction::Transaction;
@@ -86,36 +83,22 @@ impl Database {
     /// [`Error::InvalidArgument`] for a name that no table may have. [`Error::DiskFull`],
     /// [`Error::Poisoned`]: whether the table exists is known after a reopen.
     pub fn create_table(&self, name: &str) -> Result<Table> {
-        check_table_name(name)?;
-        let engine = &self.engine;
-        engine.check_serving()?;
-        if let Some(entry) = engine.catalog.get(name) {
-            return Ok(Table::new(engine, entry));
-        }
-        checkpoint::admit(engine)?;
-        let _one_at_a_time = engine.ddl.lock();
-        if let Some(entry) = engine.catalog.get(name) {
-            return Ok(Table::new(engine, entry));
-        }
-        let id = engine.catalog.take_id()?;
-        let body = Body::CreateTable { id, name }.encode();
-        let record = Record {
-            tag: body.tag as u8,
-            context: &[],
-            body: &body.pieces(),
-        };
-        let appended = engine.log.append(&record)?;
-        if let Err(error) = engine.log.wait_durable(appended.end) {
-            engine.spread_poison();
-            return Err(error.into());
-        }
-        let entry = CatalogEntry {
-            id,
-            name: name.into(),
-            created: appended.lsn,
-        };
-        engine.catalog.insert(entry.clone());
-        Ok(Table::new(engine, entry))
+        let entry = schema::create(&self.engine, name)?;
+        Ok(Table::new(&self.engine, entry))
+    }
+
+    /// Drops a table with all its rows: waits until every transaction that has locked or written in it has
+    /// ended, and returns when the drop is durable. Transactions that come later are refused with
+    /// [`Error::UnknownTable`]; snapshots taken before still read the rows; the name is free for a new table,
+    /// which has nothing of the old one. Space comes back as rows are compacted.
+    ///
+    /// # Errors
+    /// The table is as it was after [`Error::TableInUse`]: a transaction has used it for ten seconds without
+    /// end, be it the caller's own; after [`Error::DiskFull`]; and after [`Error::Closed`].
+    /// [`Error::UnknownTable`] if it was dropped before, [`Error::ForeignTable`] if it is another database's.
+    /// [`Error::Poisoned`]: whether the table exists is known after a reopen.
+    pub fn drop_table(&self, table: &Table) -> Result<()> {
+        schema::drop_table(&self.engine, table.entry_in(&self.engine)?)
     }
 
     /// The table `name`, if there is one.

@@ -85,11 +85,31 @@ pub enum Error {
         /// The limit.
         max: usize,
     },
-    /// No table has this name.
+    /// The table was dropped.
     #[error("there is no table `{name}`: create it with create_table")]
     UnknownTable {
         /// The name.
         name: String,
+    },
+    /// The table was not dropped: a transaction that has locked or written in it goes on and on.
+    #[error(
+        "table `{table}` was not dropped: {holder} has locked or written in it and has not ended within \
+         {waited_ms} ms; commit it or drop its handle, then call again"
+    )]
+    TableInUse {
+        /// The table's name.
+        table: Arc<str>,
+        /// One of the transactions that use it.
+        holder: Box<Holder>,
+        /// How long the call waited, in milliseconds.
+        waited_ms: u64,
+    },
+    /// The table is being dropped, and the transaction, which holds other locks, must not wait for the
+    /// outcome: the drop might be waiting for somebody who waits for one of them.
+    #[error("table `{table}` is being dropped: run the transaction again to see whether it was")]
+    TableBeingDropped {
+        /// The table's name.
+        table: Arc<str>,
     },
     /// The table handle belongs to another database.
     #[error("table `{name}` belongs to another database")]
@@ -207,6 +227,8 @@ impl Error {
             | Self::KeyTooLong { .. }
             | Self::ValueTooLong { .. }
             | Self::UnknownTable { .. }
+            | Self::TableInUse { .. }
+            | Self::TableBeingDropped { .. }
             | Self::ForeignTable { .. }
             | Self::InvalidArgument { .. } => Outcome::Unchanged,
             Self::Deadlock { .. }
@@ -229,7 +251,10 @@ impl Error {
     pub const fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::WouldBlock { .. } | Self::LockTimeout { .. } | Self::Deadlock { .. }
+            Self::WouldBlock { .. }
+                | Self::LockTimeout { .. }
+                | Self::TableBeingDropped { .. }
+                | Self::Deadlock { .. }
         )
     }
 
@@ -412,6 +437,7 @@ mod tests {
                 asked,
                 waited_ms: 5,
             },
+            Error::TableBeingDropped { table: "t".into() },
             Error::Deadlock { cycle },
         ];
         for error in retryable {

@@ -21,6 +21,7 @@ mod parker;
 mod write_set;
 mod snapshots;
 mod watermarks;
+mod gate;
 mod catalog;
 mod counters;
 mod requests;
@@ -40,6 +41,7 @@ mod snapshot;
 mod range_for;
 mod ticket;
 mod transaction;
+mod schema;
 mod database;
 pub mod inspect;
 

@@ -88,7 +88,8 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
     let engine = Arc::new(Engine {
         locks: LockTable::new(entropy()),
         catalog: Catalog::new(
-            recovered.manifest.tables.clone(),
+            &recovered.manifest.tables,
+            &recovered.manifest.dropped,
             TableId(recovered.manifest.next_table),
         ),
         watermarks: Watermarks::new(recovered.commit_tail),

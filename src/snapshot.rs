@@ -42,6 +42,7 @@ impl Snapshot {
     /// be read.
     pub fn get(&self, table: &Table, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         let row = table.row(&self.engine, key.as_ref())?;
+        table.check_at(self.lsn)?;
         let version = self.sources()?.get(row.as_bytes(), self.lsn)?;
         Ok(version.and_then(|version| version.value).map(Value::new))
     }
@@ -56,6 +57,7 @@ impl Snapshot {
         keys: impl IntoIterator<Item = K>,
     ) -> Result<Vec<Option<Value>>> {
         let sources = self.sources()?;
+        table.check_at(self.lsn)?;
         keys.into_iter()
             .map(|key| {
                 let row = table.row(&self.engine, key.as_ref())?;
@@ -71,6 +73,7 @@ impl Snapshot {
     /// As [`Snapshot::get`]; each step of the iterator too.
     pub fn range(&self, table: &Table, range: impl KeyRange) -> Result<Range<'_>> {
         let bounds = row_bounds(table.id_in(&self.engine)?, &range);
+        table.check_at(self.lsn)?;
         Ok(Range::of_snapshot(
             &self.engine,
             &self.sources()?,

@@ -1,14 +1,22 @@
-//! The handle of a table.
+//! The handle of a table: what every call that names a table asks first.
+//!
+//! 1. S7: whoever locks or writes in a table for the first time notes that it uses the table, *and then* looks at
+//!    the gate. From then on the table stays until the transaction has ended.
+//! 2. Whoever only reads looks at the gate behind the read: a table that is there then was there before.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lockstone_base::limits::KEY_BYTES_MAX;
-use lockstone_base::{RowKey, TableId};
+use lockstone_base::{Lsn, RowKey, TableId};
 
 use crate::catalog::CatalogEntry;
 use crate::closing::EngineRef;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::gate::Passage;
+use crate::options::OnConflict;
+use crate::txn_state::TxnState;
 
 /// A table: an ordered map from keys to values. A cheap handle, shared freely between threads.
 #[derive(Debug, Clone)]
@@ -32,8 +40,13 @@ impl Table {
 
     /// Its number, for an engine that must be its own.
     pub(crate) fn id_in(&self, engine: &Engine) -> Result<TableId> {
+        self.entry_in(engine).map(|entry| entry.id)
+    }
+
+    /// What the catalog knows of it, for an engine that must be its own.
+    pub(crate) fn entry_in(&self, engine: &Engine) -> Result<&CatalogEntry> {
         if std::ptr::eq(&raw const **self.engine, &raw const *engine) {
-            Ok(self.entry.id)
+            Ok(&self.entry)
         } else {
             Err(Error::ForeignTable {
                 name: self.name().to_owned(),
@@ -53,4 +66,88 @@ impl Table {
             _ => Ok(RowKey::new(table, key)),
         }
     }
+
+    /// The row `key`, for a transaction that is about to lock or write it: the table stays until that ends.
+    ///
+    /// # Errors
+    /// As [`Table::row`]; [`Error::UnknownTable`], [`Error::TableBeingDropped`].
+    pub(crate) fn row_to_lock(
+        &self,
+        engine: &Engine,
+        txn: &mut TxnState,
+        key: &[u8],
+    ) -> Result<RowKey> {
+        let row = self.row(engine, key)?;
+        self.enter(engine, txn)?;
+        Ok(row)
+    }
+
+    /// Keeps the table for a transaction that is about to lock or write in it.
+    ///
+    /// While the table is being dropped, a transaction that holds nothing waits for the outcome, as long as its
+    /// policy lets it wait. One that holds locks is refused: the drop may be waiting for somebody who waits for
+    /// one of these.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTable`], [`Error::TableBeingDropped`]; those of a transaction that has ended.
+    pub(crate) fn enter(&self, engine: &Engine, txn: &mut TxnState) -> Result<()> {
+        let id = self.id_in(engine)?;
+        if txn.tables.contains(&id) {
+            return Ok(());
+        }
+        let begun = engine.ports.clock.now();
+        loop {
+            txn.live.use_table(id);
+            match self.entry.gate.passage() {
+                Passage::Open => {
+                    txn.tables.push(id);
+                    return Ok(());
+                }
+                Passage::Dropped => {
+                    txn.live.leave_table(id);
+                    return Err(self.unknown());
+                }
+                Passage::Closed => txn.live.leave_table(id),
+            }
+            let waits = match txn.policy() {
+                OnConflict::NoWait => false,
+                OnConflict::Wait { timeout } => timeout
+                    .is_none_or(|timeout| engine.ports.clock.now().saturating_sub(begun) < timeout),
+            };
+            if !waits || txn.is_logged() {
+                return Err(Error::TableBeingDropped {
+                    table: self.entry.name.clone(),
+                });
+            }
+            engine.ports.clock.sleep(LOOK);
+            txn.check(engine)?;
+        }
+    }
+
+    /// Refuses what was read in a table that is gone.
+    pub(crate) fn check_there(&self) -> Result<()> {
+        if self.entry.gate.is_gone() {
+            Err(self.unknown())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Refuses a read at `at` if the table was dropped at or below.
+    pub(crate) fn check_at(&self, at: Lsn) -> Result<()> {
+        if self.entry.gate.is_gone_at(at) {
+            Err(self.unknown())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn unknown(&self) -> Error {
+        Error::UnknownTable {
+            name: self.name().to_owned(),
+        }
+    }
 }
+
+/// How often a transaction looks whether a table was dropped after all.
+const LOOK: Duration = Duration::from_millis(1);

@@ -118,6 +118,7 @@ impl Transaction {
                 });
             }
             txn.saw(at);
+            table.check_there()?;
             txn.check(&self.engine)?;
             Ok(values
                 .into_iter()
@@ -179,10 +180,13 @@ impl Transaction {
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
     ) -> Result<()> {
-        let result = table.row(&self.engine, key.as_ref()).and_then(|row| {
+        let mut put = || {
+            let (engine, txn) = self.parts();
+            let row = table.row_to_lock(engine, txn, key.as_ref())?;
             let write = Write::put(value.as_ref())?;
-            self.write_row(row, write)
-        });
+            write_path::write(engine, txn, row, write)
+        };
+        let result = put();
         self.state().note(result)
     }
 
@@ -240,6 +244,7 @@ impl Transaction {
             txn.check(&self.engine)?;
             let bounds = row_bounds(table.id_in(&self.engine)?, &range);
             let (at, sources) = self.engine.newest();
+            table.check_there()?;
             txn.saw(at);
             Ok(Range::of_transaction(
                 &self.engine,
@@ -263,12 +268,14 @@ impl Transaction {
         range: impl KeyRange,
         mode: LockMode,
     ) -> Result<RangeFor<'_>> {
-        let bounds = table
-            .id_in(&self.engine)
-            .map(|table| row_bounds(table, &range));
-        let checked = self.state().check(&self.engine).and(bounds);
-        let bounds = self.state().note(checked)?;
         let (engine, txn) = self.parts();
+        let mut open = || {
+            txn.check(engine)?;
+            table.enter(engine, txn)?;
+            Ok(row_bounds(table.id_in(engine)?, &range))
+        };
+        let opened = open();
+        let bounds = txn.note(opened)?;
         Ok(RangeFor::new(engine, txn, bounds, mode))
     }
 
@@ -360,15 +367,15 @@ impl Transaction {
     }
 
     fn lock_row(&mut self, table: &Table, key: &[u8], mode: LockMode) -> Result<RowKey> {
-        let row = table.row(&self.engine, key)?;
         let (engine, txn) = self.parts();
+        let row = table.row_to_lock(engine, txn, key)?;
         write_path::lock(engine, txn, &row, mode, true)?;
         Ok(row)
     }
 
     fn lock_to_write(&mut self, table: &Table, key: &[u8]) -> Result<RowKey> {
-        let row = table.row(&self.engine, key)?;
         let (engine, txn) = self.parts();
+        let row = table.row_to_lock(engine, txn, key)?;
         write_path::lock(engine, txn, &row, LockMode::Update, false)?;
         Ok(row)
     }
@@ -378,6 +385,7 @@ impl Transaction {
         txn.check(&self.engine)?;
         let row = table.row(&self.engine, key)?;
         let value = txn.read(&self.engine, &row)?;
+        table.check_there()?;
         txn.check(&self.engine)?;
         Ok(value.map(Value::new))
     }

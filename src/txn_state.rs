@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use lockstone_base::{Lsn, Rank, RowKey};
+use lockstone_base::{Lsn, Rank, RowKey, TableId};
 use lockstone_locks::{AbortCause, Owner, OwnerState};
 use lockstone_recovery::record::{CONTEXT_BYTES, Context};
+use smallvec::SmallVec;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -33,6 +34,8 @@ pub(crate) struct TxnState {
     /// The id and rank as its records carry them; there once the rank is settled.
     pub(crate) context: Option<[u8; CONTEXT_BYTES]>,
     pub(crate) sub: u32,
+    /// The tables whose gates it has passed.
+    pub(crate) tables: SmallVec<[TableId; 4]>,
     /// The savepoints that are still valid, the innermost last.
     savepoints: Vec<u32>,
     /// The highest commit that it could have seen (W6).
@@ -72,6 +75,7 @@ impl TxnState {
             writes: WriteSet::default(),
             context: None,
             sub: 0,
+            tables: SmallVec::new(),
             savepoints: Vec::new(),
             rolled_back: false,
             seen: Cell::new(Lsn::ZERO),

@@ -18,6 +18,10 @@ pub const TABLE_NAME_BYTES_MAX: usize = 255;
 /// written at each checkpoint.
 pub const TABLES_MAX: usize = 100_000;
 
+/// How long dropping a table waits for the transactions that use it, in milliseconds: long enough for any that
+/// works, and an end for one that was forgotten, be it the caller's own.
+pub const TABLE_DRAIN_MS_MAX: u64 = 10_000;
+
 /// The longest label of a transaction, in bytes: it is written to the log.
 pub const LABEL_BYTES_MAX: usize = 255;
 

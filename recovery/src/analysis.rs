@@ -5,13 +5,15 @@
 //! 2. R3, R4: nobody visits the locks of a transaction in flight: they are counted as they pass by.
 //! 3. A commit at or below `flushed_through` is in the runs already: its writes are skipped (S1).
 //! 4. A rollback kills the sub-transactions of its interval, whose numbers never come again.
+//! 5. S7: a table that was dropped stays so, whatever is read again of its life before (S4); what was
+//!    committed to it and not yet flushed vanishes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstone_base::{LockMode, Lsn, Rank, RowKey, TableId, TxnId};
-use lockstone_storage::{Replayed, TableEntry};
+use lockstone_storage::{DroppedTable, Manifest, Replayed, TableEntry};
 use lockstone_wal::{FrameInfo, LogVisitor, ScannedRecord, VisitError};
 
 use crate::record::{Body, Context, Effect, MalformedRecord, Provisional, Tag};
@@ -38,6 +40,9 @@ pub struct Analysis {
     commits: Vec<Vec<Replayed>>,
     tables: BTreeMap<TableId, TableEntry>,
     table_names: HashSet<String>,
+    dropped: BTreeMap<TableId, Lsn>,
+    /// Ids below it were given before the manifest: one that it does not list as a table was dropped.
+    known_below: u32,
     commit_tail: Lsn,
     committed: u64,
     aborted: u64,
@@ -64,16 +69,23 @@ struct Write {
 }
 
 impl Analysis {
-    /// Nothing read yet. `tables` are those of the manifest; `keep_locks` says whether the rows that
-    /// transactions in flight had locked are wanted one by one.
-    pub fn new(flushed_through: Lsn, tables: Vec<TableEntry>, keep_locks: bool) -> Self {
+    /// Nothing read yet but the manifest; `keep_locks` says whether the rows that transactions in flight
+    /// had locked are wanted one by one.
+    pub fn new(manifest: &Manifest, keep_locks: bool) -> Self {
+        let (flushed_through, tables) = (manifest.flushed_through, &manifest.tables);
+        let dropped = manifest.dropped.iter();
         Self {
             flushed_through,
             keep_locks,
             open: HashMap::new(),
             commits: Vec::new(),
             table_names: tables.iter().map(|table| table.name.clone()).collect(),
-            tables: tables.into_iter().map(|table| (table.id, table)).collect(),
+            tables: tables
+                .iter()
+                .map(|table| (table.id, table.clone()))
+                .collect(),
+            dropped: dropped.map(|table| (table.id, table.at)).collect(),
+            known_below: manifest.next_table,
             commit_tail: flushed_through,
             committed: 0,
             aborted: 0,
@@ -112,6 +124,14 @@ impl Analysis {
         self.tables.values().cloned().collect()
     }
 
+    /// The tables that were dropped and of which rows may be left, by id.
+    pub fn dropped(&self) -> Vec<DroppedTable> {
+        let dropped = self.dropped.iter();
+        dropped
+            .map(|(id, at)| DroppedTable { id: *id, at: *at })
+            .collect()
+    }
+
     /// Who was in flight, the oldest first.
     pub fn in_flight(&self) -> Vec<InFlight> {
         let mut open: Vec<_> = self.open.iter().collect();
@@ -128,9 +148,16 @@ impl Analysis {
             .flat_map(|(id, txn)| txn.locks.iter().map(|lock| (*id, lock)))
     }
 
-    /// What committed behind `flushed_through`: a list of writes for each commit, in commit order.
+    /// What committed behind `flushed_through`: a list of writes for each commit, in commit order. Nobody
+    /// who could still see the rows of a dropped table is left.
     pub fn into_commits(self) -> Vec<Vec<Replayed>> {
-        self.commits
+        let (mut commits, dropped) = (self.commits, self.dropped);
+        if !dropped.is_empty() {
+            for writes in &mut commits {
+                writes.retain(|write| !dropped.contains_key(&write.row.table()));
+            }
+        }
+        commits
     }
 
     fn read(&mut self, record: &ScannedRecord<'_>) -> Result<(), MalformedRecord> {
@@ -139,6 +166,7 @@ impl Analysis {
         self.clean_shutdown = body == Body::CleanShutdown;
         match body {
             Body::CreateTable { id, name } => self.create_table(id, name, record.lsn),
+            Body::DropTable { id } => self.drop_table(id, record.lsn),
             Body::CleanShutdown => Ok(()),
             _ => {
                 let context = Context::decode(record.context)?;
@@ -161,6 +189,10 @@ impl Analysis {
                 Err(MalformedRecord("table id"))
             };
         }
+        // The manifest was written behind its end, and S4 makes that harmless too.
+        if self.was_dropped(id) {
+            return Ok(());
+        }
         // Every manifest must be able to name a higher one (S7).
         if id.0 == u32::MAX {
             return Err(MalformedRecord("table id"));
@@ -177,6 +209,25 @@ impl Analysis {
             },
         );
         Ok(())
+    }
+
+    fn drop_table(&mut self, id: TableId, at: Lsn) -> Result<(), MalformedRecord> {
+        // A drop stands in the order of commits: whoever sees it sees no row of the table.
+        self.commit_tail = self.commit_tail.max(at);
+        if let Some(table) = self.tables.remove(&id) {
+            self.table_names.remove(&table.name);
+            self.dropped.insert(id, at);
+            Ok(())
+        } else if self.was_dropped(id) {
+            Ok(())
+        } else {
+            Err(MalformedRecord("table id"))
+        }
+    }
+
+    /// Whether a table that is not there was there before.
+    fn was_dropped(&self, id: TableId) -> bool {
+        self.dropped.contains_key(&id) || id.0 < self.known_below
     }
 
     fn read_of_txn(
@@ -204,9 +255,11 @@ impl Analysis {
             Body::Provisional(provisional) => txn.provisional(&provisional, lsn, keep_locks),
             Body::ValuePart(part) => txn.parts.extend_from_slice(part),
             Body::RollbackTo { from, .. } => txn.rollback(from),
-            Body::Commit { .. } | Body::Abort | Body::CreateTable { .. } | Body::CleanShutdown => {
-                unreachable!("handled above")
-            }
+            Body::Commit { .. }
+            | Body::Abort
+            | Body::CreateTable { .. }
+            | Body::DropTable { .. }
+            | Body::CleanShutdown => unreachable!("handled above"),
         }
         Ok(())
     }

@@ -217,8 +217,7 @@ impl Inspection {
     }
 
     fn analysis(&self, keep_locks: bool) -> Analysis {
-        let (flushed, tables) = (self.manifest.flushed_through, self.manifest.tables.clone());
-        Analysis::new(flushed, tables, keep_locks)
+        Analysis::new(&self.manifest, keep_locks)
     }
 
     fn analyse(&self, keep_locks: bool) -> Result<(RecoveryReport, Analysis), RecoveryError> {

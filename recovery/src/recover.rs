@@ -21,7 +21,9 @@ use std::time::Duration;
 use lockstone_base::Lsn;
 use lockstone_base::clock::Clock;
 use lockstone_base::disk::Disk;
-use lockstone_storage::{Manifest, Memtable, Replayed, Store, StoreConfig, TableEntry};
+use lockstone_storage::{
+    DroppedTable, Manifest, Memtable, Replayed, Store, StoreConfig, TableEntry,
+};
 use lockstone_wal::{Access, ChainPoint, Log, LogConfig, LogScan, ScanOptions, Segments};
 
 use crate::analysis::Analysis;
@@ -88,7 +90,7 @@ pub fn recover(
     check_counters(&old)?;
     let names = disk.list()?;
     let segments = open_log(disk, clock, Access::Recover)?;
-    let mut analysis = Analysis::new(old.flushed_through, old.tables.clone(), false);
+    let mut analysis = Analysis::new(&old, false);
     let scan = segments.scan(&scan_options(&old), &mut analysis)?;
     let scanned = clock.now();
 
@@ -98,7 +100,8 @@ pub fn recover(
         let at = report.boot_epoch.into();
         return Err(RecoveryError::Exhausted { what: "runs", at });
     }
-    let (tables, commit_tail) = (analysis.tables(), analysis.commit_tail());
+    let (tables, dropped) = (analysis.tables(), analysis.dropped());
+    let commit_tail = analysis.commit_tail();
     let replayed = replay(analysis.into_commits(), config.memory_bytes / PIECES);
     let runs_max = config.runs_max;
     let store = Store::open(disk.clone(), StoreConfig { runs_max }, &old, replayed)?;
@@ -110,8 +113,9 @@ pub fn recover(
         boot_epoch: report.boot_epoch,
         durable: scan.end.end.max(old.durable),
         log_end: log.segments_end(),
-        next_table: next_table(&tables).max(old.next_table),
+        next_table: next_table(&tables, &dropped).max(old.next_table),
         tables,
+        dropped,
         next_run: store.part().next_run,
         ..old
     };
@@ -178,9 +182,10 @@ fn start_log(
     Ok(Log::start(segments, log_config, scan)?)
 }
 
-/// An id above those of all tables (S7).
-fn next_table(tables: &[TableEntry]) -> u32 {
-    let highest = tables.iter().map(|table| table.id.0).max();
+/// An id above those of all tables that there ever were (S7).
+fn next_table(tables: &[TableEntry], dropped: &[DroppedTable]) -> u32 {
+    let ids = tables.iter().map(|table| table.id.0);
+    let highest = ids.chain(dropped.iter().map(|table| table.id.0)).max();
     highest.map_or(FIRST_TABLE, |id| id.saturating_add(1))
 }
 

@@ -21,7 +21,7 @@ mod store;
 
 pub use batch::WriteBatch;
 pub use error::{Damage, Section, StorageError};
-pub use manifest::{LEVEL_MAX, ListedRun, Manifest, TableEntry};
+pub use manifest::{DroppedTable, LEVEL_MAX, ListedRun, Manifest, TableEntry};
 pub use memtable::{Memtable, Prepared};
 pub use run::RunEntry;
 pub use sources::{Scan, Sources};

@@ -92,6 +92,10 @@ pub(crate) fn words(
             words.push(quoted(name.as_bytes()));
         }
         Body::CleanShutdown => words.push("clean-shutdown".to_owned()),
+        Body::DropTable { id } => {
+            words.push(format!("drop-table {}", id.0));
+            words.push(names.shown(*id));
+        }
     }
     words
 }
@@ -163,6 +167,7 @@ pub(crate) fn object(
         Body::RollbackTo { from, through } => json!({ "from": from, "through": through }),
         Body::Commit { rows } => json!({ "rows": rows }),
         Body::CreateTable { id, name } => json!({ "table_id": id.0, "table": name }),
+        Body::DropTable { id } => json!({ "table_id": id.0 }),
         Body::Abort | Body::CleanShutdown => json!({}),
     };
     if let Value::Object(details) = details {

@@ -19,7 +19,7 @@ use crate::output::{count, shown};
 
 /// What a session's thread is given to do.
 enum Job {
-    Begin(Transaction),
+    Begin(Box<Transaction>),
     Call(Call),
 }
 
@@ -55,7 +55,7 @@ impl Session {
 
     pub(crate) fn begin(&mut self, txn: Transaction) {
         self.txn = Some(txn.id());
-        self.give(Job::Begin(txn));
+        self.give(Job::Begin(Box::new(txn)));
     }
 
     pub(crate) fn call(&mut self, call: Call) {
@@ -98,7 +98,7 @@ impl Worker {
                 Job::Begin(txn) => {
                     let said = format!("transaction {}", txn.id());
                     open = Some(Open {
-                        txn,
+                        txn: *txn,
                         savepoints: HashMap::new(),
                     });
                     vec![said]

@@ -71,6 +71,11 @@ pub enum Body<'a> {
     },
     /// [`Tag::CleanShutdown`].
     CleanShutdown,
+    /// [`Tag::DropTable`].
+    DropTable {
+        /// Its number, which no table gets again.
+        id: TableId,
+    },
 }
 
 /// A body in the pieces that the log takes, without a copy of key and value.
@@ -138,6 +143,9 @@ impl<'a> Body<'a> {
                 )
             }
             Self::CleanShutdown => RecordBytes::new(Tag::CleanShutdown, &[], [&[], &[]]),
+            Self::DropTable { id } => {
+                RecordBytes::new(Tag::DropTable, &id.0.to_le_bytes(), [&[], &[]])
+            }
         }
     }
 
@@ -179,6 +187,10 @@ impl<'a> Body<'a> {
             Tag::CleanShutdown => {
                 exactly::<[u8; 0]>(bytes, "shutdown").map(|_| Self::CleanShutdown)
             }
+            Tag::DropTable => match exactly::<U32>(bytes, "table")?.get() {
+                id if id == TableId::ENGINE.0 => Err(MalformedRecord("table")),
+                id => Ok(Self::DropTable { id: TableId(id) }),
+            },
         }
     }
 }

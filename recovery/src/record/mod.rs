@@ -22,6 +22,9 @@ use thiserror::Error;
 /// the log for a commit.
 pub const COMMIT_BODY_BYTES: usize = 8;
 
+/// The body of a [`Tag::DropTable`] record: what dropping a table asks of the log.
+pub const DROP_BODY_BYTES: usize = 4;
+
 /// A record whose frame is intact and whose content makes no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a record's {0} is malformed")]

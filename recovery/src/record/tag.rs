@@ -22,11 +22,13 @@ pub enum Tag {
     CreateTable = 7,
     /// The engine was closed in order; nothing was in flight.
     CleanShutdown = 8,
+    /// A table is gone, with all its rows.
+    DropTable = 9,
 }
 
 impl Tag {
     /// Every tag there is.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Begin,
         Self::Provisional,
         Self::ValuePart,
@@ -35,6 +37,7 @@ impl Tag {
         Self::Abort,
         Self::CreateTable,
         Self::CleanShutdown,
+        Self::DropTable,
     ];
 }
 

@@ -38,6 +38,7 @@ fn every_body() -> Vec<Body<'static>> {
             name: "accounts",
         },
         Body::CleanShutdown,
+        Body::DropTable { id: TableId(9) },
     ]
 }
 

@@ -4,8 +4,9 @@
 //!
 //! ```text
 //! Prefix   magic "LKSMANIF"  version  checksum  salt  generation       the same in every version
-//! Fixed    uuid, epoch, LSNs, counters, number of tables and of runs
+//! Fixed    uuid, epoch, LSNs, counters, number of tables, of dropped ones and of runs
 //! tables   Table { id, created, length of the name }, name             ids ascend
+//! dropped  Dropped { id, at }                                          ids ascend
 //! runs     Run { level, what its file is, lengths of two rows }, smallest row, largest row
 //! ```
 //!
@@ -19,7 +20,7 @@ use lockstone_base::{Lsn, TableId};
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::state::{ListedRun, Manifest, TableEntry};
+use super::state::{DroppedTable, ListedRun, Manifest, TableEntry};
 use crate::checksum::Place;
 use crate::error::{Damage, Section};
 use crate::run::RunEntry;
@@ -51,6 +52,7 @@ struct Fixed {
     next_run: U64,
     next_table: U32,
     tables: U32,
+    dropped: U32,
     runs: U32,
 }
 
@@ -60,6 +62,13 @@ struct Table {
     id: U32,
     created: U64,
     name_bytes: U16,
+}
+
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Dropped {
+    id: U32,
+    at: U64,
 }
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -80,8 +89,9 @@ struct Run {
 
 const _: () = {
     assert!(size_of::<Prefix>() == 32);
-    assert!(size_of::<Fixed>() == 76);
+    assert!(size_of::<Fixed>() == 80);
     assert!(size_of::<Table>() == 14);
+    assert!(size_of::<Dropped>() == 12);
     assert!(size_of::<Run>() == 73);
 };
 
@@ -111,6 +121,7 @@ pub(super) fn encode(manifest: &Manifest) -> Vec<u8> {
         next_run: manifest.next_run.into(),
         next_table: manifest.next_table.into(),
         tables: (manifest.tables.len() as u32).into(),
+        dropped: (manifest.dropped.len() as u32).into(),
         runs: (manifest.runs.len() as u32).into(),
     };
     body.extend_from_slice(fixed.as_bytes());
@@ -122,6 +133,13 @@ pub(super) fn encode(manifest: &Manifest) -> Vec<u8> {
         };
         body.extend_from_slice(head.as_bytes());
         body.extend_from_slice(table.name.as_bytes());
+    }
+    for table in &manifest.dropped {
+        let dropped = Dropped {
+            id: table.id.0.into(),
+            at: table.at.get().into(),
+        };
+        body.extend_from_slice(dropped.as_bytes());
     }
     for listed in &manifest.runs {
         encode_run(listed, &mut body);
@@ -189,6 +207,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Refusal> {
     }
     let (fixed, mut rest) = Fixed::ref_from_prefix(body).map_err(|_| malformed("too short"))?;
     let tables = decode_tables(fixed, &mut rest)?;
+    let dropped = decode_dropped(fixed, &mut rest)?;
     let runs = decode_runs(fixed, &mut rest)?;
     if !rest.is_empty() {
         return Err(malformed("bytes behind the last run").into());
@@ -206,6 +225,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Refusal> {
         next_table: fixed.next_table.get(),
         next_run: fixed.next_run.get(),
         tables,
+        dropped,
         runs,
     };
     match manifest.broken_rule() {
@@ -230,6 +250,21 @@ fn decode_tables(fixed: &Fixed, rest: &mut &[u8]) -> Result<Vec<TableEntry>, Dam
             id: TableId(table.id.get()),
             name: name.to_owned(),
             created: Lsn::new(table.created.get()),
+        });
+    }
+    Ok(tables)
+}
+
+fn decode_dropped(fixed: &Fixed, rest: &mut &[u8]) -> Result<Vec<DroppedTable>, Damage> {
+    let count = bounded(fixed.dropped.get(), size_of::<Dropped>(), rest)?;
+    let mut tables = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (table, behind) =
+            Dropped::ref_from_prefix(rest).map_err(|_| malformed("a dropped table is cut off"))?;
+        *rest = behind;
+        tables.push(DroppedTable {
+            id: TableId(table.id.get()),
+            at: Lsn::new(table.at.get()),
         });
     }
     Ok(tables)

@@ -20,7 +20,7 @@ use crate::error::{Damage, StorageError};
 use crate::file_name::{self, TEMPORARY};
 use format::Refusal;
 
-pub use state::{LEVEL_MAX, ListedRun, Manifest, TableEntry};
+pub use state::{DroppedTable, LEVEL_MAX, ListedRun, Manifest, TableEntry};
 
 /// The longest manifest that is read: some hundred thousand tables and runs. A file that claims more is
 /// damaged, and is not given the memory (F23).

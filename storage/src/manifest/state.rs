@@ -38,6 +38,8 @@ pub struct Manifest {
     pub next_run: u64,
     /// The tables, by id.
     pub tables: Vec<TableEntry>,
+    /// The tables that were dropped and of which rows may be left in runs, by id.
+    pub dropped: Vec<DroppedTable>,
     /// The runs, level by level: level 0 newest first, the others by row.
     pub runs: Vec<ListedRun>,
 }
@@ -65,11 +67,19 @@ pub struct ListedRun {
 /// The deepest level that there is.
 pub const LEVEL_MAX: u8 = 6;
 
+/// A table that was dropped: its rows are to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DroppedTable {
+    /// Its id.
+    pub id: TableId,
+    /// Where in the log it was dropped: whoever reads at or above sees none of its rows.
+    pub at: Lsn,
+}
+
 impl Manifest {
     /// The first rule that the manifest breaks, whoever made it.
     pub(super) fn broken_rule(&self) -> Option<&'static str> {
         let mut numbers = HashSet::new();
-        let mut names = HashSet::new();
         let rules = [
             (
                 self.flushed_through <= self.durable,
@@ -82,21 +92,6 @@ impl Manifest {
             (
                 self.log_end == Lsn::ZERO || self.durable <= self.log_end,
                 "G1: the log was durable beyond its files",
-            ),
-            (
-                self.tables.iter().all(|table| table.id.0 < self.next_table),
-                "S7: a table's id is not below the next one",
-            ),
-            (
-                self.tables.is_sorted_by(|a, b| a.id < b.id),
-                "the tables' ids do not ascend",
-            ),
-            (
-                self.tables.iter().all(|table| {
-                    (1..=TABLE_NAME_BYTES_MAX).contains(&table.name.len())
-                        && names.insert(&table.name)
-                }),
-                "a table's name is empty, too long or taken",
             ),
             (
                 self.runs
@@ -128,10 +123,51 @@ impl Manifest {
                 "W5: two runs of a level overlap, in stamps in level 0, else in rows",
             ),
         ];
-        rules
-            .into_iter()
-            .find_map(|(holds, rule)| (!holds).then_some(rule))
+        first_broken(rules).or_else(|| self.broken_rule_of_tables())
     }
+
+    fn broken_rule_of_tables(&self) -> Option<&'static str> {
+        let mut names = HashSet::new();
+        first_broken([
+            (
+                self.tables.iter().all(|table| table.id.0 < self.next_table),
+                "S7: a table's id is not below the next one",
+            ),
+            (
+                self.tables.is_sorted_by(|a, b| a.id < b.id),
+                "the tables' ids do not ascend",
+            ),
+            (
+                self.tables.iter().all(|table| {
+                    (1..=TABLE_NAME_BYTES_MAX).contains(&table.name.len())
+                        && names.insert(&table.name)
+                }),
+                "a table's name is empty, too long or taken",
+            ),
+            (
+                self.dropped.is_sorted_by(|a, b| a.id < b.id)
+                    && self
+                        .dropped
+                        .iter()
+                        .all(|gone| gone.id.0 < self.next_table && gone.at <= self.durable),
+                "S7: a dropped table's id is not below the next one, or its drop not durable",
+            ),
+            (
+                self.dropped.iter().all(|gone| {
+                    self.tables
+                        .binary_search_by_key(&gone.id, |table| table.id)
+                        .is_err()
+                }),
+                "S7: a dropped table is there",
+            ),
+        ])
+    }
+}
+
+fn first_broken<const N: usize>(rules: [(bool, &'static str); N]) -> Option<&'static str> {
+    rules
+        .into_iter()
+        .find_map(|(holds, rule)| (!holds).then_some(rule))
 }
 
 /// Whether the rows and counts of a run are such as a run can have.

@@ -59,6 +59,10 @@ fn manifest(generation: u64) -> Manifest {
                 created: Lsn::new(0x1000),
             },
         ],
+        dropped: vec![DroppedTable {
+            id: TableId(3),
+            at: Lsn::new(0x4100),
+        }],
         runs: vec![
             run(0, 5, (0x2001, 0x4000), ("ant", "wasp")),
             run(0, 2, (0x1001, 0x2000), ("", "bee")),
