@@ -17,6 +17,7 @@ use crate::schema;
 use crate::snapshot::Snapshot;
 use crate::table::Table;
 use crate::transaction::Transaction;
+use crate::typed::{TableKey, TableValue, TypedTable};
 
 /// An open database: a directory that this process owns until it is closed. A cheap handle, shared freely
 /// between threads.
@@ -85,6 +86,15 @@ impl Database {
     pub fn create_table(&self, name: &str) -> Result<Table> {
         let entry = schema::create(&self.engine, name)?;
         Ok(Table::new(&self.engine, entry))
+    }
+
+    /// The table `name` with keys of type `K` and values of type `V`; created if it is absent, as
+    /// [`Database::create_table`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn typed_table<K: TableKey, V: TableValue>(&self, name: &str) -> Result<TypedTable<K, V>> {
+        Ok(self.create_table(name)?.typed())
     }
 
     /// Drops a table with all its rows: waits until every transaction that has locked or written in it has

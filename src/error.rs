@@ -111,6 +111,16 @@ pub enum Error {
         /// The table's name.
         table: Arc<str>,
     },
+    /// A row of a typed table holds bytes that are no value of the type.
+    #[error("{row}: its {what} is no {type_name}: it was written as something else")]
+    Undecodable {
+        /// The row.
+        row: RowName,
+        /// Which of the two: `key` or `value`.
+        what: &'static str,
+        /// The type that it should have.
+        type_name: &'static str,
+    },
     /// The table handle belongs to another database.
     #[error("table `{name}` belongs to another database")]
     ForeignTable {
@@ -227,6 +237,7 @@ impl Error {
             | Self::KeyTooLong { .. }
             | Self::ValueTooLong { .. }
             | Self::UnknownTable { .. }
+            | Self::Undecodable { .. }
             | Self::TableInUse { .. }
             | Self::TableBeingDropped { .. }
             | Self::ForeignTable { .. }

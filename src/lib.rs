@@ -42,6 +42,7 @@ mod range_for;
 mod ticket;
 mod transaction;
 mod schema;
+mod typed;
 mod database;
 pub mod inspect;
 
@@ -63,6 +64,10 @@ pub use snapshot::Snapshot;
 pub use table::Table;
 pub use ticket::CommitTicket;
 pub use transaction::{Savepoint, Transaction};
+pub use typed::{
+    AsKey, AsValue, KeyPrefix, KeyReader, KeyWriter, Read, TableKey, TableValue, TypedRange,
+    TypedRangeFor, TypedTable,
+};
 
 /// The README's example, compiled and run.
 #[cfg(doctest)]

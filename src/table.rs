@@ -38,6 +38,16 @@ impl Table {
         &self.entry.name
     }
 
+    /// Its name, to be kept.
+    pub(crate) fn shared_name(&self) -> Arc<str> {
+        self.entry.name.clone()
+    }
+
+    /// Whether messages may not show its keys.
+    pub(crate) fn redacts(&self) -> bool {
+        self.engine.options.redact
+    }
+
     /// Its number, for an engine that must be its own.
     pub(crate) fn id_in(&self, engine: &Engine) -> Result<TableId> {
         self.entry_in(engine).map(|entry| entry.id)
