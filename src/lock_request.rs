@@ -12,7 +12,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lockstone_base::{LockMode, RowKey};
-use lockstone_locks::{Blocker, Decision, Grant, Outcome, Policy, Refusal, Request, Ticket, Wakes};
+use lockstone_locks::{
+    Batch, Blocker, Decision, Grant, Outcome, Policy, Refusal, Request, Terms, Ticket, Wakes,
+};
+use lockstone_storage::PackedRows;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -40,30 +43,90 @@ pub(crate) fn request(
 ) -> Result<Grant> {
     txn.check(engine)?;
     txn.settle(engine, explicit);
-    let (policy, timeout) = match txn.policy() {
-        OnConflict::NoWait => (Policy::NoWait, None),
-        OnConflict::Wait { timeout } if timeout == Some(Duration::ZERO) => {
-            (Policy::NoWait, timeout)
-        }
-        OnConflict::Wait { timeout } => (Policy::Wait, timeout),
-    };
+    let (policy, timeout) = patience(txn);
     let wanted = Wanted {
         row,
         mode,
         policy,
         timeout,
     };
-    let grant = match ask(engine, txn, &wanted) {
-        Decision::Granted(grant) => grant,
-        Decision::Refused(refusal) => return Err(refused(engine, txn, &wanted, refusal)),
-        Decision::Queued(ticket) => wait(engine, txn, &wanted, &ticket)?,
-    };
+    let decision = ask(engine, txn, &wanted);
+    let grant = decided(engine, txn, &wanted, decision, &mut None)?;
     // The grant is counted only for a transaction that is still active (W10).
     txn.check(engine)?;
     if grant.fresh {
-        txn.count_lock();
+        txn.count_locks(1);
     }
     Ok(grant)
+}
+
+/// *lock*, for many rows in one call: as [`request`] for each of them.
+pub(crate) fn request_many(
+    engine: &Engine,
+    txn: &mut TxnState,
+    rows: &PackedRows,
+    mode: LockMode,
+) -> Result<Batch> {
+    txn.check(engine)?;
+    txn.settle(engine, false);
+    let (policy, timeout) = patience(txn);
+    let terms = Terms::new(mode, txn.sub, policy);
+    let mut batch = engine.locks.batch(
+        (0..rows.len()).filter_map(|index| rows.row(index)),
+        |index| rows.row_key(index).expect("rows are counted"),
+    );
+    let mut give_up = None;
+    loop {
+        let mut wakes = Wakes::default();
+        let decision = engine
+            .locks
+            .request_batch(&txn.owner, &mut batch, terms, &mut wakes);
+        wakes.fire();
+        let Some((decision, row)) = decision.zip(batch.current().cloned()) else {
+            break;
+        };
+        let wanted = Wanted {
+            row: &row,
+            mode,
+            policy,
+            timeout,
+        };
+        batch.granted(decided(engine, txn, &wanted, decision, &mut give_up)?);
+    }
+    txn.check(engine)?;
+    let grants = (0..rows.len()).filter_map(|index| batch.grant(index));
+    txn.count_locks(grants.filter(|grant| grant.fresh).count() as u64);
+    Ok(batch)
+}
+
+/// The policy, and how long a call waits.
+fn patience(txn: &TxnState) -> (Policy, Option<Duration>) {
+    match txn.policy() {
+        OnConflict::NoWait => (Policy::NoWait, None),
+        OnConflict::Wait { timeout } if timeout == Some(Duration::ZERO) => {
+            (Policy::NoWait, timeout)
+        }
+        OnConflict::Wait { timeout } => (Policy::Wait, timeout),
+    }
+}
+
+/// Waits in line if that was the decision. `give_up`: when the call's time is up, once it is known.
+fn decided(
+    engine: &Engine,
+    txn: &TxnState,
+    wanted: &Wanted<'_>,
+    decision: Decision,
+    give_up: &mut Option<Duration>,
+) -> Result<Grant> {
+    let ticket = match decision {
+        Decision::Granted(grant) => return Ok(grant),
+        Decision::Refused(refusal) => return Err(refused(engine, txn, wanted, refusal)),
+        Decision::Queued(ticket) => ticket,
+    };
+    if let (Some(timeout), None) = (wanted.timeout, &give_up) {
+        *give_up = Some(engine.ports.clock.now().saturating_add(timeout));
+    }
+    wait(engine, txn, wanted, &ticket, *give_up)
 }
 
 fn ask(engine: &Engine, txn: &TxnState, wanted: &Wanted<'_>) -> Decision {
@@ -88,12 +151,10 @@ fn wait(
     txn: &TxnState,
     wanted: &Wanted<'_>,
     ticket: &Arc<Ticket>,
+    give_up: Option<Duration>,
 ) -> Result<Grant> {
     engine.counters.waits.fetch_add(1, Ordering::Relaxed);
     let clock = &engine.ports.clock;
-    let give_up = wanted
-        .timeout
-        .map(|timeout| clock.now().saturating_add(timeout));
     loop {
         match engine.locks.outcome(&txn.owner, ticket) {
             Some(Outcome::Granted(grant)) => return Ok(grant),

@@ -5,7 +5,6 @@
 //! 3. W10: each step checks the transaction's state after it has read.
 
 use std::cmp::Ordering;
-use std::collections::btree_map;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,8 +15,8 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::key_range::RowBounds;
 use crate::key_value::{Key, Value};
+use crate::own_rows::OwnRows;
 use crate::txn_state::TxnState;
-use crate::write_set::Effects;
 
 /// The rows of a range, in order of their keys.
 #[derive(Debug)]
@@ -40,8 +39,6 @@ struct Merged<'a> {
     own: Option<OwnRows<'a>>,
 }
 
-type OwnRows<'a> = btree_map::Range<'a, RowKey, Effects>;
-
 impl<'a> Range<'a> {
     pub(crate) fn of_transaction(
         engine: &'a Engine,
@@ -51,7 +48,7 @@ impl<'a> Range<'a> {
         at: Lsn,
     ) -> Self {
         let rows = bounds.map(|bounds| Merged {
-            own: (!txn.writes.is_empty()).then(|| txn.writes.range(bounds.clone())),
+            own: (!txn.writes.is_empty()).then(|| txn.writes.range(&bounds)),
             committed: BothEnds::new(sources.scan(bounds, at)),
         });
         Self {
@@ -139,7 +136,7 @@ impl Merged<'_> {
                 (Some(_), None) => Ordering::Less,
                 // An error stands where its block stood: it is given out at once.
                 (None, Some(_)) | (Some(_), Some(Err(_))) => Ordering::Greater,
-                (Some((own, _)), Some(Ok((committed, _)))) => end.order(own.as_bytes(), committed),
+                (Some(own), Some(Ok((committed, _)))) => end.order(own.as_bytes(), committed),
             };
             if order == Ordering::Greater {
                 let committed = self.committed.take(end)?;
@@ -161,8 +158,8 @@ impl Merged<'_> {
                 self.committed.take(end);
             }
             let taken = self.own.as_mut().and_then(|own| end.of(own));
-            if let Some((row, Some(value))) = taken.map(|(row, effects)| (row, effects.newest())) {
-                return Some(Ok((row.clone(), value.clone())));
+            if let Some((row, Some(value))) = taken.map(|own| (own.row(), own.effect())) {
+                return Some(Ok((row, value)));
             }
         }
     }

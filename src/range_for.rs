@@ -123,7 +123,7 @@ impl<'a> RangeFor<'a> {
                 return Some(Err(error));
             }
             let committed = refreshed(self.engine, self.txn, &mut self.committed, &bounds);
-            let own = end.of(&mut self.txn.writes.range(bounds.clone()));
+            let own = end.of(&mut self.txn.writes.range(&bounds));
             let order = match (own, committed.rows.peek(end)) {
                 (None, None) => {
                     self.left = None;
@@ -131,7 +131,7 @@ impl<'a> RangeFor<'a> {
                 }
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) | (Some(_), Some(Err(_))) => Ordering::Greater,
-                (Some((own, _)), Some(Ok((row, _)))) => end.order(own.as_bytes(), row),
+                (Some(own), Some(Ok((row, _)))) => end.order(own.as_bytes(), row),
             };
             let taken = if order == Ordering::Less {
                 None
@@ -139,7 +139,7 @@ impl<'a> RangeFor<'a> {
                 committed.rows.take(end)
             };
             let (row, deleted) = match (own.filter(|_| order != Ordering::Greater), taken) {
-                (Some((row, effects)), _) => (row.clone(), effects.newest().is_none()),
+                (Some(own), _) => (own.row(), own.is_deleted()),
                 (None, Some(Ok((row, _)))) => (
                     RowKey::from_encoded(row).expect("the bounds hold whole rows"),
                     false,

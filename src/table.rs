@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockstone_base::limits::KEY_BYTES_MAX;
 use lockstone_base::{Lsn, RowKey, TableId};
 
 use crate::catalog::CatalogEntry;
@@ -16,6 +15,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::gate::Passage;
 use crate::options::OnConflict;
+use crate::row_limits::check_key;
 use crate::txn_state::TxnState;
 
 /// A table: an ordered map from keys to values. A cheap handle, shared freely between threads.
@@ -67,14 +67,8 @@ impl Table {
     /// The row `key`, if table and key may be used.
     pub(crate) fn row(&self, engine: &Engine, key: &[u8]) -> Result<RowKey> {
         let table = self.id_in(engine)?;
-        match key.len() {
-            0 => Err(Error::KeyEmpty),
-            bytes if bytes > KEY_BYTES_MAX => Err(Error::KeyTooLong {
-                bytes,
-                max: KEY_BYTES_MAX,
-            }),
-            _ => Ok(RowKey::new(table, key)),
-        }
+        check_key(key)?;
+        Ok(RowKey::new(table, key))
     }
 
     /// The row `key`, for a transaction that is about to lock or write it: the table stays until that ends.

@@ -165,7 +165,7 @@ impl TxnState {
     /// What it sees in `row`: its own write, or the newest commit.
     pub(crate) fn read(&self, engine: &Engine, row: &RowKey) -> Result<Option<Bytes>> {
         if let Some(own) = self.writes.get(row.as_bytes()) {
-            return Ok(own.clone());
+            return Ok(own);
         }
         let (at, sources) = engine.newest();
         self.saw(at);
@@ -173,9 +173,9 @@ impl TxnState {
         Ok(version.and_then(|version| version.value))
     }
 
-    /// Notes one more lock, for listings.
-    pub(crate) fn count_lock(&self) {
-        self.live.locks.fetch_add(1, Ordering::Relaxed);
+    /// Notes `more` locks, for listings.
+    pub(crate) fn count_locks(&self, more: u64) {
+        self.live.locks.fetch_add(more, Ordering::Relaxed);
     }
 
     /// The policy and the timeout of its lock requests.

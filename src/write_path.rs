@@ -18,17 +18,20 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use lockstone_base::limits::VALUE_BYTES_MAX;
 use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
-use lockstone_locks::{AbortCause, Grant, Wakes};
-use lockstone_recovery::record::{Body, COMMIT_BODY_BYTES, CONTEXT_BYTES, Effect, Provisional};
+use lockstone_locks::{AbortCause, Batch, Grant, Wakes};
+use lockstone_recovery::record::{
+    Body, COMMIT_BODY_BYTES, CONTEXT_BYTES, Effect, Provisional, ProvisionalMany, granted_byte,
+};
+use lockstone_storage::PackedRows;
 use lockstone_wal::{Appended, Hold, Record, Room, WalError};
 
 use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::lock_request::request;
+use crate::lock_request::{request, request_many};
 use crate::options::Durability;
+use crate::row_limits::check_value;
 use crate::txn_state::TxnState;
 use crate::write_set::WriteSet;
 
@@ -44,13 +47,8 @@ pub(crate) enum Write {
 impl Write {
     /// The write that gives a row this value.
     pub(crate) fn put(value: &[u8]) -> Result<Self> {
-        match value.len() {
-            bytes if bytes > VALUE_BYTES_MAX => Err(Error::ValueTooLong {
-                bytes,
-                max: VALUE_BYTES_MAX,
-            }),
-            _ => Ok(Self::Put(Bytes::copy_from_slice(value))),
-        }
+        check_value(value)?;
+        Ok(Self::Put(Bytes::copy_from_slice(value)))
     }
 }
 
@@ -89,6 +87,76 @@ pub(crate) fn write(engine: &Engine, txn: &mut TxnState, row: RowKey, write: Wri
     txn.writes.stage(row, txn.sub, effect);
     txn.live.writes.fetch_add(1, Ordering::Relaxed);
     Ok(())
+}
+
+/// Locks, logs and keeps many rows that ascend: *lock, log, stage*. All of them or none: a savepoint of its
+/// own undoes what a failing call has done.
+pub(crate) fn write_many(engine: &Engine, txn: &mut TxnState, rows: PackedRows) -> Result<()> {
+    txn.check(engine)?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let sub = txn.next_sub()?;
+    let written = try_write_many(engine, txn, rows);
+    if written.is_err() && txn.check(engine).is_ok() {
+        rollback_to(engine, txn, sub)?;
+    }
+    written
+}
+
+fn try_write_many(engine: &Engine, txn: &mut TxnState, rows: PackedRows) -> Result<()> {
+    /// What is not more is kept and applied row by row, as if it had been written so.
+    const SINGLE_ROWS_MAX: usize = 64;
+    let batch = request_many(engine, txn, &rows, LockMode::NoKeyUpdate)?;
+    log_many(engine, txn, &rows, &batch)?;
+    let sub = txn.sub;
+    txn.live
+        .writes
+        .fetch_add(rows.len() as u64, Ordering::Relaxed);
+    if rows.len() > SINGLE_ROWS_MAX {
+        txn.writes.stage_many(sub, rows);
+    } else {
+        for index in 0..rows.len() {
+            if let Some((row, effect)) = rows.row_key(index).zip(rows.effect(index)) {
+                txn.writes.stage(row, sub, effect);
+            }
+        }
+    }
+    // What comes next is no part of this call: neither its token nor its rows are these.
+    txn.next_sub().map(|_| ())
+}
+
+/// *log*: many rows in one record, as they are packed. A row apart has a record of its own.
+fn log_many(engine: &Engine, txn: &mut TxnState, rows: &PackedRows, batch: &Batch) -> Result<()> {
+    let granted = |index| batch.grant(index).expect("every row of a batch is granted");
+    let mut token = None;
+    for sheet in rows.sheets() {
+        let Some(shared) = sheet.shared else {
+            for index in sheet.rows {
+                if let Some((row, Some(value))) = rows.row_key(index).zip(rows.effect(index)) {
+                    log(engine, txn, &row, granted(index), Some(&Write::Put(value)))?;
+                }
+            }
+            continue;
+        };
+        let modes = sheet.rows.map(granted);
+        let modes: Vec<u8> = modes
+            .map(|grant| granted_byte(grant.mode, grant.fresh))
+            .collect();
+        let many = ProvisionalMany {
+            sub: txn.sub,
+            rows: shared,
+            granted: &modes,
+        };
+        let appended = append(engine, txn, Body::ProvisionalMany(many))?;
+        token.get_or_insert(appended.lsn);
+    }
+    if let Some(token) = token {
+        let token = FencingToken::new(token);
+        engine.locks.stamp_batch(&txn.owner, txn.sub, token);
+    }
+    // W10, as above.
+    txn.check(engine)
 }
 
 /// *log*: appends the provisional record of a granted lock or a write, unsynced. A lost lock implies
@@ -216,8 +284,8 @@ pub(crate) fn commit(engine: &Engine, mut txn: TxnState) -> Result<Promise> {
 /// *reserve, commit, apply, release*; the commit record's place, if anything was written.
 fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appended>> {
     txn.check(engine)?;
-    let rows = txn.writes.len();
     let batch = std::mem::take(&mut txn.writes).into_batch();
+    let rows = batch.rows();
     if rows > 0 {
         checkpoint::reserve_memory(engine, batch.bytes())?;
     }

@@ -3,20 +3,21 @@
 //!
 //! 1. Per row, the newest effect of each sub-transaction that can still be rolled back to, oldest first.
 //! 2. A rollback forgets what the dead sub-transactions wrote, in time proportional to that.
+//! 3. What one call wrote that writes many rows stays together, sorted, as it was packed: at commit it becomes
+//!    a chunk of the memtable without a copy. Its sub-transaction wrote nothing else, so numbers tell which of
+//!    two effects on a row is the newer one.
 //!
 //! Crash: memory only; the log has it all.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map;
+use std::ops::Bound;
 
-use bytes::Bytes;
 use lockstone_base::RowKey;
-use lockstone_storage::WriteBatch;
+use lockstone_storage::{PackedRows, RowPacker, WriteBatch};
 
 use crate::key_range::RowBounds;
-
-/// What a write leaves in its row: a value, or nothing.
-pub(crate) type Effect = Option<Bytes>;
+use crate::own_rows::{Effect, Effects, ManyWritten, OwnRows};
 
 /// The uncommitted writes of one transaction.
 #[derive(Debug, Default)]
@@ -24,28 +25,13 @@ pub(crate) struct WriteSet {
     rows: BTreeMap<RowKey, Effects>,
     /// Which sub-transaction put an effect on which row, in order.
     undo: Vec<(u32, RowKey)>,
-    value_bytes: usize,
-}
-
-/// The effects on one row: the newest, and those that a rollback would bring back.
-#[derive(Debug)]
-pub(crate) struct Effects {
-    newest: (u32, Effect),
-    older: Vec<(u32, Effect)>,
-}
-
-impl Effects {
-    /// What the transaction sees in the row.
-    pub(crate) fn newest(&self) -> &Effect {
-        &self.newest.1
-    }
+    /// The sub-transactions ascend.
+    many: Vec<ManyWritten>,
 }
 
 impl WriteSet {
     /// Remembers what sub-transaction `sub` did to `row`.
     pub(crate) fn stage(&mut self, row: RowKey, sub: u32, effect: Effect) {
-        let bytes = |effect: &Effect| effect.as_ref().map_or(0, Bytes::len);
-        self.value_bytes += bytes(&effect);
         match self.rows.entry(row) {
             btree_map::Entry::Vacant(entry) => {
                 self.undo.push((sub, entry.key().clone()));
@@ -60,7 +46,6 @@ impl WriteSet {
                     "sub-transaction numbers only grow"
                 );
                 if entry.get().newest.0 == sub {
-                    self.value_bytes -= bytes(&entry.get().newest.1);
                     entry.get_mut().newest.1 = effect;
                 } else {
                     self.undo.push((sub, entry.key().clone()));
@@ -73,21 +58,60 @@ impl WriteSet {
         }
     }
 
+    /// Remembers the rows that sub-transaction `sub` wrote, and nothing else.
+    pub(crate) fn stage_many(&mut self, sub: u32, rows: PackedRows) {
+        let newest = self.undo.last().map(|(sub, _)| *sub);
+        let newest = newest.max(self.many.last().map(|many| many.sub));
+        assert!(
+            newest < Some(sub),
+            "a call that writes many rows has a sub-transaction of its own"
+        );
+        self.many.push(ManyWritten { sub, rows });
+    }
+
     /// What the transaction has done to `row`, if anything.
-    pub(crate) fn get(&self, row: &[u8]) -> Option<&Effect> {
-        self.rows.get(row).map(Effects::newest)
+    pub(crate) fn get(&self, row: &[u8]) -> Option<Effect> {
+        let single = self.rows.get(row).map(|effects| &effects.newest);
+        // What is older than the single effect counts no more.
+        let newer = |many: &&ManyWritten| single.is_none_or(|(sub, _)| many.sub > *sub);
+        let mut many = self.many.iter().rev().take_while(newer);
+        many.find_map(|many| many.rows.effect(many.rows.find(row).ok()?))
+            .or_else(|| single.map(|(_, effect)| effect.clone()))
     }
 
     /// The rows it has written within `bounds`, in order.
-    pub(crate) fn range(&self, bounds: RowBounds) -> btree_map::Range<'_, RowKey, Effects> {
-        self.rows.range::<[u8], _>((
+    pub(crate) fn range(&self, bounds: &RowBounds) -> OwnRows<'_> {
+        let bounds = (
             bounds.0.as_ref().map(|b| &**b),
             bounds.1.as_ref().map(|b| &**b),
-        ))
+        );
+        let within = |many: &ManyWritten| {
+            let place = |row, behind| match many.rows.find(row) {
+                Ok(at) => at + usize::from(behind),
+                Err(at) => at,
+            };
+            let start = match bounds.0 {
+                Bound::Included(row) => place(row, false),
+                Bound::Excluded(row) => place(row, true),
+                Bound::Unbounded => 0,
+            };
+            let end = match bounds.1 {
+                Bound::Included(row) => place(row, true),
+                Bound::Excluded(row) => place(row, false),
+                Bound::Unbounded => many.rows.len(),
+            };
+            start..end
+        };
+        OwnRows {
+            singles: self.rows.range::<[u8], _>(bounds),
+            many: self.many.iter().map(|many| (many, within(many))).collect(),
+        }
     }
 
     /// Forgets what sub-transaction `from` and all later ones wrote.
     pub(crate) fn rollback_to(&mut self, from: u32) {
+        let keep = self.many.partition_point(|many| many.sub < from);
+        self.many.truncate(keep);
         while let Some((sub, row)) = self.undo.pop_if(|(sub, _)| *sub >= from) {
             let btree_map::Entry::Occupied(mut entry) = self.rows.entry(row) else {
                 unreachable!("every undo entry stands for an effect");
@@ -97,39 +121,52 @@ impl WriteSet {
                 sub,
                 "effects and undo entries run in step"
             );
-            let dead = match entry.get_mut().older.pop() {
-                Some(older) => std::mem::replace(&mut entry.get_mut().newest, older).1,
-                None => entry.remove().newest.1,
-            };
-            self.value_bytes -= dead.map_or(0, |value| value.len());
+            match entry.get_mut().older.pop() {
+                Some(older) => entry.get_mut().newest = older,
+                None => drop(entry.remove()),
+            }
         }
-    }
-
-    /// How many rows it has written.
-    pub(crate) fn len(&self) -> usize {
-        self.rows.len()
     }
 
     /// Whether it has written none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.is_empty() && self.many.is_empty()
     }
 
     /// What commits: the newest effect of each row, in order.
-    pub(crate) fn into_batch(self) -> WriteBatch {
-        WriteBatch::from_sorted(
-            self.rows
-                .into_iter()
-                .map(|(row, effects)| (row, effects.newest.1))
-                .collect(),
-        )
+    pub(crate) fn into_batch(mut self) -> WriteBatch {
+        if self.rows.is_empty()
+            && self.many.len() == 1
+            && let Some(only) = self.many.pop()
+        {
+            return WriteBatch::packed(only.rows);
+        }
+        if self.many.is_empty() {
+            let rows = self.rows.into_iter();
+            return WriteBatch::from_sorted(rows.map(|(row, effects)| (row, effects.newest.1)));
+        }
+        let mut packer = RowPacker::default();
+        let mut subs = Vec::with_capacity(self.rows.len());
+        for (row, effects) in self.rows {
+            subs.push(effects.newest.0);
+            packer.add(&row, effects.newest.1);
+        }
+        let mut all = packer.finish();
+        for many in self.many {
+            subs.resize(subs.len() + many.rows.len(), many.sub);
+            all.absorb(many.rows);
+        }
+        all.sort(|index| subs.get(index).copied().unwrap_or_default().into());
+        WriteBatch::packed(all)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::ops::Bound;
 
+    use bytes::Bytes;
     use lockstone_base::TableId;
     use proptest::prelude::*;
 
@@ -147,6 +184,14 @@ mod tests {
         Some(Bytes::from(vec![byte]))
     }
 
+    fn packed(keys: impl IntoIterator<Item = u8>, byte: u8) -> PackedRows {
+        let mut packer = RowPacker::default();
+        for key in keys {
+            packer.add(&row(key), value(byte));
+        }
+        packer.finish()
+    }
+
     #[test]
     fn a_rollback_brings_back_what_was_written_before() {
         let mut writes = WriteSet::default();
@@ -155,15 +200,37 @@ mod tests {
         writes.stage(row(1), 2, value(9));
         writes.stage(row(2), 3, value(2));
         writes.rollback_to(2);
-        assert_eq!(writes.get(row(1).as_bytes()), Some(&value(1)));
+        assert_eq!(writes.get(row(1).as_bytes()), Some(value(1)));
         assert_eq!(writes.get(row(2).as_bytes()), None);
-        assert_eq!((writes.len(), writes.value_bytes), (1, 1));
+        assert_eq!((writes.rows.len(), writes.undo.len()), (1, 1));
+    }
+
+    #[test]
+    fn rows_that_one_call_wrote_are_handed_over_as_they_are() {
+        let rows = packed(0..=200, 1);
+        let first = rows.row(0).unwrap().as_ptr();
+        let mut writes = WriteSet::default();
+        writes.stage_many(1, rows);
+        assert!(!writes.is_empty());
+        let staged = writes.many[0].rows.row(0).unwrap().as_ptr();
+        assert_eq!((first, writes.into_batch().rows()), (staged, 201));
+    }
+
+    #[test]
+    #[should_panic(expected = "sub-transaction of its own")]
+    fn two_calls_in_one_sub_transaction_are_refused() {
+        let mut writes = WriteSet::default();
+        writes.stage(row(1), 1, value(1));
+        writes.stage_many(1, packed([1], 1));
     }
 
     proptest! {
         /// Against copies of a plain map, one kept at each savepoint.
         #[test]
-        fn it_agrees_with_copies_of_a_map(steps in prop::collection::vec((0u8..4, 0u8..5, any::<u8>()), 1..60)) {
+        fn it_agrees_with_copies_of_a_map(
+            steps in prop::collection::vec((0u8..5, 0u8..9, any::<u8>()), 1..60),
+            turns in prop::collection::vec(any::<bool>(), 12),
+        ) {
             let (mut writes, mut sub) = (WriteSet::default(), 0);
             let mut model: BTreeMap<u8, Effect> = BTreeMap::new();
             let mut saved: Vec<(u32, BTreeMap<u8, Effect>)> = Vec::new();
@@ -181,20 +248,39 @@ mod tests {
                         model = state;
                         sub += 1;
                     }
+                    2 => {
+                        let keys: BTreeSet<u8> = (0..9).filter(|key| byte >> (key % 8) & 1 == 1).collect();
+                        sub += 1;
+                        writes.stage_many(sub, packed(keys.clone(), byte));
+                        model.extend(keys.into_iter().map(|key| (key, value(byte))));
+                        sub += 1;
+                    }
                     _ => {
-                        let effect = if step == 2 { None } else { value(byte) };
+                        let effect = if step == 3 { None } else { value(byte) };
                         writes.stage(row(key), sub, effect.clone());
                         model.insert(key, effect);
                     }
                 }
-                let all = (Bound::Unbounded, Bound::Unbounded);
-                let found: Vec<_> = writes.range(all).map(|(row, e)| (row.key()[0], e.newest().clone())).collect();
-                prop_assert_eq!(found, model.clone().into_iter().collect::<Vec<_>>());
-                let bytes: usize = writes.rows.values().map(|e| {
-                    e.older.iter().chain([&e.newest]).map(|(_, v)| v.as_ref().map_or(0, Bytes::len)).sum::<usize>()
-                }).sum();
-                prop_assert_eq!(writes.value_bytes, bytes);
+                let found: Vec<_> = (0..9).filter_map(|key| Some((key, writes.get(row(key).as_bytes())?))).collect();
+                prop_assert_eq!(&found, &model.clone().into_iter().collect::<Vec<_>>());
+                let bounds = (Bound::Included(row(key / 2).to_bytes()), Bound::Excluded(row(key).to_bytes()));
+                let mut rows = writes.range(&bounds);
+                let mut expected: std::collections::VecDeque<_> =
+                    model.range(key / 2..key).map(|(key, effect)| (row(*key), effect.clone())).collect();
+                for turn in &turns {
+                    let (found, want) = if *turn {
+                        (rows.next(), expected.pop_front())
+                    } else {
+                        (rows.next_back(), expected.pop_back())
+                    };
+                    if let Some(found) = found {
+                        prop_assert_eq!(found.is_deleted(), found.effect().is_none());
+                    }
+                    prop_assert_eq!(found.map(|found| (found.row(), found.effect())), want);
+                }
             }
+            let want = WriteBatch::from_sorted(model.iter().map(|(key, effect)| (row(*key), effect.clone())));
+            prop_assert_eq!(format!("{:?}", writes.into_batch()), format!("{want:?}"));
         }
     }
 }

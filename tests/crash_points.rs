@@ -136,9 +136,18 @@ fn first_life(disk: &Arc<SimDisk>, history: &mut History) {
 
     let two = create(&db, "two", history, disk);
     let mut txn = db.begin_with(no_wait());
-    for i in 0..100 {
-        txn.put(&two, format!("{i:03}"), [i]).unwrap();
-    }
+    // Many rows in one call, over one that was rolled back; longer than a frame, so they are in several.
+    let rows = |value: u8| {
+        (0..100)
+            .rev()
+            .map(move |i| (format!("{i:03}"), vec![value; 400]))
+    };
+    let savepoint = txn.savepoint();
+    txn.put_many(&two, rows(7)).unwrap();
+    txn.rollback_to(savepoint).unwrap();
+    txn.put_many(&two, rows(8)).unwrap();
+    txn.put_many(&two, (0..100).map(|i: u8| (format!("{i:03}"), vec![i])))
+        .unwrap();
     txn.commit().unwrap();
     let rows = (0..100).map(|i: u8| (format!("{i:03}"), vec![i]));
     history.model.get_mut("two").unwrap().extend(rows);

@@ -2,7 +2,9 @@
 //! order, then key order.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -23,29 +25,65 @@ impl fmt::Display for TableId {
     }
 }
 
-/// A row: table and key in one byte string. Cloning shares the memory.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RowKey(Bytes);
+/// A row: table and key in one byte string. Short ones lie in place, longer ones share their memory:
+/// cloning allocates nothing.
+#[derive(Clone)]
+pub struct RowKey(Repr);
+
+/// Nobody sees which of the two it is: rows are compared by their bytes.
+#[derive(Clone)]
+enum Repr {
+    InPlace { len: u8, bytes: [u8; IN_PLACE_MAX] },
+    Shared(Bytes),
+}
 
 const TABLE_BYTES: usize = 4;
+
+/// So much fits into the space that a shared row takes anyway: a key of 19 bytes.
+const IN_PLACE_MAX: usize = 23;
+
+const _: () = assert!(size_of::<RowKey>() == size_of::<Bytes>());
 
 impl RowKey {
     /// The row `key` of `table`. Key lengths are the caller's to check.
     pub fn new(table: TableId, key: &[u8]) -> Self {
-        let mut row = Vec::with_capacity(TABLE_BYTES + key.len());
-        row.extend_from_slice(&table.0.to_be_bytes());
-        row.extend_from_slice(key);
-        Self(Bytes::from(row))
+        let head = table.0.to_be_bytes();
+        Self::in_place(&head, key).unwrap_or_else(|| {
+            let mut row = Vec::with_capacity(TABLE_BYTES + key.len());
+            row.extend_from_slice(&head);
+            row.extend_from_slice(key);
+            Self(Repr::Shared(Bytes::from(row)))
+        })
+    }
+
+    fn in_place(head: &[u8], rest: &[u8]) -> Option<Self> {
+        let mut bytes = [0; IN_PLACE_MAX];
+        let len = head.len() + rest.len();
+        bytes.get_mut(..head.len())?.copy_from_slice(head);
+        bytes.get_mut(head.len()..len)?.copy_from_slice(rest);
+        Some(Self(Repr::InPlace {
+            len: len as u8,
+            bytes,
+        }))
     }
 
     /// The row whose encoding is `row`; `None` if it is too short to name a table.
     pub fn from_encoded(row: Bytes) -> Option<Self> {
-        (row.len() >= TABLE_BYTES).then_some(Self(row))
+        Self::from_part(&row, || row.clone())
+    }
+
+    /// [`RowKey::from_encoded`] for a row that is part of something: `share` gives it as shared memory, and is
+    /// asked only for a row that does not fit in place.
+    pub fn from_part(row: &[u8], share: impl FnOnce() -> Bytes) -> Option<Self> {
+        if row.len() < TABLE_BYTES {
+            return None;
+        }
+        Some(Self::in_place(row, &[]).unwrap_or_else(|| Self(Repr::Shared(share()))))
     }
 
     /// The row's table.
     pub fn table(&self) -> TableId {
-        let head = self.0.first_chunk::<TABLE_BYTES>();
+        let head = self.as_bytes().first_chunk::<TABLE_BYTES>();
         TableId(u32::from_be_bytes(
             *head.expect("every constructor wrote a table id"),
         ))
@@ -53,28 +91,65 @@ impl RowKey {
 
     /// The key within the table.
     pub fn key(&self) -> &[u8] {
-        self.0.get(TABLE_BYTES..).unwrap_or_default()
+        self.as_bytes().get(TABLE_BYTES..).unwrap_or_default()
     }
 
-    /// The key within the table, sharing this row's memory.
+    /// The key within the table; shares this row's memory if that is not in place.
     pub fn key_bytes(&self) -> Bytes {
-        self.0.slice(TABLE_BYTES..)
+        match &self.0 {
+            Repr::InPlace { .. } => Bytes::copy_from_slice(self.key()),
+            Repr::Shared(row) => row.slice(TABLE_BYTES..),
+        }
     }
 
     /// The whole encoding.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Repr::InPlace { len, bytes } => bytes
+                .get(..usize::from(*len))
+                .expect("the length was checked when it was made"),
+            Repr::Shared(row) => row,
+        }
     }
 
-    /// The whole encoding, sharing this row's memory.
+    /// The whole encoding; shares this row's memory if that is not in place.
     pub fn to_bytes(&self) -> Bytes {
-        self.0.clone()
+        match &self.0 {
+            Repr::InPlace { .. } => Bytes::copy_from_slice(self.as_bytes()),
+            Repr::Shared(row) => row.clone(),
+        }
+    }
+}
+
+impl PartialEq for RowKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for RowKey {}
+
+impl PartialOrd for RowKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for RowKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for RowKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
     }
 }
 
 impl Borrow<[u8]> for RowKey {
     fn borrow(&self) -> &[u8] {
-        &self.0
+        self.as_bytes()
     }
 }
 
@@ -116,5 +191,20 @@ mod tests {
     fn an_encoding_without_a_table_is_refused() {
         assert!(RowKey::from_encoded(Bytes::from_static(b"abc")).is_none());
         assert!(RowKey::from_encoded(Bytes::from_static(b"abcd")).is_some());
+    }
+    #[test]
+    fn rows_of_every_length_are_what_they_were_made_of() {
+        let key = [7; 40];
+        for bytes in 0..=key.len() {
+            let key = &key[..bytes];
+            let row = RowKey::new(TableId(0x0102_0304), key);
+            assert_eq!((row.table(), row.key()), (TableId(0x0102_0304), key));
+            assert_eq!(row.as_bytes(), [&[1, 2, 3, 4], key].concat());
+            assert_eq!((&*row.to_bytes(), &*row.key_bytes()), (row.as_bytes(), key));
+            let again = RowKey::from_encoded(row.to_bytes());
+            assert_eq!(again, Some(row.clone()));
+            let longer = RowKey::new(TableId(0x0102_0304), &[key, &[0]].concat());
+            assert!(row < longer && row != longer, "{bytes}");
+        }
     }
 }

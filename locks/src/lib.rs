@@ -14,6 +14,7 @@ mod ticket;
 mod owner;
 mod wakes;
 mod decision;
+mod batch;
 mod wait_queue;
 mod row_lock;
 mod shards;
@@ -21,6 +22,7 @@ mod deadlock;
 mod release;
 mod table;
 
+pub use batch::{Batch, Terms};
 pub use cycle::{Cycle, CycleEdge};
 pub use decision::{Blocker, Decision, LockEntry, LockStatus, Policy, Refusal, Request};
 pub use matrix::conflicts;

@@ -7,7 +7,7 @@
 //!    names it is void, at once, whatever is left of it in memory.
 //! 3. K5: an acquisition joins under the owner's latch and only while Active, so a release pass,
 //!    which takes the latch after the state has changed, misses none.
-//! 4. Latch order: owner, then shard, then the two small latches here (stack, cause). A thread
+//! 4. Latch order: owner, then shard, then the small latches here (stack, cause, batch tokens). A thread
 //!    latches one owner at a time, and none while it holds a shard.
 //!
 //! Crash: memory only; the log knows who committed.
@@ -17,11 +17,11 @@ use std::mem;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use lockstone_base::{Rank, RowKey, TxnId};
+use lockstone_base::{FencingToken, Rank, RowKey, TxnId};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::cycle::Cycle;
-use crate::ticket::{Hold, Ticket};
+use crate::ticket::{Hold, Ticket, UNSTAMPED};
 
 /// Whom to wake when a wait is decided. Called without any latch held; a notice that comes before
 /// the sleep must not be lost.
@@ -144,6 +144,8 @@ pub struct Owner {
     /// K4: the rows on which somebody waits for this owner, and perhaps some where nobody does any
     /// more. Pushed by others, under the row latch.
     contended: Mutex<Vec<(u64, RowKey)>>,
+    /// The tokens of batches, by the sub-transactions that made them.
+    batch_tokens: Mutex<Vec<(u32, FencingToken)>>,
     notify: Arc<dyn Notify>,
 }
 
@@ -158,6 +160,7 @@ impl Owner {
             cause: Mutex::new(None),
             holdings: Mutex::default(),
             contended: Mutex::default(),
+            batch_tokens: Mutex::default(),
             notify,
         }
     }
@@ -290,6 +293,29 @@ impl Owner {
     /// The owner's latch.
     pub(crate) fn latch(&self) -> MutexGuard<'_, Holdings> {
         self.holdings.lock()
+    }
+
+    /// The rows that sub-transaction `sub` acquired in a batch have this token.
+    pub(crate) fn stamp_batch(&self, sub: u32, token: FencingToken) {
+        let mut tokens = self.batch_tokens.lock();
+        let newest = tokens.last().map_or(0, |(sub, _)| *sub);
+        assert!(
+            newest < sub,
+            "L9: each batch has a sub-transaction of its own"
+        );
+        tokens.push((sub, token));
+    }
+
+    /// The token of a hold, once stamped by itself or with its batch.
+    pub(crate) fn token(&self, hold: Hold) -> Option<FencingToken> {
+        if hold.token != UNSTAMPED {
+            return Some(hold.token);
+        }
+        let tokens = self.batch_tokens.lock();
+        let at = tokens.binary_search_by_key(&hold.sub, |(sub, _)| *sub);
+        at.ok()
+            .and_then(|at| tokens.get(at))
+            .map(|(_, token)| *token)
     }
 
     /// K4: somebody waits for this owner on the row. Called under the row latch.

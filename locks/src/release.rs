@@ -74,11 +74,7 @@ impl Leftovers {
             && self.len() > 0
             && let Some(left) = self.next(steps - swept)
         {
-            for entry in &left {
-                shards
-                    .latch(entry.hash)
-                    .settle(entry.hash, &entry.row, wakes);
-            }
+            shards.settle_each(left.iter(), wakes);
             swept += left.len();
         }
         swept
@@ -102,12 +98,8 @@ pub(crate) fn release_pass(
     for (hash, row) in owner.take_contended() {
         shards.latch(hash).settle(hash, &row, wakes);
     }
-    for _ in 0..leftovers.released_at_once {
-        let Some(newest) = acquired.pop() else { return };
-        shards
-            .latch(newest.hash)
-            .settle(newest.hash, &newest.row, wakes);
-    }
+    let left = acquired.len().saturating_sub(leftovers.released_at_once);
+    shards.settle_each(acquired.drain(left..).as_slice().iter().rev(), wakes);
     leftovers.add(acquired);
 }
 

@@ -12,18 +12,15 @@
 
 use std::sync::Arc;
 
-use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
+use lockstone_base::{FencingToken, LockMode, RowKey};
 use smallvec::SmallVec;
 
 use crate::decision::Blocker;
 use crate::matrix::{ModeSet, conflicting, conflicts};
 use crate::owner::Owner;
-use crate::ticket::{Grant, Hold, Ticket, Want};
+use crate::ticket::{Grant, Hold, Ticket, UNSTAMPED, Want};
 use crate::wait_queue::{WaitQueue, Waiter};
 use crate::wakes::Wakes;
-
-/// What a lock's token is before its record is in the log.
-pub(crate) const UNSTAMPED: FencingToken = FencingToken::new(Lsn::ZERO);
 
 /// One who holds the row.
 #[derive(Debug)]
@@ -71,7 +68,7 @@ impl RowLock {
             holders: SmallVec::new(),
             queue: None,
         };
-        lock.hold(owner, want.mode);
+        lock.hold(owner, want.mode, want.sub);
         lock
     }
 
@@ -102,7 +99,8 @@ impl RowLock {
     }
 
     /// K1: grants, or says who is in the way. The row must be settled.
-    pub(crate) fn decide(&mut self, owner: &Arc<Owner>, mode: LockMode, order: u64) -> Verdict {
+    pub(crate) fn decide(&mut self, owner: &Arc<Owner>, want: &Want<'_>) -> Verdict {
+        let (mode, order) = (want.mode, want.order);
         let before = self.held(owner);
         if let Some(hold) = before.filter(|hold| hold.mode >= mode) {
             return Verdict::Covered(hold.mode);
@@ -118,7 +116,7 @@ impl RowLock {
         if let Some(queue) = self.queue.as_deref().filter(|_| before.is_none()) {
             queue.note_overtaking(place, mode);
         }
-        self.hold(owner, mode);
+        self.hold(owner, mode, want.sub);
         self.register_contention();
         let grant = Grant {
             fresh: before.is_none(),
@@ -152,25 +150,27 @@ impl RowLock {
     }
 
     /// Makes `owner` a holder, or its hold stronger.
-    fn hold(&mut self, owner: &Arc<Owner>, mode: LockMode) {
+    fn hold(&mut self, owner: &Arc<Owner>, mode: LockMode, sub: u32) {
         for holder in &self.holders {
             let fits = !holder.owner.binds()
                 || owner.is(&holder.owner)
                 || !conflicts(mode, holder.hold.mode);
             assert!(fits, "L1: {mode} was granted beside {}", holder.hold.mode);
         }
+        let hold = Hold {
+            mode,
+            sub,
+            token: UNSTAMPED,
+        };
         let own = self
             .holders
             .iter_mut()
             .find(|holder| owner.is(&holder.owner));
         match own {
-            Some(holder) => holder.hold.mode = mode,
+            Some(holder) => holder.hold = hold,
             None => self.holders.push(Holder {
                 owner: Arc::clone(owner),
-                hold: Hold {
-                    mode,
-                    token: UNSTAMPED,
-                },
+                hold,
                 on_stack: false,
             }),
         }
@@ -261,7 +261,7 @@ impl RowLock {
                 return; // It conflicts with all that follow, and the upgrades are in front.
             }
             let (owner, ticket) = (Arc::clone(&waiter.owner), Arc::clone(&waiter.ticket));
-            let mode = ticket.mode();
+            let (mode, sub) = (ticket.mode(), ticket.sub());
             let behind = !upgrade && conflicting(mode).meets(ahead);
             if behind || self.blocker(&owner, mode, 0).is_some() || !ticket.try_grant() {
                 ahead = ahead.with(mode);
@@ -271,7 +271,7 @@ impl RowLock {
             if let Some(queue) = self.queue.as_deref_mut() {
                 queue.remove(place);
             }
-            self.hold(&owner, mode);
+            self.hold(&owner, mode, sub);
             wakes.add(&owner);
         }
     }

@@ -15,15 +15,16 @@ use lockstone_base::RowKey;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
+use crate::batch::VISIT_ROWS_MAX;
 use crate::decision::Policy;
-use crate::owner::Owner;
+use crate::owner::{Acquisition, Owner};
 use crate::row_lock::{RowLock, Verdict};
 use crate::ticket::{Grant, Hold, Ticket, Want};
 use crate::wait_queue::Waiter;
 use crate::wakes::Wakes;
 
 /// Enough that a few dozen threads seldom meet in one; a power of two.
-const SHARDS: usize = 64;
+pub(crate) const SHARDS: usize = 64;
 
 const SHARD_BIT: u32 = 48;
 
@@ -59,7 +60,8 @@ impl Shards {
         Self((0..SHARDS).map(|_| Aligned::default()).collect())
     }
 
-    fn index(hash: u64) -> usize {
+    /// Which shard a hash is in.
+    pub(crate) fn index(hash: u64) -> usize {
         // Within a shard, hashbrown tells rows apart by the lowest bits and the seven highest.
         (hash >> SHARD_BIT) as usize % SHARDS
     }
@@ -85,6 +87,27 @@ impl Shards {
         let guards = indices.into_iter();
         let guards = guards.filter_map(|index| Some((index, self.0.get(index)?.0.lock())));
         Latched(guards.collect())
+    }
+
+    /// Settles the rows of `acquired` one after the other. Neighbours in one shard share a hold of its latch,
+    /// as a batch leaves them.
+    pub(crate) fn settle_each<'a>(
+        &self,
+        acquired: impl Iterator<Item = &'a Acquisition>,
+        wakes: &mut Wakes,
+    ) {
+        let mut acquired = acquired.peekable();
+        while let Some(first) = acquired.next() {
+            let mut shard = self.latch(first.hash);
+            shard.settle(first.hash, &first.row, wakes);
+            let same = |next: &&Acquisition| Self::index(next.hash) == Self::index(first.hash);
+            for _ in 1..VISIT_ROWS_MAX {
+                let Some(next) = acquired.next_if(same) else {
+                    break;
+                };
+                shard.settle(next.hash, &next.row, wakes);
+            }
+        }
     }
 
     /// One shard after the other, latched while `visit` looks.
@@ -171,7 +194,7 @@ fn ask(
     wakes: &mut Wakes,
 ) -> Placed {
     lock.settle(wakes);
-    let (place, before, blocker) = match lock.decide(owner, want.mode, want.order) {
+    let (place, before, blocker) = match lock.decide(owner, &want) {
         Verdict::Covered(mode) => {
             return Placed::Covered(Grant {
                 fresh: false,

@@ -1,7 +1,7 @@
 //! The lock table: requests in, decisions out.
 //!
 //! Called by the engine's write path. Waiting, time and the log are the caller's.
-//! 1. L1, L2, L3: decided by `row_lock` under the row latch.
+//! 1. K1, L1, L2, L3: decided by `row_lock` under the row latch, of many rows in one hold too.
 //! 2. K5: an acquisition joins its owner under the owner's latch, and only while Active.
 //! 3. L4: whoever queues searches before its thread sleeps.
 //! 4. L6: whoever's wait is decided is in the caller's [`Wakes`].
@@ -12,13 +12,14 @@ use std::sync::Arc;
 
 use lockstone_base::{FencingToken, LockMode, RowKey, TxnId};
 
+use crate::batch::{Batch, Terms};
 use crate::deadlock;
 use crate::decision::{Decision, LockEntry, LockStatus, Refusal, Request};
 use crate::hash::RowHasher;
 use crate::owner::{AbortCause, Acquisition, Notify, Owner};
 use crate::release::{self, Leftovers, RELEASED_AT_ONCE_MAX};
-use crate::row_lock::{RowLock, UNSTAMPED};
-use crate::shards::{Placed, Shards};
+use crate::row_lock::RowLock;
+use crate::shards::{Placed, SHARDS, Shards};
 use crate::ticket::{Hold, Outcome, Ticket, Want};
 use crate::wait_queue::Waiter;
 use crate::wakes::Wakes;
@@ -102,6 +103,74 @@ impl LockTable {
                 holdings.wait_for(Arc::clone(&ticket));
                 drop(holdings);
                 self.queued(owner, ticket, anyone_behind, wakes)
+            }
+        }
+    }
+
+    /// The rows number 0 to `rows`, to be asked for by [`LockTable::request_batch`].
+    pub fn batch<'r>(
+        &self,
+        rows: impl Iterator<Item = &'r [u8]>,
+        row: impl Fn(usize) -> RowKey,
+    ) -> Batch {
+        let hashes: Vec<u64> = rows.map(|row| self.hasher.hash(row)).collect();
+        Batch::new(&hashes, row, SHARDS, Shards::index)
+    }
+
+    /// Asks for the rows of a batch, many in one hold of a shard's latch; each is decided as by
+    /// [`LockTable::request`]. `None` when all are held. Else the decision of the row at which the batch
+    /// stands: once that is granted, [`Batch::granted`] says so, and the call is made again.
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    pub fn request_batch(
+        &self,
+        owner: &Arc<Owner>,
+        batch: &mut Batch,
+        terms: Terms,
+        wakes: &mut Wakes,
+    ) -> Option<Decision> {
+        let terms = Terms {
+            order: owner.order(),
+            ..terms
+        };
+        loop {
+            let visit = batch.visit(|a, b| Shards::index(a) == Shards::index(b));
+            let hash = batch.next()?.hash;
+            self.leftovers
+                .sweep(&self.shards, SWEPT_PER_REQUEST * visit, wakes);
+            let mut holdings = owner.latch();
+            if !owner.is_active() {
+                return Some(Decision::Refused(Refusal::Ended));
+            }
+            assert!(
+                holdings.waiting().is_none(),
+                "K4: a transaction that waits asks for nothing"
+            );
+            let mut shard = self.shards.latch(hash);
+            for _ in 0..visit {
+                let ask = batch.next()?;
+                match shard.request(owner, terms.want(ask), terms.policy, wakes) {
+                    Placed::Covered(grant) => batch.granted(grant),
+                    Placed::Refused(blocker) => {
+                        return Some(Decision::Refused(Refusal::WouldBlock(blocker)));
+                    }
+                    Placed::Granted(grant, before) => {
+                        holdings.join(Acquisition {
+                            row: ask.row.clone(),
+                            hash: ask.hash,
+                            sub: terms.sub,
+                            before,
+                        });
+                        batch.granted(grant);
+                    }
+                    Placed::Queued(ticket, anyone_behind) => {
+                        drop(shard);
+                        holdings.wait_for(Arc::clone(&ticket));
+                        drop(holdings);
+                        return Some(self.queued(owner, ticket, anyone_behind, wakes));
+                    }
+                }
             }
         }
     }
@@ -194,6 +263,15 @@ impl LockTable {
         }
     }
 
+    /// Gives all locks of a batch their fencing token: one record's position, or the first of several's. The
+    /// batch was made by sub-transaction `sub`, which makes no other acquisition.
+    ///
+    /// # Panics
+    /// If it, or a later one, has a batch with a token.
+    pub fn stamp_batch(&self, owner: &Owner, sub: u32, token: FencingToken) {
+        owner.stamp_batch(sub, token);
+    }
+
     /// L9: undoes every acquisition of the sub-transactions from `sub` on, the newest first: the
     /// row is released, or held again in the mode and with the token of before.
     ///
@@ -238,7 +316,7 @@ impl LockTable {
 
     /// The token of the owner's lock on the row, once stamped.
     pub fn token(&self, owner: &Arc<Owner>, row: &RowKey) -> Option<FencingToken> {
-        self.hold(owner, row).and_then(stamped)
+        self.hold(owner, row).and_then(|hold| owner.token(hold))
     }
 
     fn hold(&self, owner: &Arc<Owner>, row: &RowKey) -> Option<Hold> {
@@ -274,10 +352,6 @@ impl LockTable {
     }
 }
 
-fn stamped(hold: Hold) -> Option<FencingToken> {
-    Some(hold.token).filter(|token| *token != UNSTAMPED)
-}
-
 fn list_row(lock: &RowLock, entries: &mut Vec<LockEntry>) {
     let entry = |owner: &Owner, mode, status, token| LockEntry {
         row: lock.row().clone(),
@@ -290,7 +364,12 @@ fn list_row(lock: &RowLock, entries: &mut Vec<LockEntry>) {
     };
     for holder in lock.holders().iter().filter(|holder| holder.owner.binds()) {
         let (hold, granted) = (holder.hold, LockStatus::Granted);
-        entries.push(entry(&holder.owner, hold.mode, granted, stamped(hold)));
+        entries.push(entry(
+            &holder.owner,
+            hold.mode,
+            granted,
+            holder.owner.token(hold),
+        ));
     }
     let waiting = |waiter: &&Waiter| waiter.owner.is_active() && waiter.ticket.is_waiting();
     for waiter in lock.waiters().iter().filter(waiting) {

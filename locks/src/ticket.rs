@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-use lockstone_base::{FencingToken, LockMode, RowKey};
+use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
 
 /// A granted request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +33,16 @@ pub enum Outcome {
     Ended,
 }
 
+/// What a lock's token is before its record is in the log.
+pub(crate) const UNSTAMPED: FencingToken = FencingToken::new(Lsn::ZERO);
+
 /// What was held of a row before an acquisition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hold {
     pub(crate) mode: LockMode,
-    /// [`Lsn::ZERO`](lockstone_base::Lsn::ZERO) until stamped.
+    /// The sub-transaction that took or last strengthened it: a batch's rows have its token by that.
+    pub(crate) sub: u32,
+    /// [`UNSTAMPED`] until its own record is in the log, and of a batch's row for good.
     pub(crate) token: FencingToken,
 }
 

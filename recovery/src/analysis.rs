@@ -16,7 +16,7 @@ use lockstone_base::{LockMode, Lsn, Rank, RowKey, TableId, TxnId};
 use lockstone_storage::{DroppedTable, Manifest, Replayed, TableEntry};
 use lockstone_wal::{FrameInfo, LogVisitor, ScannedRecord, VisitError};
 
-use crate::record::{Body, Context, Effect, MalformedRecord, Provisional, Tag};
+use crate::record::{Body, Context, Effect, MalformedRecord, Provisional, ProvisionalMany, Tag};
 use crate::report::{InFlight, Resolution};
 
 /// A lock of a transaction in flight, as its record says.
@@ -253,6 +253,7 @@ impl Analysis {
         match body {
             Body::Begin { label } => txn.label = (!label.is_empty()).then(|| label.into()),
             Body::Provisional(provisional) => txn.provisional(&provisional, lsn, keep_locks),
+            Body::ProvisionalMany(many) => txn.provisional_many(many, lsn, keep_locks),
             Body::ValuePart(part) => txn.parts.extend_from_slice(part),
             Body::RollbackTo { from, .. } => txn.rollback(from),
             Body::Commit { .. }
@@ -306,25 +307,7 @@ impl OpenTxn {
     }
 
     fn provisional(&mut self, provisional: &Provisional<'_>, lsn: Lsn, keep_locks: bool) {
-        let sub = provisional.sub;
-        if provisional.fresh {
-            match self.locks_by_sub.last_mut() {
-                Some((last, count)) if *last == sub => *count += 1,
-                _ => self.locks_by_sub.push((sub, 1)),
-            }
-        }
-        let row = || {
-            let row = Bytes::copy_from_slice(provisional.row);
-            RowKey::from_encoded(row).expect("the decoder checked the row's length")
-        };
-        if keep_locks {
-            self.locks.push(LoggedLock {
-                row: row(),
-                mode: provisional.mode,
-                lsn,
-                sub,
-            });
-        }
+        self.locked(provisional, lsn, keep_locks);
         let parts = std::mem::take(&mut self.parts);
         let value = match provisional.effect {
             Effect::Lock => return,
@@ -333,10 +316,49 @@ impl OpenTxn {
             Effect::Put(value) => Some(Bytes::from([&parts, value].concat())),
         };
         self.writes.push(Write {
-            row: row(),
-            sub,
+            row: row_key(provisional),
+            sub: provisional.sub,
             value,
         });
+    }
+
+    fn locked(&mut self, provisional: &Provisional<'_>, lsn: Lsn, keep_locks: bool) {
+        let sub = provisional.sub;
+        if provisional.fresh {
+            match self.locks_by_sub.last_mut() {
+                Some((last, count)) if *last == sub => *count += 1,
+                _ => self.locks_by_sub.push((sub, 1)),
+            }
+        }
+        if keep_locks {
+            self.locks.push(LoggedLock {
+                row: row_key(provisional),
+                mode: provisional.mode,
+                lsn,
+                sub,
+            });
+        }
+    }
+
+    /// All at once: the values share one copy of the record.
+    fn provisional_many(&mut self, many: ProvisionalMany<'_>, lsn: Lsn, keep_locks: bool) {
+        let shared = Bytes::copy_from_slice(many.rows);
+        let copied = ProvisionalMany {
+            rows: &shared,
+            ..many
+        };
+        for provisional in copied.rows() {
+            let Effect::Put(value) = provisional.effect else {
+                continue;
+            };
+            self.locked(&provisional, lsn, keep_locks);
+            self.writes.push(Write {
+                row: RowKey::from_part(provisional.row, || shared.slice_ref(provisional.row))
+                    .expect("the decoder checked the row's length"),
+                sub: provisional.sub,
+                value: Some(shared.slice_ref(value)),
+            });
+        }
     }
 
     /// Numbers only grow, so what a rollback kills is the end of each list.
@@ -373,4 +395,9 @@ impl OpenTxn {
             .map(|(row, value)| Replayed { row, stamp, value })
             .collect()
     }
+}
+
+fn row_key(provisional: &Provisional<'_>) -> RowKey {
+    let share = || Bytes::copy_from_slice(provisional.row);
+    RowKey::from_part(provisional.row, share).expect("the decoder checked the row's length")
 }

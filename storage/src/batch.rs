@@ -7,6 +7,9 @@
 
 use bytes::Bytes;
 use lockstone_base::RowKey;
+use smallvec::SmallVec;
+
+use crate::packed_rows::{PackedRows, RowPacker};
 
 /// Up to this many rows are inserted one by one; a larger batch becomes a chunk, in constant time (W2).
 pub(crate) const SINGLE_ROWS_MAX: usize = 64;
@@ -15,16 +18,37 @@ pub(crate) const SINGLE_ROWS_MAX: usize = 64;
 /// index's tables (26 to 51), its place in the order once that is made (32). Measured: 95 to 115, and 32.
 pub(crate) const ENTRY_OVERHEAD_BYTES: usize = 128;
 
+/// What a row of a chunk costs beside what it is packed in, in bytes: its cell in the table (13 to 26).
+const CHUNK_ENTRY_BYTES: usize = 26;
+
+/// Rows that are inserted one by one. Most commits write one.
+pub(crate) type Singles = SmallVec<[(RowKey, Option<Bytes>); 1]>;
+
 /// A transaction's writes: sorted by row, one version per row.
 #[derive(Debug, Default)]
 pub struct WriteBatch {
-    rows: Vec<(RowKey, Option<Bytes>)>,
+    rows: Rows,
     bytes: usize,
+}
+
+/// As many as become a chunk are packed.
+#[derive(Debug)]
+pub(crate) enum Rows {
+    Singles(Singles),
+    Chunk(PackedRows),
 }
 
 impl WriteBatch {
     /// The batch of `rows`, which ascend strictly; `None` deletes a row.
-    pub fn from_sorted(rows: Vec<(RowKey, Option<Bytes>)>) -> Self {
+    pub fn from_sorted(rows: impl IntoIterator<Item = (RowKey, Option<Bytes>)>) -> Self {
+        let rows: Singles = rows.into_iter().collect();
+        if rows.len() > SINGLE_ROWS_MAX {
+            let mut packer = RowPacker::default();
+            for (row, value) in rows {
+                packer.add(&row, value);
+            }
+            return Self::packed(packer.finish());
+        }
         assert!(
             rows.is_sorted_by(|a, b| a.0 < b.0),
             "W2: a write set is sorted and has one version per row"
@@ -33,12 +57,35 @@ impl WriteBatch {
             .iter()
             .map(|(row, value)| entry_bytes(row, value.as_ref()))
             .sum();
-        Self { rows, bytes }
+        Self {
+            rows: Rows::Singles(rows),
+            bytes,
+        }
+    }
+
+    /// The batch of `rows`, which ascend strictly. They are not copied if they become a chunk.
+    pub fn packed(rows: PackedRows) -> Self {
+        assert!(
+            rows.is_sorted(),
+            "W2: a write set is sorted and has one version per row"
+        );
+        if rows.len() > SINGLE_ROWS_MAX {
+            return Self {
+                bytes: chunk_bytes(&rows),
+                rows: Rows::Chunk(rows),
+            };
+        }
+        let singles =
+            (0..rows.len()).filter_map(|index| Some((rows.row_key(index)?, rows.effect(index)?)));
+        Self::from_sorted(singles)
     }
 
     /// How many rows it writes.
     pub fn rows(&self) -> usize {
-        self.rows.len()
+        match &self.rows {
+            Rows::Singles(rows) => rows.len(),
+            Rows::Chunk(rows) => rows.len(),
+        }
     }
 
     /// How much memory it will take in the memtable, in bytes.
@@ -48,16 +95,27 @@ impl WriteBatch {
 
     /// Whether it writes nothing.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows() == 0
     }
 
-    pub(crate) fn into_rows(self) -> Vec<(RowKey, Option<Bytes>)> {
+    pub(crate) fn into_rows(self) -> Rows {
         self.rows
     }
 }
 
+impl Default for Rows {
+    fn default() -> Self {
+        Self::Singles(Singles::new())
+    }
+}
+
+/// What a chunk of `rows` costs in memory, in bytes.
+pub(crate) fn chunk_bytes(rows: &PackedRows) -> usize {
+    rows.bytes() + rows.len() * CHUNK_ENTRY_BYTES
+}
+
 /// What one entry costs in memory, in bytes.
-pub(crate) fn entry_bytes(row: &RowKey, value: Option<&Bytes>) -> usize {
+fn entry_bytes(row: &RowKey, value: Option<&Bytes>) -> usize {
     row.as_bytes().len() + value.map_or(0, Bytes::len) + ENTRY_OVERHEAD_BYTES
 }
 

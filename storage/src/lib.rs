@@ -5,6 +5,7 @@
 
 mod error;
 mod version;
+mod packed_rows;
 mod batch;
 mod checksum;
 mod row_hash;
@@ -23,6 +24,7 @@ pub use batch::WriteBatch;
 pub use error::{Damage, Section, StorageError};
 pub use manifest::{DroppedTable, LEVEL_MAX, ListedRun, Manifest, TableEntry};
 pub use memtable::{Memtable, Prepared};
+pub use packed_rows::{PackedRows, RowPacker, Sheet};
 pub use run::RunEntry;
 pub use sources::{Scan, Sources};
 pub use store::{LevelStats, Store, StoreCheck, StoreConfig, StorePart, StoreStats};

@@ -29,7 +29,7 @@ fn batch(rows: impl IntoIterator<Item = u64>, value_bytes: usize) -> WriteBatch 
         let row = RowKey::new(TableId(1), &id.to_be_bytes());
         (row, (id % 5 != 0).then(|| value.clone()))
     });
-    WriteBatch::from_sorted(rows.collect())
+    WriteBatch::from_sorted(rows)
 }
 
 /// Applies what was prepared and sees to it that nothing is allocated.

@@ -71,13 +71,11 @@ fn load(
         let batch = loaded..rows.min(loaded + BATCH_ROWS);
         let begin = Instant::now();
         let mut txn = db.begin();
-        for place in batch.clone() {
-            let id = match settings.order {
-                LoadOrder::Sorted => place,
-                LoadOrder::Random => shuffled.at(place),
-            };
-            txn.put(table, rows::key(id), rows::value(&mut rng))?;
-        }
+        let ids = batch.clone().map(|place| match settings.order {
+            LoadOrder::Sorted => place,
+            LoadOrder::Random => shuffled.at(place),
+        });
+        txn.put_many(table, ids.map(|id| (rows::key(id), rows::value(&mut rng))))?;
         txn.commit()?;
         tally.count(batch.end - batch.start, begin.elapsed(), Retries::default());
         loaded = batch.end;

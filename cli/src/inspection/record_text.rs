@@ -81,6 +81,11 @@ pub(crate) fn words(
             }
         }
         Body::Provisional(provisional) => words.extend(provisional_words(provisional, names)),
+        Body::ProvisionalMany(many) => {
+            words.push(format!("put-many {}", count(many.len(), "row")));
+            let rows = many.rows().flat_map(|row| provisional_words(&row, names));
+            words.extend(rows);
+        }
         Body::ValuePart(part) => words.push(format!("value-part {}", count(part.len(), "byte"))),
         Body::RollbackTo { from, through } => {
             words.push(format!("rollback of parts {from} to {through}"));
@@ -163,6 +168,13 @@ pub(crate) fn object(
     let details = match body {
         Body::Begin { label } => json!({ "label": label }),
         Body::Provisional(provisional) => provisional_object(provisional, names),
+        Body::ProvisionalMany(many) => {
+            let rows: Vec<_> = many
+                .rows()
+                .map(|row| provisional_object(&row, names))
+                .collect();
+            json!({ "rows": rows })
+        }
         Body::ValuePart(part) => json!({ "bytes": part.len() }),
         Body::RollbackTo { from, through } => json!({ "from": from, "through": through }),
         Body::Commit { rows } => json!({ "rows": rows }),

@@ -10,10 +10,14 @@
 
 mod tag;
 mod context;
+mod provisional;
+mod many;
 mod body;
 
-pub use body::{Body, Effect, Provisional, RecordBytes};
+pub use body::Body;
 pub use context::{CONTEXT_BYTES, Context};
+pub use many::{ProvisionalMany, ROW_HEAD_BYTES, granted_byte, row_head};
+pub use provisional::{Effect, Provisional, RecordBytes};
 pub use tag::Tag;
 
 use thiserror::Error;

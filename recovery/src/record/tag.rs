@@ -24,11 +24,13 @@ pub enum Tag {
     CleanShutdown = 8,
     /// A table is gone, with all its rows.
     DropTable = 9,
+    /// Rows locked and written in one call, and not yet committed.
+    ProvisionalMany = 10,
 }
 
 impl Tag {
     /// Every tag there is.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Begin,
         Self::Provisional,
         Self::ValuePart,
@@ -38,6 +40,7 @@ impl Tag {
         Self::CreateTable,
         Self::CleanShutdown,
         Self::DropTable,
+        Self::ProvisionalMany,
     ];
 }
 

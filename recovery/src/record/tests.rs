@@ -26,6 +26,11 @@ fn every_body() -> Vec<Body<'static>> {
         provisional(Effect::Put(b"value"), false),
         provisional(Effect::Put(b""), true),
         provisional(Effect::Delete, false),
+        Body::ProvisionalMany(ProvisionalMany {
+            sub: 7,
+            rows: MANY_ROWS,
+            granted: &[0x83, 4],
+        }),
         Body::ValuePart(b"part"),
         Body::RollbackTo {
             from: 2,
@@ -47,6 +52,52 @@ fn every_body_round_trips() {
     for body in every_body() {
         let (tag, bytes) = bytes_of(body);
         assert_eq!(Body::decode(tag, &bytes), Ok(body));
+    }
+}
+
+/// A row with a value, and one with an empty one.
+const MANY_ROWS: &[u8] = b"\x05\0\x01\0\0\0\0\0\0\x01kv\x05\0\0\0\0\0\0\0\0\x01l";
+
+#[test]
+fn many_rows_are_what_a_record_each_would_be() {
+    let many = ProvisionalMany {
+        sub: 0x0102,
+        rows: MANY_ROWS,
+        granted: &[
+            granted_byte(LockMode::NoKeyUpdate, true),
+            granted_byte(LockMode::Update, false),
+        ],
+    };
+    let (tag, bytes) = bytes_of(Body::ProvisionalMany(many));
+    assert_eq!((tag as u8, many.len()), (10, 2));
+    assert_eq!(
+        bytes,
+        [b"\x02\x01\0\0\x02\0\0\0", MANY_ROWS, b"\x83\x04"].concat()
+    );
+    assert_eq!(MANY_ROWS[..ROW_HEAD_BYTES], row_head(5, 1));
+    let row = |row, mode, fresh, value| Provisional {
+        row,
+        mode,
+        fresh,
+        sub: 0x0102,
+        effect: Effect::Put(value),
+    };
+    let rows: Vec<_> = many.rows().collect();
+    assert_eq!(
+        rows,
+        [
+            row(b"\0\0\0\x01k", LockMode::NoKeyUpdate, true, b"v"),
+            row(b"\0\0\0\x01l", LockMode::Update, false, b""),
+        ]
+    );
+    // Whatever is cut, or said to be more or less than there is, is damage.
+    for cut in 0..bytes.len() {
+        assert!(Body::decode(tag, &bytes[..cut]).is_err(), "{cut}");
+    }
+    for count in [0, 1, 3, u8::MAX] {
+        let mut bytes = bytes.clone();
+        bytes[4] = count;
+        assert!(Body::decode(tag, &bytes).is_err(), "{count}");
     }
 }
 

@@ -7,20 +7,21 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
-use lockstone_base::{Lsn, RowKey};
+use lockstone_base::Lsn;
 
 use super::table::Table;
+use crate::batch::chunk_bytes;
 use crate::cursor::{Cursor, Direction, Quest, Step};
 use crate::error::StorageError;
+use crate::packed_rows::{PackedRows, RowPacker};
 use crate::row_hash::row_hash;
-use crate::version::{RowVersion, Version, VersionRef, version_order};
+use crate::version::{Replayed, RowVersion, Version, VersionRef, version_order};
 use crate::walk::Walker;
 
 /// Sorted, immutable versions.
 #[derive(Debug)]
 pub(super) struct Chunk {
-    rows: Vec<(RowKey, Option<Bytes>)>,
+    rows: PackedRows,
     stamps: Stamps,
     /// Each row's first version, by the row's hash: where there are many chunks, most do not have the row
     /// that is looked for. Empty until [`Chunk::index`] fills it.
@@ -36,7 +37,7 @@ enum Stamps {
 
 impl Chunk {
     /// A write set that gets its stamp when it is committed.
-    pub(super) fn uncommitted(rows: Vec<(RowKey, Option<Bytes>)>, salt: u64) -> Self {
+    pub(super) fn uncommitted(rows: PackedRows, salt: u64) -> Self {
         let mut chunk = Self {
             rows,
             stamps: Stamps::All(OnceLock::new()),
@@ -56,13 +57,14 @@ impl Chunk {
     }
 
     /// Versions in version order, each with its own stamp.
-    pub(super) fn sorted(versions: impl Iterator<Item = (RowKey, Lsn, Option<Bytes>)>) -> Self {
-        let mut rows = Vec::new();
-        let mut stamps = Vec::new();
-        for (row, stamp, value) in versions {
-            rows.push((row, value));
-            stamps.push(stamp);
+    pub(super) fn sorted(versions: Vec<Replayed>) -> Self {
+        let mut rows = RowPacker::default();
+        let mut stamps = Vec::with_capacity(versions.len());
+        for version in versions {
+            rows.add(&version.row, version.value);
+            stamps.push(version.stamp);
         }
+        let rows = rows.finish();
         let chunk = Self {
             rows,
             stamps: Stamps::Each(stamps),
@@ -78,12 +80,13 @@ impl Chunk {
     /// Makes rows findable by their hash.
     pub(super) fn index(&mut self, salt: u64) {
         let heads = Table::new(Table::bits_for(self.rows.len()));
-        let mut before: Option<&RowKey> = None;
-        for ((row, _), number) in self.rows.iter().zip(0..) {
-            if before != Some(row) {
-                heads.add(row_hash(salt, row.as_bytes()), number);
+        let mut before = None;
+        for number in 0..self.rows.len() {
+            let row = self.rows.row(number);
+            if before != row {
+                heads.add(row_hash(salt, row.unwrap_or_default()), number as u32);
             }
-            before = Some(row);
+            before = row;
         }
         self.heads = Some(heads);
     }
@@ -95,10 +98,7 @@ impl Chunk {
 
     /// The newest version of `row`, which has this hash, at or below `at`.
     pub(super) fn get(&self, row: &[u8], hash: u64, at: Lsn) -> Option<Version> {
-        let is_row = |row_at: usize| {
-            self.row(row_at)
-                .is_some_and(|found| found.as_bytes() == row)
-        };
+        let is_row = |row_at: usize| self.row(row_at) == Some(row);
         let newest = match &self.heads {
             Some(heads) => heads.find(hash, |number| is_row(number as usize))? as usize,
             None => self.position((row, Lsn::MAX)),
@@ -108,19 +108,27 @@ impl Chunk {
         } else {
             self.position((row, at))
         };
-        is_row(found)
-            .then(|| self.entry(found))?
-            .map(|(_, version)| version)
+        is_row(found).then(|| self.version(found))?
     }
 
-    /// The version number `index`.
-    pub(super) fn entry(&self, index: usize) -> Option<(&RowKey, Version)> {
-        let (row, value) = self.rows.get(index)?;
-        let version = Version {
+    fn version(&self, index: usize) -> Option<Version> {
+        Some(Version {
             stamp: self.stamp(index),
-            value: value.clone(),
-        };
-        Some((row, version))
+            value: self.rows.effect(index)?,
+        })
+    }
+
+    /// The version number `index`, with its row.
+    pub(super) fn row_version(&self, index: usize) -> Option<RowVersion> {
+        Some(RowVersion {
+            row: self.rows.row_shared(index)?,
+            version: self.version(index)?,
+        })
+    }
+
+    /// What it takes in memory, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        chunk_bytes(&self.rows)
     }
 
     fn stamp(&self, index: usize) -> Lsn {
@@ -136,10 +144,8 @@ impl Chunk {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low.midpoint(high);
-            match self.rows.get(middle) {
-                Some((row, _))
-                    if version_order((row.as_bytes(), self.stamp(middle)), place).is_lt() =>
-                {
+            match self.rows.row(middle) {
+                Some(row) if version_order((row, self.stamp(middle)), place).is_lt() => {
                     low = middle + 1;
                 }
                 _ => high = middle,
@@ -148,11 +154,11 @@ impl Chunk {
         low
     }
 
-    fn row(&self, index: usize) -> Option<&RowKey> {
-        self.rows.get(index).map(|(row, _)| row)
+    fn row(&self, index: usize) -> Option<&[u8]> {
+        self.rows.row(index)
     }
 
-    fn place(&self, index: usize) -> Option<(&RowKey, std::cmp::Reverse<Lsn>)> {
+    fn place(&self, index: usize) -> Option<(&[u8], std::cmp::Reverse<Lsn>)> {
         Some((self.row(index)?, std::cmp::Reverse(self.stamp(index))))
     }
 }
@@ -184,12 +190,11 @@ impl Walker for ChunkWalker<'_> {
 
     fn version(&self) -> VersionRef<'_> {
         let index = self.begun.saturating_sub(1);
-        let version = self.chunk.rows.get(index);
-        let (row, value) = version.expect("a version is asked for while there is one");
+        let row = self.chunk.row(index);
         VersionRef {
-            row: row.as_bytes(),
+            row: row.expect("a version is asked for while there is one"),
             stamp: self.chunk.stamp(index),
-            value: value.as_deref(),
+            value: self.chunk.rows.value(index),
         }
     }
 }
@@ -224,11 +229,11 @@ impl ChunkCursor {
     fn forward(&mut self) -> Option<RowVersion> {
         loop {
             let row = self.chunk.row(self.position)?;
-            if !self.quest.range.below_high(row.as_bytes()) {
+            if !self.quest.range.below_high(row) {
                 return None;
             }
             let start = self.position;
-            self.position = self.chunk.position((row.as_bytes(), Lsn::ZERO));
+            self.position = self.chunk.position((row, Lsn::ZERO));
             if let Some(found) = self.visible(start, self.position) {
                 return Some(found);
             }
@@ -239,10 +244,10 @@ impl ChunkCursor {
         loop {
             let end = self.position;
             let row = self.chunk.row(end.checked_sub(1)?)?;
-            if !self.quest.range.above_low(row.as_bytes()) {
+            if !self.quest.range.above_low(row) {
                 return None;
             }
-            self.position = self.chunk.position((row.as_bytes(), Lsn::MAX));
+            self.position = self.chunk.position((row, Lsn::MAX));
             if let Some(found) = self.visible(self.position, end) {
                 return Some(found);
             }
@@ -252,11 +257,7 @@ impl ChunkCursor {
     /// The newest visible one of the versions `start..end`, which are one row's.
     fn visible(&self, start: usize, end: usize) -> Option<RowVersion> {
         let index = (start..end).find(|index| self.chunk.stamp(*index) <= self.quest.at)?;
-        let (row, version) = self.chunk.entry(index)?;
-        Some(RowVersion {
-            row: row.to_bytes(),
-            version,
-        })
+        self.chunk.row_version(index)
     }
 }
 

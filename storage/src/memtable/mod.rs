@@ -25,7 +25,6 @@ use std::sync::{Arc, OnceLock};
 
 use lockstone_base::Lsn;
 
-use crate::batch::entry_bytes;
 use crate::cursor::{Cursor, Quest};
 use crate::merge::Merge;
 use crate::version::{Replayed, Version};
@@ -73,18 +72,14 @@ impl Memtable {
         );
         versions.sort_by(|a, b| a.row.cmp(&b.row).then(b.stamp.cmp(&a.stamp)));
         versions.dedup_by(|a, b| a.row == b.row && a.stamp == b.stamp);
-        let bytes = versions
-            .iter()
-            .map(|version| entry_bytes(&version.row, version.value.as_ref()))
-            .sum();
         let memtable = Self::default();
         memtable.newest.store(end.get(), Ordering::Relaxed);
+        let mut bytes = 0;
         if !versions.is_empty() {
-            let versions = versions
-                .into_iter()
-                .map(|version| (version.row, version.stamp, version.value));
+            let chunk = Chunk::sorted(versions);
+            bytes = chunk.bytes();
             memtable.chunks.make_room(1);
-            memtable.chunks.push(Arc::new(Chunk::sorted(versions)));
+            memtable.chunks.push(Arc::new(chunk));
         }
         memtable.bytes.store(bytes, Ordering::Relaxed);
         memtable.seal(end);

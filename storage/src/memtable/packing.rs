@@ -10,10 +10,7 @@ use lockstone_base::RowKey;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::entry::{Content, Entry};
-
-/// What is taken from the allocator at once: enough to make that rare, little enough to be kept alive by a
-/// reader that keeps one value.
-const PIECE_BYTES: usize = 16 << 10;
+use crate::packed_rows::PIECE_BYTES;
 
 /// Above this, row and value stay where they are: copying them costs more than it saves, and a piece would
 /// be left half empty.

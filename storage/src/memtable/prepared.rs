@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use super::chunk::Chunk;
 use super::entry::Entry;
 use super::packing::Packing;
-use crate::batch::{SINGLE_ROWS_MAX, WriteBatch};
+use crate::batch::{Rows, WriteBatch};
 use crate::row_hash::row_hash;
 
 /// A write set whose applying neither allocates nor waits nor fails.
@@ -72,19 +72,17 @@ impl Preparing {
 
     /// Brings `batch` into its final shape. Room is promised, but not yet made.
     pub(crate) fn prepare(&self, batch: WriteBatch) -> Prepared {
-        let (rows, bytes) = (batch.rows(), batch.bytes());
-        let writes = if rows > SINGLE_ROWS_MAX {
-            Writes::Chunk(Some(Arc::new(Chunk::uncommitted(
-                batch.into_rows(),
-                self.salt,
-            ))))
-        } else {
-            let mut packer = self.packing.packer();
-            let singles = batch.into_rows().into_iter().map(|(row, value)| {
-                let hash = row_hash(self.salt, row.as_bytes());
-                (hash, packer.entry(&row, value))
-            });
-            Writes::Singles(singles.collect())
+        let bytes = batch.bytes();
+        let writes = match batch.into_rows() {
+            Rows::Chunk(rows) => Writes::Chunk(Some(Arc::new(Chunk::uncommitted(rows, self.salt)))),
+            Rows::Singles(rows) => {
+                let mut packer = self.packing.packer();
+                let singles = rows.into_iter().map(|(row, value)| {
+                    let hash = row_hash(self.salt, row.as_bytes());
+                    (hash, packer.entry(&row, value))
+                });
+                Writes::Singles(singles.collect())
+            }
         };
         let (singles, chunks) = match &writes {
             Writes::Singles(singles) => (singles.len(), 0),

@@ -23,11 +23,7 @@ fn row(number: u32) -> RowKey {
 
 fn batch(rows: impl IntoIterator<Item = u32>, value: &str) -> WriteBatch {
     let value = Bytes::copy_from_slice(value.as_bytes());
-    WriteBatch::from_sorted(
-        rows.into_iter()
-            .map(|n| (row(n), Some(value.clone())))
-            .collect(),
-    )
+    WriteBatch::from_sorted(rows.into_iter().map(|n| (row(n), Some(value.clone()))))
 }
 
 fn hash(number: u32) -> u64 {
@@ -338,7 +334,7 @@ proptest! {
             for (row, value) in &rows {
                 model.entry(row.to_bytes()).or_default().insert(tail, value.clone());
             }
-            apply(&memtable, WriteBatch::from_sorted(rows.into_iter().collect()), Lsn::new(tail));
+            apply(&memtable, WriteBatch::from_sorted(rows), Lsn::new(tail));
         }
         memtable.seal(Lsn::new(tail));
         let all = collect(memtable.walk()).unwrap();

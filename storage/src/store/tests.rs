@@ -121,7 +121,7 @@ impl Rig {
         let rows = writes
             .iter()
             .map(|(row, value)| (row.clone(), value.clone()));
-        let batch = WriteBatch::from_sorted(rows.collect());
+        let batch = WriteBatch::from_sorted(rows);
         self.store.apply(batch, Lsn::new(stamp));
         self.model.commit(writes, stamp);
     }

@@ -1,0 +1,28 @@
+//! What a key and a value may be. Asked wherever a user names one.
+
+use lockstone_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+
+use crate::error::{Error, Result};
+
+/// A key that a row may have.
+pub(crate) fn check_key(key: &[u8]) -> Result<()> {
+    match key.len() {
+        0 => Err(Error::KeyEmpty),
+        bytes if bytes > KEY_BYTES_MAX => Err(Error::KeyTooLong {
+            bytes,
+            max: KEY_BYTES_MAX,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A value that a row may have.
+pub(crate) fn check_value(value: &[u8]) -> Result<()> {
+    match value.len() {
+        bytes if bytes > VALUE_BYTES_MAX => Err(Error::ValueTooLong {
+            bytes,
+            max: VALUE_BYTES_MAX,
+        }),
+        _ => Ok(()),
+    }
+}
