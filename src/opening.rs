@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use lockstone_base::TableId;
 use lockstone_base::clock::MonotonicClock;
-use lockstone_base::disk::{IoMode, OsDisk};
+use lockstone_base::disk::{Disk, IoMode, OsDisk};
 use lockstone_base::entropy::OsEntropy;
 use lockstone_locks::LockTable;
 use lockstone_recovery::directory::{self, Content, DirectoryLock};
@@ -34,8 +34,8 @@ use crate::watermarks::Watermarks;
 /// More runs than this are merged into one, so that a read looks into few.
 const RUNS_MAX: usize = 8;
 
-/// The real machine, with its disk at `path`.
-pub(crate) fn real_ports(path: &Path, create: bool, io: IoMode) -> Result<Ports> {
+/// The directory `path`.
+pub(crate) fn real_disk(path: &Path, create: bool, io: IoMode) -> Result<Arc<dyn Disk>> {
     let disk = OsDisk::open(path, create).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound if !create => not_a_database(path, "there is nothing"),
         io::ErrorKind::NotFound => {
@@ -46,8 +46,13 @@ pub(crate) fn real_ports(path: &Path, create: bool, io: IoMode) -> Result<Ports>
         }
         _ => Error::Io(error),
     })?;
+    Ok(Arc::new(disk.with_io(io)))
+}
+
+/// The real machine, with its disk at `path`.
+pub(crate) fn real_ports(path: &Path, create: bool, io: IoMode) -> Result<Ports> {
     Ok(Ports {
-        disk: Arc::new(disk.with_io(io)),
+        disk: real_disk(path, create, io)?,
         clock: Arc::new(MonotonicClock::new()),
         entropy: Arc::new(OsEntropy),
         background: true,

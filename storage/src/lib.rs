@@ -27,5 +27,5 @@ pub use memtable::{Memtable, Prepared};
 pub use packed_rows::{PackedRows, RowPacker, Sheet};
 pub use run::RunEntry;
 pub use sources::{Scan, Sources};
-pub use store::{LevelStats, Store, StoreCheck, StoreConfig, StorePart, StoreStats};
+pub use store::{LevelStats, Pin, Store, StoreCheck, StoreConfig, StorePart, StoreStats};
 pub use version::{Replayed, Version};

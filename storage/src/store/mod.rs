@@ -14,6 +14,7 @@
 
 mod checkpoint;
 mod sweep;
+mod pin;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -32,6 +33,8 @@ use crate::memtable::{Memtable, Prepared, Preparing};
 use crate::run::{Identity, Run, RunEntry};
 use crate::sources::Sources;
 use crate::tree::Tree;
+
+pub use pin::Pin;
 
 /// How a store is kept.
 #[derive(Debug, Clone, Copy)]
