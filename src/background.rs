@@ -1,5 +1,5 @@
-//! The background threads: the checkpointer, the keeper of what nobody waits for, and the supplier of log
-//! segments.
+//! The background threads: the checkpointer, the keeper of what nobody waits for, the supplier of log
+//! segments, and those that compact.
 //!
 //! 1. G9: what a ticket or a filling frame asks for is flushed at once, and a `Buffered` commit is on the
 //!    device within `BUFFERED_MS_MAX`.
@@ -16,6 +16,7 @@ use lockstone_base::Lsn;
 use lockstone_base::limits::{BUFFERED_MS_MAX, LOG_IDLE_MS};
 
 use crate::checkpoint;
+use crate::compaction;
 use crate::engine::Engine;
 use crate::requests::Requests;
 
@@ -32,7 +33,11 @@ const _: () = assert!(LOG_IDLE_MS < BUFFERED_MS_MAX);
 pub(crate) fn start(engine: &Arc<Engine>) -> std::io::Result<()> {
     spawn("lockstone-checkpoint", engine, checkpointer)?;
     spawn("lockstone-keeper", engine, keeper)?;
-    spawn("lockstone-supply", engine, supplier)
+    spawn("lockstone-supply", engine, supplier)?;
+    for _ in 0..engine.options.compaction_threads {
+        spawn("lockstone-compact", engine, compaction::serve)?;
+    }
+    Ok(())
 }
 
 fn spawn(name: &str, engine: &Arc<Engine>, body: fn(&Engine)) -> std::io::Result<()> {

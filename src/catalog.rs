@@ -128,6 +128,11 @@ impl Catalog {
         tables.dropped.insert(id, at);
     }
 
+    /// Forgets a dropped table of which no row is left.
+    pub(crate) fn forget(&self, id: TableId) {
+        self.0.write().dropped.remove(&id);
+    }
+
     /// The dropped tables of which rows may be left, by id.
     pub(crate) fn dropped(&self) -> Vec<DroppedTable> {
         let tables = self.0.read();

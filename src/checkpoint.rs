@@ -17,11 +17,12 @@ use std::sync::atomic::{Ordering, fence};
 
 use lockstone_base::Lsn;
 use lockstone_locks::{AbortCause, Wakes};
-use lockstone_storage::{DroppedTable, Manifest, TableEntry};
 
+use crate::compaction;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::live::LiveTxn;
+use crate::publish::publish;
 
 /// Before a record is appended: the log has not reached its limit, or a checkpoint has made room.
 pub(crate) fn admit(engine: &Engine) -> Result<()> {
@@ -29,20 +30,6 @@ pub(crate) fn admit(engine: &Engine) -> Result<()> {
         return Ok(());
     }
     make_room(engine)
-}
-
-/// Before a commit takes its LSN: the memory budget has room for its rows.
-pub(crate) fn reserve_memory(engine: &Engine, bytes: usize) -> Result<()> {
-    let budget = engine.options.memory_bytes as usize;
-    // What committed while a checkpoint ran may fill the memory anew, and then another one is needed. A
-    // write set that is larger than the budget is let in once everything else is in runs.
-    while engine.store.memory_bytes() + bytes > budget {
-        if engine.store.stats().memory_versions == 0 {
-            break;
-        }
-        make_room(engine)?;
-    }
-    Ok(())
 }
 
 /// After a commit: asks for a checkpoint if memory or log call for one. The log is measured from the last
@@ -74,17 +61,13 @@ pub(crate) fn attend(engine: &Engine) {
 }
 
 /// Waits for a checkpoint that makes room in log and memory.
-fn make_room(engine: &Engine) -> Result<()> {
-    take(engine).map_err(Error::for_want_of_room)
-}
-
-/// Waits for a checkpoint that begins from now on: everything that is applied now is in runs then.
-pub(crate) fn take(engine: &Engine) -> Result<()> {
-    if engine.ports.background {
+pub(crate) fn make_room(engine: &Engine) -> Result<()> {
+    let made = if engine.ports.background {
         engine.checkpoints.ask_and_wait()
     } else {
         run(engine)
-    }
+    };
+    made.map_err(Error::for_want_of_room)
 }
 
 /// Runs one checkpoint; rolls back whoever holds the log at its limit.
@@ -92,8 +75,8 @@ pub(crate) fn take(engine: &Engine) -> Result<()> {
 /// # Errors
 /// What the disk refused. The log and the old manifest still say everything; the next run tries again.
 pub(crate) fn run(engine: &Engine) -> Result<()> {
-    let mut newest = engine.manifest.lock();
-    checkpoint(engine, &mut newest)?;
+    let _one_at_a_time = engine.checkpointing.lock();
+    checkpoint(engine)?;
     // One step below the limit, so that an appender that waits for room finds some.
     let limit = engine.options.log_bytes - engine.options.segment_bytes;
     let mut tried_again = false;
@@ -105,7 +88,10 @@ pub(crate) fn run(engine: &Engine) -> Result<()> {
             None if !tried_again => tried_again = true,
             None => break,
         }
-        checkpoint(engine, &mut newest)?;
+        checkpoint(engine)?;
+    }
+    if !engine.ports.background {
+        compaction::settle(engine);
     }
     engine.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
     Ok(())
@@ -125,53 +111,22 @@ fn roll_back_holder(engine: &Engine, holder: &LiveTxn) {
     engine.live.end(holder.owner.id());
 }
 
-fn checkpoint(engine: &Engine, newest: &mut Manifest) -> Result<()> {
+fn checkpoint(engine: &Engine) -> Result<()> {
     if engine.log.end() == Lsn::ZERO {
         // Nothing was ever logged: there is nothing below the log's end.
         return Ok(());
     }
     let (rotated_at, first_needed) = rotate(engine)?;
     engine.log.wait_durable(rotated_at)?;
-    flush(engine)?;
-    let (tables, dropped, next_table) = tables(engine);
-    let scan = engine.log.chain_point_at(first_needed);
-    let part = engine.store.part();
+    engine.store.flush(engine.log.durable())?;
     assert!(
-        part.flushed_through < rotated_at,
+        engine.store.flushed_through() < rotated_at,
         "S1: nothing behind the rotation is in a run"
     );
-    // Used up even if the write fails: a name whose fate is unknown is not given to another content.
-    newest.generation += 1;
-    let manifest = Manifest {
-        durable: engine.log.durable(),
-        flushed_through: part.flushed_through,
-        scan_end: scan.end,
-        scan_crc: scan.crc,
-        // Read last: the files reach as far as anything that is durable by now (F14).
-        log_end: engine.log.segments_end(),
-        tables,
-        dropped,
-        next_table,
-        runs: part.runs,
-        next_run: part.next_run,
-        ..newest.clone()
-    };
-    assert!(
-        manifest.flushed_through < manifest.durable,
-        "S1: flushed_through lies below the durable LSN"
-    );
-    assert!(
-        manifest.scan_end <= manifest.durable,
-        "S3: reading starts where the log is durable"
-    );
-    manifest.write(&*engine.ports.disk)?;
-    engine.log.note_manifest(manifest.generation);
-    *newest = manifest;
-    // Only now is the manifest durable, and what it no longer names may go (S6).
-    if let Err(error) = engine.store.manifest_written(newest) {
-        tracing::warn!(%error, "replaced runs stay until the next checkpoint");
-    }
-    engine.log.recycle(newest.scan_end)?;
+    let scan = engine.log.chain_point_at(first_needed);
+    publish(engine, Some(scan))?;
+    engine.bell.ring();
+    engine.log.recycle(scan.end)?;
     Ok(())
 }
 
@@ -187,39 +142,4 @@ fn rotate(engine: &Engine) -> Result<(Lsn, Lsn)> {
         .oldest_in_log()
         .map_or(end, |(first, _)| first.min(end));
     Ok((end, first_needed))
-}
-
-/// Sealed memtables into runs, and runs into one when there are many.
-fn flush(engine: &Engine) -> Result<()> {
-    engine.store.flush(engine.log.durable())?;
-    let horizon = engine.snapshots.horizon(|| engine.snapshot_lsn());
-    // The manifest is true without the merge, and the log must not wait for it (F7, F11).
-    if let Err(error) = engine.store.merge(horizon) {
-        tracing::warn!(%error, "runs could not be merged; it is tried again at the next checkpoint");
-    }
-    Ok(())
-}
-
-/// The tables whose creation is durable, and those whose drop is. The latch makes sure that a table is as it is
-/// here, or the record that says otherwise lies behind the rotation.
-fn tables(engine: &Engine) -> (Vec<TableEntry>, Vec<DroppedTable>, u32) {
-    tables_with(engine, || ()).1
-}
-
-/// What `also` gives, and [`tables`], all of one moment.
-pub(crate) fn tables_with<T>(
-    engine: &Engine,
-    also: impl FnOnce() -> T,
-) -> (T, (Vec<TableEntry>, Vec<DroppedTable>, u32)) {
-    let _one_moment = engine.ddl.lock();
-    let also = also();
-    let entry = |table: crate::catalog::CatalogEntry| TableEntry {
-        id: table.id,
-        name: table.name.to_string(),
-        created: table.created,
-    };
-    let mut tables: Vec<_> = engine.catalog.all().into_iter().map(entry).collect();
-    tables.sort_by_key(|table| table.id);
-    let (dropped, next) = (engine.catalog.dropped(), engine.catalog.next_id().0);
-    (also, (tables, dropped, next))
 }

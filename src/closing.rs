@@ -85,6 +85,7 @@ pub(crate) fn close(engine: &Engine) -> Result<()> {
     end_transactions(engine);
     engine.checkpoints.stop();
     engine.stopping.store(true, Ordering::Release);
+    engine.bell.stop();
     engine.log.wake_driver();
     engine.log.wake_supplier();
     for thread in std::mem::take(&mut *engine.threads.lock()) {
@@ -92,6 +93,8 @@ pub(crate) fn close(engine: &Engine) -> Result<()> {
             tracing::error!("a background thread had panicked");
         }
     }
+    // A compaction that a user asked for ends as well, and none begins: the directory is about to be free.
+    let _no_other = engine.compacting.write();
     let outcome = leave_in_order(engine);
     engine.log.close();
     engine.directory.lock().take();

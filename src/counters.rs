@@ -11,4 +11,9 @@ pub(crate) struct Counters {
     pub(crate) timeouts: AtomicU64,
     pub(crate) deadlocks: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
+    /// Sleep that writers owe, in nanoseconds.
+    pub(crate) owed_ns: AtomicU64,
+    pub(crate) slowdowns: AtomicU64,
+    pub(crate) stalls: AtomicU64,
+    pub(crate) stalled_us: AtomicU64,
 }

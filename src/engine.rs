@@ -17,8 +17,9 @@ use lockstone_recovery::RecoveryReport;
 use lockstone_recovery::directory::DirectoryLock;
 use lockstone_storage::{Manifest, Sources, Store};
 use lockstone_wal::Log;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
+use crate::bell::Bell;
 use crate::catalog::Catalog;
 use crate::counters::Counters;
 use crate::error::{Error, Result};
@@ -57,8 +58,14 @@ pub(crate) struct Engine {
     pub(crate) counters: Counters,
     pub(crate) report: RecoveryReport,
     pub(crate) uuid: u128,
-    /// The newest durable manifest. Held through a whole checkpoint: one runs at a time.
+    /// The newest durable manifest; held while the next one is written.
     pub(crate) manifest: Mutex<Manifest>,
+    /// One checkpoint at a time.
+    pub(crate) checkpointing: Mutex<()>,
+    /// Shared by compactions; a compaction of everything runs alone.
+    pub(crate) compacting: RwLock<()>,
+    /// Calls for compactions.
+    pub(crate) bell: Bell,
     /// Held while a table is created, so that a manifest has it or the log behind it does.
     pub(crate) ddl: Mutex<()>,
     pub(crate) checkpoints: Requests,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lockstone_base::disk::WritePath;
 use lockstone_base::{FencingToken, LockMode, Lsn, Rank, TxnId};
 use lockstone_locks::{LockStatus, OwnerState};
-use lockstone_storage::StoreCheck;
+use lockstone_storage::{LevelStats, StoreCheck};
 use serde::Serialize;
 
 use crate::engine::Engine;
@@ -125,6 +125,26 @@ pub struct Stats {
     pub memory_bytes: usize,
     /// Runs.
     pub runs: usize,
+    /// The levels, from level 0 down.
+    pub levels: Vec<LevelStats>,
+    /// Bytes of runs that checkpoints wrote.
+    pub flushed_bytes: u64,
+    /// Compactions done.
+    pub compactions: u64,
+    /// Bytes of runs that compactions read.
+    pub compaction_read_bytes: u64,
+    /// Bytes of runs that compactions wrote.
+    pub compaction_written_bytes: u64,
+    /// Bytes by which levels are over what they should have: what compactions are behind by.
+    pub compaction_debt_bytes: u64,
+    /// Runs that compactions could not read, and leave alone until the next open.
+    pub damaged_runs: usize,
+    /// Times that commits were slowed because compactions were behind.
+    pub slowdowns: u64,
+    /// Times that commits waited for a checkpoint or a compaction.
+    pub stalls: u64,
+    /// How long these were in all, in microseconds.
+    pub stalled_us: u64,
 }
 
 /// What a check of a whole database found.
@@ -219,6 +239,16 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         log_bytes: engine.log.used_bytes(),
         memory_bytes: store.memory_bytes,
         runs: store.runs,
+        levels: store.levels,
+        flushed_bytes: store.flushed_bytes,
+        compactions: store.compactions,
+        compaction_read_bytes: store.compaction_read_bytes,
+        compaction_written_bytes: store.compaction_written_bytes,
+        compaction_debt_bytes: store.compaction_debt_bytes,
+        damaged_runs: store.damaged_runs,
+        slowdowns: count(&counters.slowdowns),
+        stalls: count(&counters.stalls),
+        stalled_us: count(&counters.stalled_us),
     }
 }
 
@@ -236,5 +266,6 @@ pub(crate) fn info(engine: &Engine) -> Info {
 
 pub(crate) fn check(engine: &Engine) -> Result<CheckReport> {
     engine.check_open()?;
-    Ok(engine.store.check().into())
+    let check = engine.store.check(&mut |_, _| {})?;
+    Ok(check.into())
 }

@@ -11,14 +11,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use lockstone_base::TableId;
 use lockstone_base::clock::MonotonicClock;
-use lockstone_base::disk::{Disk, IoMode, OsDisk};
+use lockstone_base::disk::{IoMode, OsDisk};
 use lockstone_base::entropy::OsEntropy;
 use lockstone_locks::LockTable;
 use lockstone_recovery::directory::{self, Content, DirectoryLock};
 use lockstone_recovery::{Config, Identity};
-use parking_lot::Mutex;
+use lockstone_storage::{Shape, StoreConfig};
+use parking_lot::{Mutex, RwLock};
 
 use crate::background;
+use crate::bell::Bell;
 use crate::catalog::Catalog;
 use crate::checkpoint;
 use crate::closing;
@@ -31,11 +33,13 @@ use crate::requests::Requests;
 use crate::snapshots::Snapshots;
 use crate::watermarks::Watermarks;
 
-/// More runs than this are merged into one, so that a read looks into few.
-const RUNS_MAX: usize = 8;
+/// Level 0 goes down when it has this many runs: each is asked by a read.
+const LEVEL_0_RUNS: usize = 4;
+/// The longest run that a compaction writes: what one takes down at a time.
+const RUN_BYTES_MAX: u64 = 64 << 20;
 
-/// The directory `path`.
-pub(crate) fn real_disk(path: &Path, create: bool, io: IoMode) -> Result<Arc<dyn Disk>> {
+/// The real machine, with its disk at `path`.
+pub(crate) fn real_ports(path: &Path, create: bool, io: IoMode) -> Result<Ports> {
     let disk = OsDisk::open(path, create).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound if !create => not_a_database(path, "there is nothing"),
         io::ErrorKind::NotFound => {
@@ -46,13 +50,8 @@ pub(crate) fn real_disk(path: &Path, create: bool, io: IoMode) -> Result<Arc<dyn
         }
         _ => Error::Io(error),
     })?;
-    Ok(Arc::new(disk.with_io(io)))
-}
-
-/// The real machine, with its disk at `path`.
-pub(crate) fn real_ports(path: &Path, create: bool, io: IoMode) -> Result<Ports> {
     Ok(Ports {
-        disk: real_disk(path, create, io)?,
+        disk: Arc::new(disk.with_io(io)),
         clock: Arc::new(MonotonicClock::new()),
         entropy: Arc::new(OsEntropy),
         background: true,
@@ -63,6 +62,32 @@ fn not_a_database(path: &Path, why: &'static str) -> Error {
     Error::NotADatabase {
         path: path.to_owned(),
         why,
+    }
+}
+
+/// What recovery is told; a fresh database gets its identity here.
+fn config(options: &Options, ports: &Ports, fresh: bool) -> Config {
+    let entropy = || ports.entropy.next_u64();
+    let identity = Identity {
+        uuid: u128::from(entropy()) << 64 | u128::from(entropy()),
+        salt: entropy(),
+    };
+    Config {
+        segment_bytes: options.segment_bytes,
+        memory_bytes: options.memory_bytes as usize,
+        store: StoreConfig {
+            shape: shape(options.memory_bytes),
+        },
+        create: fresh.then_some(identity),
+    }
+}
+
+/// How a store is kept in shape that fills memtables of a quarter of the budget.
+fn shape(memory_bytes: u64) -> Shape {
+    Shape {
+        level_0_runs: LEVEL_0_RUNS,
+        base_bytes: memory_bytes,
+        run_bytes: (memory_bytes / 4).min(RUN_BYTES_MAX),
     }
 }
 
@@ -78,20 +103,10 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
     let lock = DirectoryLock::exclusive(&*ports.disk, &*ports.clock)?;
     // Only whoever holds the lock may believe what it sees.
     let fresh = directory::content(&*ports.disk)? == Content::Empty;
-    let entropy = || ports.entropy.next_u64();
-    let identity = Identity {
-        uuid: u128::from(entropy()) << 64 | u128::from(entropy()),
-        salt: entropy(),
-    };
-    let config = Config {
-        segment_bytes: options.segment_bytes,
-        memory_bytes: options.memory_bytes as usize,
-        runs_max: RUNS_MAX,
-        create: fresh.then_some(identity),
-    };
+    let config = config(&options, &ports, fresh);
     let recovered = lockstone_recovery::recover(&ports.disk, &*ports.clock, &config)?;
     let engine = Arc::new(Engine {
-        locks: LockTable::new(entropy()),
+        locks: LockTable::new(ports.entropy.next_u64()),
         catalog: Catalog::new(
             &recovered.manifest.tables,
             &recovered.manifest.dropped,
@@ -100,6 +115,9 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
         watermarks: Watermarks::new(recovered.commit_tail),
         uuid: recovered.manifest.uuid,
         manifest: Mutex::new(recovered.manifest),
+        checkpointing: Mutex::new(()),
+        compacting: RwLock::new(()),
+        bell: Bell::default(),
         log: recovered.log,
         store: recovered.store,
         report: recovered.report,
@@ -116,7 +134,7 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
         closed: AtomicBool::new(false),
         poison_spread: AtomicBool::new(false),
         next_txn: AtomicU64::new(1),
-        draws: AtomicU64::new(entropy()),
+        draws: AtomicU64::new(ports.entropy.next_u64()),
         options,
         ports,
     });
@@ -130,5 +148,6 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
     }
     // A run of crashes leaves log behind that no checkpoint has freed.
     checkpoint::ask_if_due(&engine);
+    engine.bell.ring();
     Ok(engine)
 }

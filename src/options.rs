@@ -16,12 +16,15 @@ pub struct Options {
     pub(crate) memory_bytes: u64,
     pub(crate) log_bytes: u64,
     pub(crate) segment_bytes: u64,
+    pub(crate) compaction_threads: usize,
     pub(crate) io: IoMode,
     pub(crate) redact: bool,
     pub(crate) create: bool,
     pub(crate) retries_max: u32,
 }
 
+/// More would only take turns at the same disk.
+const COMPACTION_THREADS: std::ops::RangeInclusive<usize> = 1..=4;
 /// The smallest log segment: a frame must fit a few times.
 const SEGMENT_BYTES_MIN: u64 = 256 << 10;
 /// The largest: a recovery surveys every segment whole.
@@ -37,6 +40,7 @@ impl Default for Options {
             memory_bytes: 256 << 20,
             log_bytes: 1 << 30,
             segment_bytes: 64 << 20,
+            compaction_threads: 1,
             io: IoMode::Auto,
             redact: false,
             create: true,
@@ -66,6 +70,13 @@ impl Options {
     /// The size of a log segment in bytes: a multiple of 4096 from 256 KiB to 1 GiB.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
+        self
+    }
+
+    /// How many threads compact: 1 by default, 2 where the database outgrows one. They share the disk with
+    /// everything else.
+    pub fn compaction_threads(mut self, threads: usize) -> Self {
+        self.compaction_threads = threads;
         self
     }
 
@@ -107,6 +118,13 @@ impl Options {
                 "segment_bytes is {}: a multiple of 4096 from {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX} is \
                  needed",
                 self.segment_bytes
+            )));
+        }
+        if !COMPACTION_THREADS.contains(&self.compaction_threads) {
+            return Err(Error::invalid(format!(
+                "compaction_threads is {}: 1 to {} are possible",
+                self.compaction_threads,
+                COMPACTION_THREADS.end()
             )));
         }
         if self.log_bytes < self.segment_bytes.saturating_mul(LOG_SEGMENTS_MIN) {
@@ -221,6 +239,7 @@ mod tests {
         assert!(refused(Options::new().segment_bytes((1 << 20) + 1)).contains("segment_bytes"));
         assert!(refused(Options::new().segment_bytes(2 << 30)).contains("segment_bytes"));
         assert!(refused(Options::new().log_bytes(1 << 20)).contains("log_bytes"));
+        assert!(refused(Options::new().compaction_threads(0)).contains("compaction_threads"));
         assert!(TxnOptions::new().label("x".repeat(256)).validate().is_err());
     }
 }

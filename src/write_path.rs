@@ -31,6 +31,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::lock_request::{request, request_many};
 use crate::options::Durability;
+use crate::pressure;
 use crate::row_limits::check_value;
 use crate::txn_state::TxnState;
 use crate::write_set::WriteSet;
@@ -287,7 +288,7 @@ fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appen
     let batch = std::mem::take(&mut txn.writes).into_batch();
     let rows = batch.rows();
     if rows > 0 {
-        checkpoint::reserve_memory(engine, batch.bytes())?;
+        pressure::reserve(engine, batch.bytes())?;
     }
     let mut prepared = engine.store.prepare(batch);
     let mut commit = None;

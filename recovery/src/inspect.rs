@@ -145,13 +145,11 @@ impl Inspection {
         let manifest = &self.manifest;
         let store = Store::open(
             self.disk.clone(),
-            StoreConfig {
-                runs_max: usize::MAX,
-            },
+            StoreConfig::default(),
             manifest,
             Vec::new(),
         )?;
-        Ok((report, store.check()))
+        Ok((report, store.check(&mut |_, _| {})?))
     }
 
     /// Shows the chain of the log, from where recovery starts, and what is behind it; `None` if the sink

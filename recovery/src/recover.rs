@@ -47,8 +47,8 @@ pub struct Config {
     pub segment_bytes: u64,
     /// The memory budget: replayed commits are installed in pieces of a quarter of it.
     pub memory_bytes: usize,
-    /// How many runs a store has before they are merged.
-    pub runs_max: usize,
+    /// How the store is kept.
+    pub store: StoreConfig,
     /// The identity of a new database, if the directory is empty.
     pub create: Option<Identity>,
 }
@@ -103,8 +103,7 @@ pub fn recover(
     let (tables, dropped) = (analysis.tables(), analysis.dropped());
     let commit_tail = analysis.commit_tail();
     let replayed = replay(analysis.into_commits(), config.memory_bytes / PIECES);
-    let runs_max = config.runs_max;
-    let store = Store::open(disk.clone(), StoreConfig { runs_max }, &old, replayed)?;
+    let store = Store::open(disk.clone(), config.store, &old, replayed)?;
     report.replay = clock.now().saturating_sub(scanned);
 
     let log = start_log(segments, config, &old, &report, &scan)?;
@@ -174,7 +173,7 @@ fn start_log(
     let log_config = LogConfig {
         segment_bytes: config.segment_bytes,
         uuid: old.uuid,
-        salt: old.log_salt(),
+        salt: old.salt,
         boot_epoch: report.boot_epoch,
         manifest_generation: old.generation,
         frames_in_flight: LogConfig::FRAMES_IN_FLIGHT,
@@ -208,7 +207,7 @@ fn create(disk: &dyn Disk, identity: Identity) -> Result<Manifest, RecoveryError
 /// Where reading starts, and what the manifest testifies about the tail (G6).
 pub(crate) fn scan_options(manifest: &Manifest) -> ScanOptions {
     ScanOptions {
-        salt: manifest.log_salt(),
+        salt: manifest.salt,
         from: ChainPoint {
             end: manifest.scan_end,
             crc: manifest.scan_crc,

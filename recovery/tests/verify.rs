@@ -15,13 +15,20 @@ use lockstone_recovery::{
     Config, Identity, Inspection, LogCheck, LogVerdict, Recovered, RecoveryError, recover,
 };
 use lockstone_storage::Manifest;
+use lockstone_storage::{Shape, StoreConfig};
 use lockstone_testkit::{SimClock, SimDisk};
 use lockstone_wal::{Log, Record};
 
 const CONFIG: Config = Config {
     segment_bytes: 256 << 10,
     memory_bytes: 1 << 20,
-    runs_max: 8,
+    store: StoreConfig {
+        shape: Shape {
+            level_0_runs: 4,
+            base_bytes: 1 << 30,
+            run_bytes: 1 << 30,
+        },
+    },
     create: None,
 };
 

@@ -18,14 +18,19 @@ mod run;
 mod manifest;
 mod tree;
 mod sources;
+mod compaction;
 mod store;
 
 pub use batch::WriteBatch;
+pub use compaction::Shape;
 pub use error::{Damage, Section, StorageError};
 pub use manifest::{DroppedTable, LEVEL_MAX, ListedRun, Manifest, TableEntry};
 pub use memtable::{Memtable, Prepared};
 pub use packed_rows::{PackedRows, RowPacker, Sheet};
 pub use run::RunEntry;
 pub use sources::{Scan, Sources};
-pub use store::{LevelStats, Pin, Store, StoreCheck, StoreConfig, StorePart, StoreStats};
+pub use store::{
+    Current, Droppable, LevelStats, Load, Store, StoreCheck, StoreConfig, StorePart, StoreStats,
+    WholeCompaction,
+};
 pub use version::{Replayed, Version};

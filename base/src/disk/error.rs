@@ -30,7 +30,6 @@ pub enum DiskOp {
     Lock,
     Rename,
     Remove,
-    Link,
     SetUpRing,
 }
 
@@ -53,7 +52,6 @@ impl fmt::Display for DiskOp {
             Self::Lock => "lock",
             Self::Rename => "rename",
             Self::Remove => "remove",
-            Self::Link => "link",
             Self::SetUpRing => "write with io_uring in",
         })
     }

@@ -53,7 +53,7 @@ fn one_run(settings: &HoldSettings, place: &Place, number: u32) -> Result<Run, E
         next_run: 1,
         ..Manifest::default()
     };
-    let config = StoreConfig { runs_max: 8 };
+    let config = StoreConfig::default();
     let store = Store::open(bare.disk(), config, &manifest, Vec::new())?;
     let ledger = Ledger::new(settings.threads);
     let seen = log_run::Seen::default();

@@ -78,6 +78,7 @@ struct Run {
     number: U64,
     bytes: U64,
     versions: U64,
+    rows: U64,
     tombstones: U64,
     oldest: U64,
     newest: U64,
@@ -92,7 +93,7 @@ const _: () = {
     assert!(size_of::<Fixed>() == 80);
     assert!(size_of::<Table>() == 14);
     assert!(size_of::<Dropped>() == 12);
-    assert!(size_of::<Run>() == 73);
+    assert!(size_of::<Run>() == 81);
 };
 
 /// Why a manifest was refused.
@@ -164,6 +165,7 @@ fn encode_run(listed: &ListedRun, body: &mut Vec<u8>) {
         number: run.number.into(),
         bytes: run.bytes.into(),
         versions: run.versions.into(),
+        rows: run.rows.into(),
         tombstones: run.tombstones.into(),
         oldest: run.oldest.get().into(),
         newest: run.newest.get().into(),
@@ -297,6 +299,7 @@ fn decode_run(rest: &mut &[u8]) -> Result<ListedRun, Damage> {
             bytes: run.bytes.get(),
             checksum: run.checksum.get(),
             versions: run.versions.get(),
+            rows: run.rows.get(),
             tombstones: run.tombstones.get(),
             oldest: Lsn::new(run.oldest.get()),
             newest: Lsn::new(run.newest.get()),

@@ -77,12 +77,6 @@ pub struct DroppedTable {
 }
 
 impl Manifest {
-    /// What enters every checksum of the log. A backup shares salt and runs with its origin, but not the uuid: so
-    /// no frame and no segment of the one passes for the other's (F14).
-    pub fn log_salt(&self) -> u64 {
-        self.salt ^ self.uuid as u64 ^ (self.uuid >> 64) as u64
-    }
-
     /// The first rule that the manifest breaks, whoever made it.
     pub(super) fn broken_rule(&self) -> Option<&'static str> {
         let mut numbers = HashSet::new();
@@ -182,6 +176,7 @@ fn has_bounds(run: &RunEntry) -> bool {
         && ROW_BYTES.contains(&run.largest.len())
         && run.smallest <= run.largest
         && run.tombstones <= run.versions
+        && (1..=run.versions).contains(&run.rows)
 }
 
 /// W5: whether `b` may stand behind `a` in a level: below it in stamps in level 0, where runs may have the

@@ -22,6 +22,7 @@ fn entry(number: u64, stamps: (u64, u64), rows: (&str, &str)) -> RunEntry {
         bytes: 4711,
         checksum: 0xdead_beef,
         versions: 17,
+        rows: 11,
         tombstones: 3,
         oldest: Lsn::new(stamps.0),
         newest: Lsn::new(stamps.1),
@@ -242,7 +243,7 @@ fn a_failing_write_leaves_the_old_or_the_new_one_and_can_be_repeated() {
 #[test]
 fn runs_that_cannot_stand_so_in_levels_are_refused() {
     type Change = fn(&mut Vec<ListedRun>);
-    let changes: [(&str, Change); 12] = [
+    let changes: [(&str, Change); 14] = [
         ("W5", |runs| runs.swap(0, 1)),
         ("W5", |runs| runs[1].entry.newest = Lsn::new(0x2001)),
         ("W5", |runs| runs.swap(2, 3)),
@@ -260,6 +261,8 @@ fn runs_that_cannot_stand_so_in_levels_are_refused() {
         ("rows", |runs| {
             runs[4].entry.smallest = Bytes::from_static(b"\0\0\0");
         }),
+        ("counts", |runs| runs[4].entry.rows = 0),
+        ("counts", |runs| runs[4].entry.rows = 18),
         ("counts", |runs| runs[4].entry.tombstones = 18),
     ];
     let disk = SimDisk::new(1);

@@ -19,6 +19,8 @@ pub struct RunEntry {
     pub checksum: u32,
     /// How many versions it has.
     pub versions: u64,
+    /// How many rows they are of.
+    pub rows: u64,
     /// How many of them are tombstones.
     pub tombstones: u64,
     /// The smallest stamp in it.

@@ -318,6 +318,7 @@ impl Sections<'_> {
                 footer.verify(entry.number, identity, entry.bytes)?;
                 let same = footer.checksum.get() == entry.checksum
                     && footer.versions.get() == entry.versions
+                    && footer.rows.get() == entry.rows
                     && footer.tombstones.get() == entry.tombstones
                     && footer.oldest.get() == entry.oldest.get()
                     && footer.newest.get() == entry.newest.get();

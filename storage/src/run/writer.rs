@@ -151,6 +151,7 @@ impl<'a> RunWriter<'a> {
             bytes,
             checksum: self.footer.checksum.get(),
             versions: self.footer.versions.get(),
+            rows: self.footer.rows.get(),
             tombstones: self.footer.tombstones.get(),
             oldest: Lsn::new(self.footer.oldest.get()),
             newest: Lsn::new(self.footer.newest.get()),

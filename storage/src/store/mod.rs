@@ -1,31 +1,36 @@
-//! The committed store: what readers read, what commits are applied to, what the checkpoint moves to disk.
+//! The committed store: what readers read, what commits are applied to, what moves to disk and between levels.
 //!
-//! Driven by the write path (`apply`, `rotate`), by readers (`sources`) and by the checkpointer (`flush`,
-//! `merge`, `manifest_written`).
+//! Driven by the write path (`apply`, `rotate`), by readers (`current`, `sources`), by the checkpointer
+//! (`flush`), by the threads that compact (`compact`), and by whoever writes manifests (`part`,
+//! `manifest_written`).
 //! 1. `apply` and `rotate` run in the log's append latch, never wait for the disk and cannot fail (W2, W5).
-//! 2. The list of sources is replaced as a whole; a reader keeps the one it took. What is replaced is freed by
-//!    the checkpointer.
+//! 2. The list of sources is replaced as a whole, and readers take it without a latch; a reader keeps the one it
+//!    took.
 //! 3. A run enters the list when file and directory are synced; a replaced run's file goes when a durable
-//!    manifest does without it (S6).
-//! 4. A failed flush or merge changes nothing: the memtables and the old files stay (F7).
+//!    manifest does without it and no reader has it (S6).
+//! 4. A failed flush or compaction changes nothing: the memtables and the old files stay (F7).
 //!
 //! Crash: a run that no durable manifest lists is an orphan, to be swept after the next open; its content
-//! is still in the log.
+//! is still in the log, or in the runs that it was made of.
 
-mod checkpoint;
+mod catalogue;
+mod flush;
+mod compact;
+mod files;
 mod sweep;
-mod pin;
+mod check;
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use arc_swap::ArcSwap;
 use lockstone_base::Lsn;
 use lockstone_base::disk::Disk;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::batch::WriteBatch;
+use crate::compaction::Shape;
 use crate::error::StorageError;
 use crate::file_name;
 use crate::manifest::{ListedRun, Manifest};
@@ -33,21 +38,20 @@ use crate::memtable::{Memtable, Prepared, Preparing};
 use crate::run::{Identity, Run, RunEntry};
 use crate::sources::Sources;
 use crate::tree::Tree;
+use catalogue::Catalogue;
 
-pub use pin::Pin;
+pub use check::StoreCheck;
+pub use compact::{Droppable, WholeCompaction};
 
 /// How a store is kept.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct StoreConfig {
-    /// A merge takes place when there are more runs than this.
-    pub runs_max: usize,
+    /// The shape that compactions keep the runs in.
+    pub shape: Shape,
 }
 
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self { runs_max: 4 }
-    }
-}
+/// The list of sources as it stands, for a short while: taking it touches no memory that others write.
+pub type Current = arc_swap::Guard<Arc<Sources>>;
 
 /// The committed store of one database.
 #[derive(Debug)]
@@ -55,31 +59,39 @@ pub struct Store {
     disk: Arc<dyn Disk>,
     config: StoreConfig,
     identity: Identity,
-    sources: RwLock<Arc<Sources>>,
+    sources: ArcSwap<Sources>,
+    /// Held while the list is replaced; never while a file is read or written. Taken last.
+    installing: Mutex<()>,
     preparing: Preparing,
-    checkpoint: Mutex<Checkpoint>,
-    /// Raised by the checkpointer alone, read by anyone.
+    /// One flush at a time.
+    flushing: Mutex<()>,
+    /// What is known of the files; whoever changes the list's tree holds it.
+    catalogue: Mutex<Catalogue>,
+    /// Raised by the flush alone, in the catalogue's latch; read by anyone.
     flushed_through: AtomicU64,
+    counts: Counts,
     /// Files below this number were there before the open; those that are not needed may be swept.
     first_run: u64,
 }
 
-/// What the one checkpointer knows.
-#[derive(Debug)]
-struct Checkpoint {
-    next_run: u64,
-    /// The runs that the newest durable manifest lists.
-    listed: HashSet<u64>,
-    /// Runs that were replaced, until a durable manifest does without them (S6).
-    replaced: Vec<u64>,
-    retired: Retired,
+/// What has been done since the open.
+#[derive(Debug, Default)]
+struct Counts {
+    flushed_bytes: AtomicU64,
+    compactions: AtomicU64,
+    read_bytes: AtomicU64,
+    written_bytes: AtomicU64,
 }
 
-/// What has left the list of sources and may still be read.
-#[derive(Debug, Default)]
-struct Retired {
-    memtables: Vec<Arc<Memtable>>,
-    runs: Vec<Arc<Run>>,
+/// What tells whether the store keeps up with its writers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// What all memtables take, in bytes.
+    pub memory_bytes: usize,
+    /// Memtables that wait to be flushed.
+    pub sealed_memtables: usize,
+    /// Runs of level 0.
+    pub level_0_runs: usize,
 }
 
 /// The part of a manifest that the store decides, all of one moment.
@@ -121,20 +133,20 @@ pub struct StoreStats {
     pub run_versions: u64,
     /// The levels, from level 0 down to the last that was ever used.
     pub levels: Vec<LevelStats>,
-}
-
-/// What [`Store::check`] found.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct StoreCheck {
-    /// Runs read.
-    pub runs: usize,
-    /// Blocks read and found intact.
-    pub blocks: u64,
-    /// Versions in intact blocks.
-    pub versions: u64,
-    /// What is wrong. Empty: nothing.
-    pub findings: Vec<StorageError>,
+    /// Runs that were replaced and may still be read, or are still listed by the newest manifest.
+    pub replaced_runs: usize,
+    /// Bytes of runs that flushes wrote since the open.
+    pub flushed_bytes: u64,
+    /// Compactions done since the open.
+    pub compactions: u64,
+    /// Bytes of runs that they read.
+    pub compaction_read_bytes: u64,
+    /// Bytes of runs that they wrote.
+    pub compaction_written_bytes: u64,
+    /// Bytes by which the levels are over what they should have.
+    pub compaction_debt_bytes: u64,
+    /// Runs that a compaction found damaged, and leaves alone since.
+    pub damaged_runs: usize,
 }
 
 impl Store {
@@ -168,6 +180,7 @@ impl Store {
             .filter_map(|name| file_name::run_number(name)?.checked_add(1))
             .max();
         let next_run = manifest.next_run.max(beyond.unwrap_or_default());
+        let listed = manifest.runs.iter().map(|run| run.entry.number).collect();
         let (memtables, tail) = stack(replayed, manifest.flushed_through, manifest.salt);
         tracing::debug!(
             runs = runs.len(),
@@ -179,22 +192,20 @@ impl Store {
             disk,
             config,
             identity,
-            sources: RwLock::new(Arc::new(Sources {
+            sources: ArcSwap::from_pointee(Sources {
                 memtables,
                 tree: Arc::new(Tree::new(runs)),
-                // Merges of earlier lives dropped nothing above this; what they dropped below is not
+                // Compactions of earlier lives dropped nothing above this; what they dropped below is not
                 // known any more, and nobody reads there: the commit tail starts at or above it.
                 drop_horizon: manifest.flushed_through,
                 salt: manifest.salt,
-            })),
-            preparing: Preparing::new(manifest.salt),
-            checkpoint: Mutex::new(Checkpoint {
-                next_run,
-                listed: manifest.runs.iter().map(|run| run.entry.number).collect(),
-                replaced: Vec::new(),
-                retired: Retired::default(),
             }),
+            installing: Mutex::new(()),
+            preparing: Preparing::new(manifest.salt),
+            flushing: Mutex::new(()),
+            catalogue: Mutex::new(Catalogue::new(next_run, listed)),
             flushed_through: AtomicU64::new(manifest.flushed_through.get()),
+            counts: Counts::default(),
             first_run: next_run,
         })
     }
@@ -203,10 +214,10 @@ impl Store {
     /// and makes room for it. Allocates; *outside* the append latch (W2).
     pub fn prepare(&self, batch: WriteBatch) -> Prepared {
         let prepared = self.preparing.prepare(batch);
-        // The promise stands before the list is taken: a rotation that comes later has seen it, and one
-        // that came before is seen here.
-        let active = Arc::clone(self.sources.read().active());
-        active.make_room(self.preparing.promised());
+        // The promise stands before the list is taken: a rotation either sees the promise behind its new
+        // list, or its list is seen here.
+        fence(Ordering::SeqCst);
+        self.current().active().make_room(self.preparing.promised());
         prepared
     }
 
@@ -215,7 +226,7 @@ impl Store {
     /// drop once it has given up the latch.
     pub fn apply_prepared(&self, prepared: &mut Prepared, stamp: Lsn) {
         if !prepared.is_empty() {
-            self.sources.read().active().apply(prepared, stamp);
+            self.current().active().apply(prepared, stamp);
         }
     }
 
@@ -231,7 +242,8 @@ impl Store {
     /// at or below `end` is missing from the sources behind it.
     pub fn rotate(&self, end: Lsn) -> bool {
         // One writer, which holds the append latch: nobody else seals, raises or fills the active one.
-        let active = Arc::clone(self.sources.read().active());
+        let sources = self.current();
+        let active = sources.active();
         if active.is_empty() {
             active.raise_floor(end);
             return false;
@@ -239,59 +251,65 @@ impl Store {
         active.seal(end);
         let next = Arc::new(Memtable::above(end));
         next.make_room(self.preparing.promised());
-        self.install(|sources| {
-            // Again in the latch, for promises made since; later ones see the new list.
-            next.make_room(self.preparing.promised());
-            sources.memtables.insert(0, next);
-        });
+        self.install(|sources| sources.memtables.insert(0, Arc::clone(&next)));
+        // Again, for promises made since by who saw the old list; nobody applies before this returns.
+        fence(Ordering::SeqCst);
+        next.make_room(self.preparing.promised());
         true
     }
 
     /// Puts a changed list of sources in the place of the one that stands.
     fn install(&self, change: impl FnOnce(&mut Sources)) {
-        let mut sources = self.sources.write();
-        let mut next = Sources::clone(&sources);
+        let installing = self.installing.lock();
+        let mut next = Sources::clone(&self.current());
         change(&mut next);
-        let before = std::mem::replace(&mut *sources, Arc::new(next));
-        drop(sources);
-        // Behind the latch, which commits and readers take.
+        let before = self.sources.swap(Arc::new(next));
+        drop(installing);
+        // Behind the latch, which the append latch may wait for.
         drop(before);
     }
 
-    /// What a reader reads: taken after its LSN (W5).
+    /// What a reader reads, for a call: taken after its LSN (W5).
+    pub fn current(&self) -> Current {
+        self.sources.load()
+    }
+
+    /// What a reader reads, for as long as it likes: taken after its LSN (W5).
     pub fn sources(&self) -> Arc<Sources> {
-        Arc::clone(&self.sources.read())
+        self.sources.load_full()
     }
 
     /// What all memtables take, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        self.sources
-            .read()
-            .memtables
-            .iter()
-            .map(|memtable| memtable.bytes())
-            .sum()
+        let sources = self.current();
+        let memtables = sources.memtables.iter();
+        memtables.map(|memtable| memtable.bytes()).sum()
+    }
+
+    /// What tells whether the store keeps up with its writers.
+    pub fn load(&self) -> Load {
+        let sources = self.current();
+        let memtables = sources.memtables.iter();
+        Load {
+            memory_bytes: memtables.map(|memtable| memtable.bytes()).sum(),
+            sealed_memtables: sources.sealed().len(),
+            level_0_runs: sources.tree.l0.len(),
+        }
     }
 
     /// What the memtable that takes commits takes, in bytes.
     pub fn active_bytes(&self) -> usize {
-        self.sources.read().active().bytes()
+        self.current().active().bytes()
+    }
+
+    /// How many runs level 0 has: each is asked by every read of a row that it may have.
+    pub fn level_0_runs(&self) -> usize {
+        self.current().tree.l0.len()
     }
 
     /// Every commit at or below is in the runs (S1).
     pub fn flushed_through(&self) -> Lsn {
         Lsn::new(self.flushed_through.load(Ordering::Acquire))
-    }
-
-    /// The store's part of the next manifest. Waits for a flush or merge under way.
-    pub fn part(&self) -> StorePart {
-        let mut checkpoint = self.checkpoint.lock();
-        checkpoint.retired.free();
-        StorePart {
-            flushed_through: self.flushed_through(),
-            next_run: checkpoint.next_run,
-            runs: self.sources().tree.listed().collect(),
-        }
     }
 
     /// The runs, from the top: level 0 newest first, the others by row.
@@ -300,47 +318,37 @@ impl Store {
         sources.tree.runs().map(|run| run.entry().clone()).collect()
     }
 
-    /// What the store holds.
+    /// What the store holds, and has done.
     pub fn stats(&self) -> StoreStats {
+        let catalogue = self.catalogue.lock();
         let sources = self.sources();
-        StoreStats {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let levels = sources.tree.sizes();
+        let mut stats = StoreStats {
             memtables: sources.memtables.len(),
-            memory_bytes: sources
-                .memtables
-                .iter()
-                .map(|memtable| memtable.bytes())
-                .sum(),
-            memory_versions: sources
-                .memtables
-                .iter()
-                .map(|memtable| memtable.versions())
-                .sum(),
-            runs: sources.tree.runs().count(),
-            run_bytes: sources.tree.runs().map(|run| run.entry().bytes).sum(),
-            run_versions: sources.tree.runs().map(|run| run.entry().versions).sum(),
-            levels: sources
-                .tree
-                .sizes()
+            levels: levels
                 .map(|(runs, bytes)| LevelStats { runs, bytes })
                 .collect(),
-        }
-    }
-
-    /// Reads every block of every run from the disk: checksums, order, agreement of blocks, index, filter
-    /// and footer. Changes nothing.
-    pub fn check(&self) -> StoreCheck {
-        let sources = self.sources();
-        let mut check = StoreCheck {
-            runs: sources.tree.runs().count(),
-            ..StoreCheck::default()
+            replaced_runs: catalogue.retired.runs.len(),
+            flushed_bytes: count(&self.counts.flushed_bytes),
+            compactions: count(&self.counts.compactions),
+            compaction_read_bytes: count(&self.counts.read_bytes),
+            compaction_written_bytes: count(&self.counts.written_bytes),
+            compaction_debt_bytes: catalogue.picker(&sources.tree, self.config.shape).debt(),
+            damaged_runs: catalogue.damaged.len(),
+            ..StoreStats::default()
         };
-        for run in sources.tree.runs() {
-            let found = run.check();
-            check.blocks += found.blocks;
-            check.versions += found.versions;
-            check.findings.extend(found.findings);
+        drop(catalogue);
+        for memtable in &sources.memtables {
+            stats.memory_bytes += memtable.bytes();
+            stats.memory_versions += memtable.versions();
         }
-        check
+        for run in sources.tree.runs() {
+            stats.runs += 1;
+            stats.run_bytes += run.entry().bytes;
+            stats.run_versions += run.entry().versions;
+        }
+        stats
     }
 }
 

@@ -1,8 +1,8 @@
 //! Removing what a crash left behind: files that nothing needs (S6).
 //!
 //! Called once after open, with the names that the directory had at open.
-//! 1. A run is needed if the list of sources has it, or if it was replaced and no durable manifest does
-//!    without it yet.
+//! 1. A run is needed if the list of sources has it, or if it was replaced and its file is still to be removed:
+//!    a durable manifest or a reader has it.
 //! 2. Files made since the open are never swept, whoever gives their names.
 
 use std::collections::HashSet;
@@ -16,10 +16,12 @@ impl Store {
     /// Those of `names`, the directory's list taken at open, that nothing needs: runs that are not listed,
     /// and files under temporary names.
     pub fn orphans(&self, names: &[String]) -> Vec<String> {
-        let checkpoint = self.checkpoint.lock();
-        let mut needed: HashSet<u64> = checkpoint.listed.clone();
-        needed.extend(&checkpoint.replaced);
-        needed.extend(self.sources().tree.runs().map(|run| run.entry().number));
+        let catalogue = self.catalogue.lock();
+        let mut needed: HashSet<u64> = catalogue.listed.clone();
+        let replaced = catalogue.retired.runs.iter();
+        needed.extend(replaced.map(|run| run.entry().number));
+        needed.extend(&catalogue.retired.files);
+        needed.extend(self.current().tree.runs().map(|run| run.entry().number));
         let orphan = |name: &&String| match file_name::run_number(name) {
             Some(number) => number < self.first_run && !needed.contains(&number),
             None => unfinished(name),

@@ -1,291 +1,21 @@
 //! The store against a model: a map from row to all its versions, under random commits, rotations,
-//! flushes, merges, manifests, crashes and reads at every LSN that may be read.
+//! flushes, compactions, manifests, crashes and reads at every LSN that may be read.
+
+mod rig;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use lockstone_base::Lsn;
 use lockstone_base::disk::{Disk, DiskOp};
-use lockstone_base::{Lsn, RowKey, TableId};
 use lockstone_testkit::{SimDisk, Survivors};
 use proptest::prelude::*;
 
 use super::*;
 use crate::error::Damage;
-use crate::version::{Replayed, Version};
-
-const UUID: u128 = 0x1234_5678_9abc_def0_0fed_cba9_8765_4321;
-const SALT: u64 = 0x5a17;
-
-fn row(number: u32) -> RowKey {
-    // Some rows share long prefixes, some are prefixes of others.
-    let key = match number % 4 {
-        0 => format!("{number:03}"),
-        1 => format!("{:03}\0suffix", number - 1),
-        2 => format!("{:03}\0suffix\0suffix", number - 2),
-        _ => "x".repeat(number as usize % 90),
-    };
-    RowKey::new(TableId(1 + number % 2), key.as_bytes())
-}
-
-fn value(stamp: u64, number: u32, bytes: usize) -> Bytes {
-    let mut value = format!("{stamp}/{number}/").into_bytes();
-    value.resize(value.len() + bytes, b'.');
-    Bytes::from(value)
-}
-
-/// The commits, and all versions that they wrote.
-#[derive(Debug, Clone, Default)]
-struct Model {
-    rows: BTreeMap<Bytes, BTreeMap<u64, Option<Bytes>>>,
-    tail: u64,
-}
-
-impl Model {
-    fn commit(&mut self, writes: &BTreeMap<RowKey, Option<Bytes>>, stamp: u64) {
-        assert!(stamp > self.tail);
-        self.tail = stamp;
-        for (row, value) in writes {
-            let versions = self.rows.entry(row.to_bytes()).or_default();
-            versions.insert(stamp, value.clone());
-        }
-    }
-
-    fn get(&self, row: &[u8], at: u64) -> Option<Bytes> {
-        let (_, value) = self.rows.get(row)?.range(..=at).next_back()?;
-        value.clone()
-    }
-
-    fn live(&self, at: u64) -> Vec<(Bytes, Bytes)> {
-        self.rows
-            .keys()
-            .filter_map(|row| Some((row.clone(), self.get(row, at)?)))
-            .collect()
-    }
-
-    /// What recovery would read from a log that reaches up to `tail`.
-    fn replayed(&self, above: u64, tail: u64) -> Vec<Memtable> {
-        let versions = self.rows.iter().flat_map(|(row, versions)| {
-            let row = RowKey::from_encoded(row.clone()).unwrap();
-            versions
-                .iter()
-                .filter(move |(stamp, _)| above < **stamp && **stamp <= tail)
-                .map(move |(stamp, value)| Replayed {
-                    row: row.clone(),
-                    stamp: Lsn::new(*stamp),
-                    value: value.clone(),
-                })
-        });
-        let (older, newer): (Vec<_>, Vec<_>) =
-            versions.partition(|version| version.stamp.get() <= above.midpoint(tail));
-        vec![
-            Memtable::replayed(older, Lsn::new(above.midpoint(tail))),
-            Memtable::replayed(newer, Lsn::new(tail)),
-        ]
-    }
-}
-
-#[derive(Debug)]
-struct Rig {
-    disk: Arc<SimDisk>,
-    store: Store,
-    manifest: Manifest,
-    model: Model,
-    durable: u64,
-}
-
-impl Rig {
-    fn new() -> Self {
-        let disk = SimDisk::new(1);
-        let manifest = Manifest {
-            uuid: UUID,
-            salt: SALT,
-            generation: 1,
-            ..Manifest::default()
-        };
-        manifest.write(disk.as_ref()).unwrap();
-        let store = open(&disk, &manifest, Vec::new()).unwrap();
-        Self {
-            disk,
-            store,
-            manifest,
-            model: Model::default(),
-            durable: 0,
-        }
-    }
-
-    fn commit(&mut self, writes: &BTreeMap<RowKey, Option<Bytes>>) {
-        let stamp = self.model.tail + 1 + self.model.tail % 3;
-        let rows = writes
-            .iter()
-            .map(|(row, value)| (row.clone(), value.clone()));
-        let batch = WriteBatch::from_sorted(rows);
-        self.store.apply(batch, Lsn::new(stamp));
-        self.model.commit(writes, stamp);
-    }
-
-    fn put(&mut self, number: u32, bytes: usize) {
-        let stamp = self.model.tail + 1 + self.model.tail % 3;
-        self.commit(&BTreeMap::from([(
-            row(number),
-            Some(value(stamp, number, bytes)),
-        )]));
-    }
-
-    fn delete(&mut self, number: u32) {
-        self.commit(&BTreeMap::from([(row(number), None)]));
-    }
-
-    fn rotate(&self) -> bool {
-        self.store.rotate(Lsn::new(self.model.tail))
-    }
-
-    fn flush(&mut self) -> Result<usize, StorageError> {
-        self.durable = self.model.tail;
-        self.store.flush(Lsn::new(self.durable))
-    }
-
-    fn next_manifest(&self) -> Manifest {
-        let part = self.store.part();
-        Manifest {
-            generation: self.manifest.generation + 1,
-            durable: Lsn::new(self.durable).max(part.flushed_through),
-            flushed_through: part.flushed_through,
-            next_run: part.next_run,
-            runs: part.runs,
-            ..self.manifest.clone()
-        }
-    }
-
-    fn write_manifest(&mut self) -> Result<(), StorageError> {
-        // A failed try may have taken force: the next one is above it.
-        let next = self.next_manifest();
-        self.manifest.generation = next.generation;
-        next.write(self.disk.as_ref())?;
-        self.manifest = next;
-        self.store.manifest_written(&self.manifest)?;
-        Ok(())
-    }
-
-    /// A whole checkpoint.
-    fn checkpoint(&mut self) {
-        self.rotate();
-        self.flush().unwrap();
-        self.write_manifest().unwrap();
-    }
-
-    /// Opens what `disk` holds, with a log that reaches up to `tail`.
-    fn reopened(&self, disk: Arc<SimDisk>, tail: u64) -> Self {
-        let manifest = Manifest::read_newest(disk.as_ref()).unwrap().unwrap();
-        let names = disk.names();
-        let replayed = self.model.replayed(manifest.flushed_through.get(), tail);
-        let store = open(&disk, &manifest, replayed).unwrap();
-        store.sweep(&names).unwrap();
-        let mut model = self.model.clone();
-        for versions in model.rows.values_mut() {
-            versions.retain(|stamp, _| *stamp <= tail);
-        }
-        model.tail = tail;
-        Self {
-            disk,
-            store,
-            manifest,
-            model,
-            durable: tail,
-        }
-    }
-
-    fn assert_readable(&self) {
-        let sources = self.store.sources();
-        let tail = self.model.tail;
-        let horizon = sources.drop_horizon().get().min(tail);
-        for at in [
-            horizon,
-            horizon.midpoint(tail),
-            tail.saturating_sub(1).max(horizon),
-            tail,
-        ] {
-            self.assert_reads(&sources, at);
-        }
-    }
-
-    fn assert_reads(&self, sources: &Arc<Sources>, at: u64) {
-        let want = self.model.live(at);
-        for row in self.model.rows.keys() {
-            let got = sources.get(row, Lsn::new(at)).unwrap();
-            let got = got.and_then(|version| version.value);
-            assert_eq!(got, self.model.get(row, at), "row {row:?} at {at}");
-        }
-        let all = || sources.scan((Bound::Unbounded, Bound::Unbounded), Lsn::new(at));
-        assert_eq!(rows(all()), want, "forwards at {at}");
-        let mut backward = rows(all().rev());
-        backward.reverse();
-        assert_eq!(backward, want, "backwards at {at}");
-        assert_eq!(from_both_ends(all(), at), want, "from both ends at {at}");
-        let middle = want.len() / 3..(want.len() * 2).div_ceil(3);
-        if let (Some(low), Some(high)) = (want.get(middle.start), want.get(middle.end)) {
-            let range = (
-                Bound::Excluded(low.0.clone()),
-                Bound::Included(high.0.clone()),
-            );
-            let part = &want[middle.start + 1..=middle.end];
-            assert_eq!(rows(sources.scan(range.clone(), Lsn::new(at))), part);
-            assert_eq!(from_both_ends(sources.scan(range, Lsn::new(at)), at), part);
-            let range = (
-                Bound::Included(low.0.clone()),
-                Bound::Excluded(high.0.clone()),
-            );
-            let part = &want[middle];
-            assert_eq!(rows(sources.scan(range.clone(), Lsn::new(at))), part);
-            assert_eq!(from_both_ends(sources.scan(range, Lsn::new(at)), at), part);
-        }
-    }
-}
-
-fn open(
-    disk: &Arc<SimDisk>,
-    manifest: &Manifest,
-    replayed: Vec<Memtable>,
-) -> Result<Store, StorageError> {
-    let disk: Arc<dyn Disk> = Arc::clone(disk) as Arc<dyn Disk>;
-    Store::open(disk, StoreConfig { runs_max: 2 }, manifest, replayed)
-}
-
-type Item = Result<(Bytes, Version), StorageError>;
-
-fn rows(scan: impl Iterator<Item = Item>) -> Vec<(Bytes, Bytes)> {
-    scan.map(|item| {
-        item.map(|(row, version)| (row, version.value.unwrap()))
-            .unwrap()
-    })
-    .collect()
-}
-
-fn from_both_ends(
-    mut scan: impl DoubleEndedIterator<Item = Item>,
-    seed: u64,
-) -> Vec<(Bytes, Bytes)> {
-    let (mut front, mut back) = (Vec::new(), Vec::new());
-    let mut draw = seed;
-    loop {
-        draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let (end, item) = if draw >> 62 == 0 {
-            (&mut back, scan.next_back())
-        } else {
-            (&mut front, scan.next())
-        };
-        match item {
-            Some(item) => end.extend(rows([item].into_iter())),
-            None => break,
-        }
-    }
-    assert!(scan.next().is_none() && scan.next_back().is_none());
-    back.reverse();
-    front.append(&mut back);
-    front
-}
+use rig::*;
 
 #[derive(Debug, Clone)]
 enum Action {
@@ -360,8 +90,7 @@ fn perform(rig: &mut Rig, action: &Action) {
         Action::Merge { horizon_back } => {
             let before = rig.store.sources();
             let horizon = rig.durable.saturating_sub(*horizon_back);
-            let merged = rig.store.merge(Lsn::new(horizon)).unwrap();
-            if !merged {
+            if !rig.compact(horizon).unwrap() {
                 assert_eq!(before.drop_horizon(), rig.store.sources().drop_horizon());
             }
             // Whoever took the list before still reads from it.
@@ -388,13 +117,13 @@ proptest! {
         failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_store_agrees_with_a_map(actions in prop::collection::vec(action(), 1..60)) {
-        let mut rig = Rig::new();
+    fn the_store_agrees_with_a_map(many: bool, actions in prop::collection::vec(action(), 1..60)) {
+        let mut rig = Rig::shaped(if many { MANY_LEVELS } else { ONE_LEVEL });
         for action in &actions {
             perform(&mut rig, action);
         }
         rig.assert_readable();
-        assert!(rig.store.check().findings.is_empty());
+        assert!(rig.check().findings.is_empty());
     }
 }
 
@@ -416,7 +145,7 @@ fn rig_with_runs() -> Rig {
 fn a_full_merge_drops_what_nobody_can_see() {
     let mut rig = rig_with_runs();
     let horizon = rig.model.tail;
-    assert!(rig.store.merge(Lsn::new(horizon)).unwrap());
+    assert!(rig.compact(horizon).unwrap());
     let runs = rig.store.runs();
     assert_eq!(runs.len(), 1);
     assert_eq!(
@@ -428,7 +157,7 @@ fn a_full_merge_drops_what_nobody_can_see() {
     rig.assert_readable();
     rig.write_manifest().unwrap();
     rig.assert_readable();
-    let check = rig.store.check();
+    let check = rig.check();
     assert!(check.findings.is_empty() && check.versions == runs[0].versions);
 }
 
@@ -436,7 +165,7 @@ fn a_full_merge_drops_what_nobody_can_see() {
 fn a_merge_keeps_every_version_above_the_horizon() {
     let rig = rig_with_runs();
     let all: usize = rig.model.rows.values().map(BTreeMap::len).sum();
-    assert!(rig.store.merge(Lsn::ZERO).unwrap());
+    assert!(rig.compact(0).unwrap());
     assert_eq!(rig.store.runs()[0].versions, all as u64);
     for at in 0..=rig.model.tail {
         rig.assert_reads(&rig.store.sources(), at);
@@ -454,9 +183,8 @@ fn a_merge_that_leaves_nothing_leaves_no_run() {
         rig.delete(n);
     }
     rig.checkpoint();
-    assert!(rig.store.merge(Lsn::new(rig.model.tail)).unwrap());
+    rig.compact_whole(rig.model.tail).unwrap();
     assert!(rig.store.runs().is_empty());
-    rig.write_manifest().unwrap();
     assert!(!rig.disk.names().iter().any(|name| name.starts_with("run-")));
     let reopened = rig.reopened(rig.disk.after_kill(rig.disk.io_count()), rig.model.tail);
     reopened.assert_readable();
@@ -467,18 +195,16 @@ fn a_merge_takes_only_runs_that_a_durable_manifest_lists() {
     let mut rig = Rig::new();
     for n in 0..4 {
         rig.put(n, 1);
+        rig.put(9, 1);
         rig.rotate();
         rig.flush().unwrap();
     }
-    assert!(
-        !rig.store.merge(Lsn::new(rig.model.tail)).unwrap(),
-        "S2: none is listed"
-    );
+    assert!(!rig.compact(rig.model.tail).unwrap(), "S2: none is listed");
     rig.write_manifest().unwrap();
     rig.delete(0);
     rig.rotate();
     rig.flush().unwrap();
-    assert!(rig.store.merge(Lsn::new(rig.model.tail)).unwrap());
+    assert!(rig.compact(rig.model.tail).unwrap());
     assert_eq!(rig.store.runs().len(), 2, "S2: the last one stays as it is");
     rig.assert_readable();
 }
@@ -527,7 +253,7 @@ fn replaced_runs_stay_until_a_manifest_does_without_them() {
     let mut rig = rig_with_runs();
     let old = rig.store.runs();
     let names = || rig.disk.names();
-    assert!(rig.store.merge(Lsn::new(rig.model.tail)).unwrap());
+    assert!(rig.compact(rig.model.tail).unwrap());
     for run in &old {
         assert!(names().contains(&file_name::run(run.number)), "S6");
     }
@@ -564,7 +290,7 @@ fn orphans_are_swept_and_nothing_else() {
     let replayed = rig
         .model
         .replayed(manifest.flushed_through.get(), rig.model.tail);
-    let store = open(&disk, &manifest, replayed).unwrap();
+    let store = open(&disk, rig.shape, &manifest, replayed).unwrap();
     assert_eq!(
         store.orphans(&names),
         ["manifest-00000000000000ff.tmp", &unlisted]
@@ -598,7 +324,7 @@ fn every_crash_in_two_checkpoints_and_a_merge_recovers() {
     rig.put(1, 5000);
     rig.checkpoint();
     states.push(rig.model.clone());
-    assert!(rig.store.merge(Lsn::new(rig.model.tail)).unwrap());
+    assert!(rig.compact(rig.model.tail).unwrap());
     rig.write_manifest().unwrap();
     let mut crashes = 0;
     for moment in from..=rig.disk.io_count() {
@@ -620,7 +346,7 @@ fn every_failing_call_leaves_a_store_that_can_try_again() {
         rig.rotate();
         rig.flush()?;
         rig.write_manifest()?;
-        rig.store.merge(Lsn::new(rig.model.tail))?;
+        rig.compact(rig.model.tail)?;
         rig.write_manifest()
     };
     let mut calls = rig_with_runs();
@@ -656,7 +382,7 @@ fn a_run_that_cannot_be_read_is_an_error_and_no_older_answer() {
     let rig = rig_with_runs();
     let newest = file_name::run(rig.store.runs()[0].number);
     let disk = rig.disk.after_kill(rig.disk.io_count());
-    let store = open(&disk, &rig.manifest, Vec::new()).unwrap();
+    let store = open(&disk, rig.shape, &rig.manifest, Vec::new()).unwrap();
     disk.fail_matching(DiskOp::Read, &newest, ErrorKind::Other);
     let error = store
         .sources()
@@ -679,8 +405,12 @@ fn missing_swapped_and_foreign_runs_are_refused() {
         file_name::run(runs[0].number),
         file_name::run(runs[2].number),
     );
-    let refused = |disk: &Arc<SimDisk>, manifest: &Manifest| match open(disk, manifest, Vec::new())
-    {
+    let refused = |disk: &Arc<SimDisk>, manifest: &Manifest| match open(
+        disk,
+        rig.shape,
+        manifest,
+        Vec::new(),
+    ) {
         Err(StorageError::Corrupt { file, what, .. }) => {
             assert_eq!(file, disk.path(&newest));
             what
@@ -727,7 +457,7 @@ fn a_reader_keeps_its_list_through_everything() {
         rig.put(n, 50);
     }
     rig.checkpoint();
-    rig.store.merge(Lsn::new(rig.model.tail)).unwrap();
+    rig.compact(rig.model.tail).unwrap();
     rig.write_manifest().unwrap();
     got.extend(rows(scan));
     assert_eq!(got, want);
@@ -738,6 +468,7 @@ fn a_reader_never_frees_what_a_flush_or_merge_replaced() {
     let mut rig = Rig::new();
     for number in 0..3 {
         rig.put(number, 10);
+        rig.put(9, 10);
         rig.checkpoint();
     }
     rig.put(7, 10);
@@ -745,11 +476,11 @@ fn a_reader_never_frees_what_a_flush_or_merge_replaced() {
     let memtable = Arc::downgrade(reader.active());
     let run = Arc::downgrade(&reader.tree.l0[0]);
     rig.checkpoint();
-    assert!(rig.store.merge(Lsn::new(rig.model.tail)).unwrap());
+    assert!(rig.compact(rig.model.tail).unwrap());
     rig.write_manifest().unwrap();
     drop(reader);
     assert!(memtable.upgrade().is_some() && run.upgrade().is_some());
     // The checkpointer comes by.
-    rig.store.part();
+    rig.store.reclaim().unwrap();
     assert!(memtable.upgrade().is_none() && run.upgrade().is_none());
 }

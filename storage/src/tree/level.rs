@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::run::Run;
 
 /// Runs in row order that share no row.
@@ -38,6 +40,19 @@ impl Level {
     pub(crate) fn run_of(&self, row: &[u8]) -> Option<&Arc<Run>> {
         let run = self.runs.get(self.first_reaching(row))?;
         (*run.entry().smallest <= *row).then_some(run)
+    }
+
+    /// The runs that reach into the rows between `ends`, both included.
+    pub(crate) fn overlapping(&self, ends: &(Bytes, Bytes)) -> &[Arc<Run>] {
+        let behind = self.runs.get(self.first_reaching(&ends.0)..);
+        let behind = behind.unwrap_or_default();
+        let count = behind.partition_point(|run| run.entry().smallest <= ends.1);
+        behind.get(..count).unwrap_or_default()
+    }
+
+    /// Whether a run reaches into the rows between `ends`.
+    pub(crate) fn overlaps(&self, ends: &(Bytes, Bytes)) -> bool {
+        !self.overlapping(ends).is_empty()
     }
 
     /// The position of the first run that reaches to `row` or beyond.

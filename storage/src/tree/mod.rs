@@ -8,9 +8,11 @@
 
 mod level;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use lockstone_base::Lsn;
+use bytes::Bytes;
+use lockstone_base::{Lsn, TableId};
 
 use crate::error::StorageError;
 use crate::manifest::ListedRun;
@@ -83,6 +85,64 @@ impl Tree {
         self.l0.iter().chain(below)
     }
 
+    /// The runs of a level.
+    pub(crate) fn runs_of(&self, level: u8) -> &[Arc<Run>] {
+        match usize::from(level).checked_sub(1) {
+            None => &self.l0,
+            Some(below) => self.levels.get(below).map_or(&[], |level| level.runs()),
+        }
+    }
+
+    /// The runs of a level below 0 that reach into the rows between `ends`, both included.
+    pub(crate) fn overlapping(&self, level: u8, ends: &(Bytes, Bytes)) -> &[Arc<Run>] {
+        let below = usize::from(level).checked_sub(1);
+        let level = below.and_then(|below| self.levels.get(below));
+        level.map_or(&[], |level| level.overlapping(ends))
+    }
+
+    /// The tree without the runs whose numbers are `gone`, and with `added` in the level `to`.
+    pub(crate) fn changed(&self, gone: &HashSet<u64>, added: &[Arc<Run>], to: u8) -> Self {
+        let stays = |run: &&Arc<Run>| !gone.contains(&run.entry().number);
+        let mut levels: Vec<_> = (1_u8..)
+            .zip(&self.levels)
+            .map(|(number, level)| {
+                if number != to && level.runs().iter().all(|run| stays(&run)) {
+                    return Arc::clone(level);
+                }
+                let mut runs: Vec<_> = level.runs().iter().filter(stays).cloned().collect();
+                if number == to {
+                    runs.extend_from_slice(added);
+                    runs.sort_by(|a, b| a.entry().smallest.cmp(&b.entry().smallest));
+                }
+                Arc::new(Level::new(runs))
+            })
+            .collect();
+        if usize::from(to) > levels.len() {
+            levels.resize_with(usize::from(to) - 1, Arc::default);
+            let mut runs = added.to_vec();
+            runs.sort_by(|a, b| a.entry().smallest.cmp(&b.entry().smallest));
+            levels.push(Arc::new(Level::new(runs)));
+        }
+        let l0 = self.l0.iter().filter(stays).cloned().collect();
+        assert!(
+            to > 0 || added.is_empty(),
+            "W5: only a flush adds to level 0"
+        );
+        Self { l0, levels }
+    }
+
+    /// The tree with a run that a flush has made.
+    pub(crate) fn flushed(&self, run: Arc<Run>) -> Self {
+        let newest = self.l0.first();
+        assert!(
+            newest.is_none_or(|newest| newest.entry().newest < run.entry().oldest),
+            "W5: level 0 is ordered by stamp"
+        );
+        let mut tree = self.clone();
+        tree.l0.insert(0, run);
+        tree
+    }
+
     /// Of each level, from level 0 down, how many runs it has and what their files take, in bytes.
     pub(crate) fn sizes(&self) -> impl Iterator<Item = (usize, u64)> {
         let l0 = self.l0.iter().map(|run| run.entry().bytes).sum();
@@ -106,6 +166,22 @@ impl Tree {
 }
 
 impl RunEntry {
+    /// The run's smallest and its largest row.
+    pub(crate) fn ends(&self) -> (Bytes, Bytes) {
+        (self.smallest.clone(), self.largest.clone())
+    }
+
+    /// Whether the run reaches into the rows of a table.
+    pub(crate) fn spans_table(&self, table: TableId) -> bool {
+        let id = table.0.to_be_bytes();
+        self.smallest.get(..4) <= Some(&id) && Some(&id[..]) <= self.largest.get(..4)
+    }
+
+    /// Whether the two runs reach into the same rows.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.smallest <= other.largest && other.smallest <= self.largest
+    }
+
     /// Whether `row` lies between the run's smallest and its largest row.
     pub(crate) fn spans(&self, row: &[u8]) -> bool {
         *self.smallest <= *row && *row <= *self.largest

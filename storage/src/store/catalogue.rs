@@ -1,0 +1,114 @@
+//! What the store knows of its files, behind its latch: numbers, what a manifest lists, what jobs take.
+//!
+//! Held for moments, never while a file is read or written; so a flush never waits for a compaction.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstone_base::TableId;
+
+use crate::compaction::{Job, Picker, Shape, Taken};
+use crate::manifest::LEVEL_MAX;
+use crate::memtable::Memtable;
+use crate::run::Run;
+use crate::tree::Tree;
+
+/// What the store knows of its files.
+#[derive(Debug)]
+pub(super) struct Catalogue {
+    pub(super) next_run: u64,
+    /// The runs that the newest durable manifest lists.
+    pub(super) listed: HashSet<u64>,
+    /// What running compactions keep others from.
+    pub(super) taken: Taken,
+    /// Runs that a compaction could not read (F11).
+    pub(super) damaged: HashSet<u64>,
+    /// Dropped tables whose rows may go.
+    pub(super) dropped: Vec<TableId>,
+    /// Runs that have none of their rows, whatever their ends say.
+    pub(super) cleaned: HashSet<u64>,
+    /// Of each level, the largest row of the run taken last.
+    turns: Vec<Bytes>,
+    /// What has left the list of sources and may still be read.
+    pub(super) retired: Retired,
+}
+
+/// What has left the list of sources.
+#[derive(Debug, Default)]
+pub(super) struct Retired {
+    pub(super) memtables: Vec<Arc<Memtable>>,
+    pub(super) runs: Vec<Arc<Run>>,
+    /// Runs that nobody has any more, whose files are still to be removed.
+    pub(super) files: HashSet<u64>,
+}
+
+impl Catalogue {
+    pub(super) fn new(next_run: u64, listed: HashSet<u64>) -> Self {
+        Self {
+            next_run,
+            listed,
+            taken: Taken::default(),
+            damaged: HashSet::new(),
+            dropped: Vec::new(),
+            cleaned: HashSet::new(),
+            turns: vec![Bytes::new(); usize::from(LEVEL_MAX) + 1],
+            retired: Retired::default(),
+        }
+    }
+
+    /// A number that no file ever had.
+    pub(super) fn take_number(&mut self) -> u64 {
+        let number = self.next_run;
+        self.next_run += 1;
+        number
+    }
+
+    pub(super) fn picker<'a>(&'a self, tree: &'a Tree, shape: Shape) -> Picker<'a> {
+        Picker {
+            tree,
+            shape,
+            listed: &self.listed,
+            taken: &self.taken,
+            damaged: &self.damaged,
+            dropped: &self.dropped,
+            cleaned: &self.cleaned,
+            turns: &self.turns,
+        }
+    }
+
+    /// The next job of a level begins behind this one.
+    pub(super) fn pass_turn(&mut self, job: &Job) {
+        let from = job.to.saturating_sub(1);
+        let last = job.inputs.first().map(|run| run.entry().largest.clone());
+        if let (Some(turn), Some(last)) = (self.turns.get_mut(usize::from(from)), last) {
+            *turn = last;
+        }
+    }
+
+    /// Which tables' rows may go from now on. Runs that were clean of others are not clean of a new one.
+    pub(super) fn drop_tables(&mut self, dropped: &[TableId]) {
+        if dropped.iter().any(|table| !self.dropped.contains(table)) {
+            self.cleaned.clear();
+        }
+        self.dropped = dropped.to_vec();
+    }
+}
+
+impl Retired {
+    /// Takes out what no reader has any more. Giving back hundreds of thousands of versions, or a large map, takes
+    /// milliseconds: a reader must not be the last to let go, and the latch must not be held.
+    pub(super) fn unread(&mut self, listed: &HashSet<u64>) -> (Vec<Arc<Memtable>>, Vec<Arc<Run>>) {
+        let memtables = self
+            .memtables
+            .extract_if(.., |memtable| Arc::strong_count(memtable) == 1);
+        let memtables = memtables.collect();
+        let is_unread = |run: &mut Arc<Run>| {
+            // S6: neither a crash nor a reader asks for it.
+            Arc::strong_count(run) == 1 && !listed.contains(&run.entry().number)
+        };
+        let runs: Vec<_> = self.runs.extract_if(.., is_unread).collect();
+        self.files.extend(runs.iter().map(|run| run.entry().number));
+        (memtables, runs)
+    }
+}

@@ -1,0 +1,299 @@
+//! Compactions as the store runs them: picked in its latch, run without it, installed in it.
+//!
+//! Called by the threads that compact, and by the checkpoint where there are none.
+//! 1. S2: a job takes only runs that the newest durable manifest lists; so every older memtable is flushed.
+//! 2. W7: the drop horizon is raised in the list before a job drops its first version.
+//! 3. A flush never waits for a compaction, nor does a reader; jobs that take other runs run beside it.
+//! 4. A failed or cancelled job changes nothing (F7, F10). A run that it could not read is left alone from
+//!    then on, so that no job fails on it again and again (F11).
+//!
+//! Crash: before the manifest the outputs are orphans, and the inputs are still listed and there.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lockstone_base::{Lsn, TableId};
+
+use super::Store;
+use crate::compaction::{Action, Job, Keep, Outputs};
+use crate::error::StorageError;
+use crate::file_name;
+use crate::manifest::LEVEL_MAX;
+use crate::merge::Merge;
+use crate::run::{Run, RunEntry};
+use crate::walk::Walker;
+
+/// What a compaction is for.
+#[derive(Debug, Clone, Copy)]
+enum Aim {
+    /// Whatever is most urgent, if anything is due.
+    Due,
+    /// To take a level down, or to rewrite the deepest one where it has tombstones or old versions: of runs
+    /// with a number below `below`.
+    Level { level: u8, below: u64 },
+}
+
+/// A compaction of everything, level by level from the top, as far as it has come.
+#[derive(Debug)]
+pub struct WholeCompaction {
+    /// Runs of the deepest level that were made since need not be rewritten.
+    begun: u64,
+    level: u8,
+    /// Runs that came into the level since this compaction reached it are not its business.
+    below: u64,
+}
+
+/// What a compaction may drop.
+#[derive(Debug, Clone, Default)]
+pub struct Droppable {
+    /// Versions that nobody at or above it can see: at or below every registered snapshot and what a new
+    /// snapshot would get (W7).
+    pub horizon: Lsn,
+    /// The rows of these tables: dropped, and seen by nobody at or above the horizon (S7).
+    pub tables: Vec<TableId>,
+}
+
+/// How many versions are written between two looks at the flag that stops a job.
+const VERSIONS_BETWEEN_LOOKS: u32 = 1024;
+
+impl Store {
+    /// Runs the most urgent compaction, if one is due; whether it did. What it made counts once a manifest
+    /// lists it.
+    ///
+    /// # Errors
+    /// The disk's; [`StorageError::Corrupt`] if a block of a run is damaged. The old runs stay in use.
+    pub fn compact(&self, droppable: &Droppable, stop: &AtomicBool) -> Result<bool, StorageError> {
+        self.compact_for(Aim::Due, droppable, stop)
+    }
+
+    /// A compaction of everything that the newest manifest lists.
+    pub fn whole_compaction(&self) -> WholeCompaction {
+        let below = self.catalogue.lock().next_run;
+        WholeCompaction {
+            begun: below,
+            level: 0,
+            below,
+        }
+    }
+
+    /// Runs one more compaction of `whole`, if there is one left to run; whether it did. A manifest must list
+    /// what it made before the next one. No other compaction may run beside it.
+    ///
+    /// # Errors
+    /// As [`Store::compact`].
+    pub fn compact_whole(
+        &self,
+        whole: &mut WholeCompaction,
+        droppable: &Droppable,
+        stop: &AtomicBool,
+    ) -> Result<bool, StorageError> {
+        while whole.level <= LEVEL_MAX {
+            let (level, below) = (whole.level, whole.below);
+            if self.compact_for(Aim::Level { level, below }, droppable, stop)? {
+                return Ok(true);
+            }
+            whole.level += 1;
+            whole.below = if whole.level < LEVEL_MAX {
+                self.catalogue.lock().next_run
+            } else {
+                whole.begun
+            };
+        }
+        Ok(false)
+    }
+
+    fn compact_for(
+        &self,
+        aim: Aim,
+        droppable: &Droppable,
+        stop: &AtomicBool,
+    ) -> Result<bool, StorageError> {
+        let Some(job) = self.begin(aim, droppable) else {
+            return Ok(false);
+        };
+        let made = match job.action {
+            Action::Move | Action::Remove => Ok(Some(Vec::new())),
+            Action::Merge => self.merge(&job, droppable, stop),
+        };
+        let done = match made {
+            Ok(Some(made)) => {
+                self.finish(&job, droppable, &made);
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(error) => {
+                self.note_failure(&job, &error);
+                Err(error)
+            }
+        };
+        self.catalogue.lock().taken.end(&job);
+        done
+    }
+
+    /// Whether a compaction is due.
+    pub fn is_compaction_due(&self) -> bool {
+        let catalogue = self.catalogue.lock();
+        let sources = self.current();
+        catalogue
+            .picker(&sources.tree, self.config.shape)
+            .due()
+            .is_some()
+    }
+
+    /// Lets compactions try again what they could not read.
+    pub fn forget_damage(&self) {
+        self.catalogue.lock().damaged.clear();
+    }
+
+    /// Whether no row of the table, which was dropped at `at`, is left anywhere.
+    pub fn is_gone(&self, table: TableId, at: Lsn) -> bool {
+        let catalogue = self.catalogue.lock();
+        let may_have = |run: &Arc<Run>| {
+            let entry = run.entry();
+            let cleaned =
+                catalogue.dropped.contains(&table) && catalogue.cleaned.contains(&entry.number);
+            entry.spans_table(table) && entry.oldest <= at && !cleaned
+        };
+        self.flushed_through() >= at && !self.current().tree.runs().any(may_have)
+    }
+
+    fn begin(&self, aim: Aim, droppable: &Droppable) -> Option<Job> {
+        let mut catalogue = self.catalogue.lock();
+        catalogue.drop_tables(&droppable.tables);
+        let sources = self.current();
+        let picker = catalogue.picker(&sources.tree, self.config.shape);
+        let job = match aim {
+            Aim::Due => picker.due(),
+            Aim::Level { level, below } => picker.push(level, below),
+        }?;
+        let listed = |run: &Arc<Run>| catalogue.listed.contains(&run.entry().number);
+        assert!(
+            job.inputs.iter().all(listed),
+            "S2: a compaction takes listed runs only"
+        );
+        catalogue.taken.begin(&job);
+        catalogue.pass_turn(&job);
+        if job.action != Action::Move {
+            let horizon = droppable.horizon;
+            // W7: before the first version is dropped.
+            self.install(|sources| sources.drop_horizon = sources.drop_horizon.max(horizon));
+        }
+        Some(job)
+    }
+
+    /// Writes what is kept of the inputs to new runs. `None` if it was stopped.
+    fn merge(
+        &self,
+        job: &Job,
+        droppable: &Droppable,
+        stop: &AtomicBool,
+    ) -> Result<Option<Vec<Arc<Run>>>, StorageError> {
+        let mut outputs = Outputs::new(
+            self.disk.as_ref(),
+            self.identity,
+            self.config.shape.run_bytes,
+            job.covered(),
+            || self.catalogue.lock().take_number(),
+        );
+        let made = self.write(job, droppable, stop, &mut outputs);
+        if !matches!(made, Ok(Some(_))) {
+            // Only tidiness: what stays is swept after the next open.
+            let names = outputs.numbers.iter().map(|number| file_name::run(*number));
+            for name in names {
+                self.disk.remove(&name).ok();
+            }
+        }
+        made
+    }
+
+    fn write(
+        &self,
+        job: &Job,
+        droppable: &Droppable,
+        stop: &AtomicBool,
+        outputs: &mut Outputs<'_, impl FnMut() -> u64>,
+    ) -> Result<Option<Vec<Arc<Run>>>, StorageError> {
+        let rules = job.rules(droppable.horizon, &droppable.tables);
+        let inputs = job.inputs.iter().map(Run::walk).collect();
+        let mut kept = Keep::new(Merge::new(inputs), rules);
+        let mut until_look = 0;
+        while kept.advance()? {
+            outputs.add(kept.version())?;
+            if until_look == 0 {
+                if stop.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
+                until_look = VERSIONS_BETWEEN_LOOKS;
+            }
+            until_look -= 1;
+        }
+        let entries = outputs.finish()?;
+        if !entries.is_empty() {
+            self.disk.sync_dir()?;
+        }
+        let open =
+            |entry: &RunEntry| Run::open(self.disk.as_ref(), self.identity, entry).map(Arc::new);
+        entries.iter().map(open).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// Puts what a job made in the place of what it took.
+    fn finish(&self, job: &Job, droppable: &Droppable, made: &[Arc<Run>]) {
+        let read = if job.action == Action::Merge {
+            job.bytes()
+        } else {
+            0
+        };
+        let written = made.iter().map(|run| run.entry().bytes).sum();
+        let gone: HashSet<u64> = job.inputs.iter().map(|run| run.entry().number).collect();
+        let mut catalogue = self.catalogue.lock();
+        let added = match job.action {
+            Action::Move => job.inputs.as_slice(),
+            Action::Merge | Action::Remove => made,
+        };
+        let tree = Arc::new(self.current().tree.changed(&gone, added, job.to));
+        self.install(|sources| sources.tree = tree);
+        if job.action != Action::Move {
+            catalogue.retired.runs.extend(job.inputs.iter().cloned());
+        }
+        let catalogue = &mut *catalogue;
+        if job.action != Action::Move {
+            catalogue.cleaned.retain(|number| !gone.contains(number));
+        }
+        if catalogue.dropped == droppable.tables {
+            let numbers = made.iter().map(|run| run.entry().number);
+            catalogue.cleaned.extend(numbers);
+        }
+        self.counts.compactions.fetch_add(1, Ordering::Relaxed);
+        self.counts.read_bytes.fetch_add(read, Ordering::Relaxed);
+        self.counts
+            .written_bytes
+            .fetch_add(written, Ordering::Relaxed);
+        tracing::debug!(
+            action = ?job.action,
+            to = job.to,
+            inputs = job.inputs.len(),
+            outputs = made.len(),
+            read,
+            written,
+            "compaction done"
+        );
+    }
+
+    /// F11: whoever could not be read is left alone.
+    fn note_failure(&self, job: &Job, error: &StorageError) {
+        let StorageError::Corrupt { file, .. } = error else {
+            return;
+        };
+        let numbers = || job.inputs.iter().map(|run| run.entry().number);
+        let is_named = |number: &u64| self.disk.path(&file_name::run(*number)) == *file;
+        let mut catalogue = self.catalogue.lock();
+        match numbers().find(is_named) {
+            Some(number) => {
+                catalogue.damaged.insert(number);
+            }
+            // Two inputs contradict each other.
+            None => catalogue.damaged.extend(numbers()),
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! What the store's tests drive: a store on a simulated disk, and a map of all versions to compare with.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use bytes::Bytes;
+use lockstone_base::disk::Disk;
+use lockstone_base::{Lsn, RowKey, TableId};
+use lockstone_testkit::SimDisk;
+
+use super::super::*;
+use crate::version::{Replayed, Version};
+
+pub(super) const UUID: u128 = 0x1234_5678_9abc_def0_0fed_cba9_8765_4321;
+pub(super) const SALT: u64 = 0x5a17;
+
+/// Level 0 goes down when it has three runs; everything below fits one run.
+pub(super) const ONE_LEVEL: Shape = Shape {
+    level_0_runs: 3,
+    base_bytes: 1 << 30,
+    run_bytes: 1 << 30,
+};
+
+/// A few hundred rows make three levels below level 0.
+pub(super) const MANY_LEVELS: Shape = Shape {
+    level_0_runs: 2,
+    base_bytes: 300,
+    run_bytes: 700,
+};
+
+/// Nothing ever stops a compaction.
+pub(super) static GO_ON: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn row(number: u32) -> RowKey {
+    // Some rows share long prefixes, some are prefixes of others.
+    let key = match number % 4 {
+        0 => format!("{number:03}"),
+        1 => format!("{:03}\0suffix", number - 1),
+        2 => format!("{:03}\0suffix\0suffix", number - 2),
+        _ => "x".repeat(number as usize % 90),
+    };
+    RowKey::new(TableId(1 + number % 2), key.as_bytes())
+}
+
+pub(super) fn value(stamp: u64, number: u32, bytes: usize) -> Bytes {
+    let mut value = format!("{stamp}/{number}/").into_bytes();
+    value.resize(value.len() + bytes, b'.');
+    Bytes::from(value)
+}
+
+/// The commits, and all versions that they wrote.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Model {
+    pub(super) rows: BTreeMap<Bytes, BTreeMap<u64, Option<Bytes>>>,
+    pub(super) tail: u64,
+}
+
+impl Model {
+    pub(super) fn commit(&mut self, writes: &BTreeMap<RowKey, Option<Bytes>>, stamp: u64) {
+        assert!(stamp > self.tail);
+        self.tail = stamp;
+        for (row, value) in writes {
+            let versions = self.rows.entry(row.to_bytes()).or_default();
+            versions.insert(stamp, value.clone());
+        }
+    }
+
+    pub(super) fn get(&self, row: &[u8], at: u64) -> Option<Bytes> {
+        let (_, value) = self.rows.get(row)?.range(..=at).next_back()?;
+        value.clone()
+    }
+
+    pub(super) fn live(&self, at: u64) -> Vec<(Bytes, Bytes)> {
+        self.rows
+            .keys()
+            .filter_map(|row| Some((row.clone(), self.get(row, at)?)))
+            .collect()
+    }
+
+    /// What recovery would read from a log that reaches up to `tail`.
+    pub(super) fn replayed(&self, above: u64, tail: u64) -> Vec<Memtable> {
+        let versions = self.rows.iter().flat_map(|(row, versions)| {
+            let row = RowKey::from_encoded(row.clone()).unwrap();
+            versions
+                .iter()
+                .filter(move |(stamp, _)| above < **stamp && **stamp <= tail)
+                .map(move |(stamp, value)| Replayed {
+                    row: row.clone(),
+                    stamp: Lsn::new(*stamp),
+                    value: value.clone(),
+                })
+        });
+        let (older, newer): (Vec<_>, Vec<_>) =
+            versions.partition(|version| version.stamp.get() <= above.midpoint(tail));
+        vec![
+            Memtable::replayed(older, Lsn::new(above.midpoint(tail))),
+            Memtable::replayed(newer, Lsn::new(tail)),
+        ]
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Rig {
+    pub(super) disk: Arc<SimDisk>,
+    pub(super) shape: Shape,
+    pub(super) store: Store,
+    pub(super) manifest: Manifest,
+    pub(super) model: Model,
+    pub(super) durable: u64,
+}
+
+impl Rig {
+    pub(super) fn new() -> Self {
+        Self::shaped(ONE_LEVEL)
+    }
+
+    pub(super) fn shaped(shape: Shape) -> Self {
+        let disk = SimDisk::new(1);
+        let manifest = Manifest {
+            uuid: UUID,
+            salt: SALT,
+            generation: 1,
+            ..Manifest::default()
+        };
+        manifest.write(disk.as_ref()).unwrap();
+        let store = open(&disk, shape, &manifest, Vec::new()).unwrap();
+        Self {
+            disk,
+            shape,
+            store,
+            manifest,
+            model: Model::default(),
+            durable: 0,
+        }
+    }
+
+    pub(super) fn commit(&mut self, writes: &BTreeMap<RowKey, Option<Bytes>>) {
+        let stamp = self.model.tail + 1 + self.model.tail % 3;
+        let rows = writes
+            .iter()
+            .map(|(row, value)| (row.clone(), value.clone()));
+        let batch = WriteBatch::from_sorted(rows);
+        self.store.apply(batch, Lsn::new(stamp));
+        self.model.commit(writes, stamp);
+    }
+
+    pub(super) fn put(&mut self, number: u32, bytes: usize) {
+        let stamp = self.model.tail + 1 + self.model.tail % 3;
+        self.commit(&BTreeMap::from([(
+            row(number),
+            Some(value(stamp, number, bytes)),
+        )]));
+    }
+
+    pub(super) fn delete(&mut self, number: u32) {
+        self.commit(&BTreeMap::from([(row(number), None)]));
+    }
+
+    pub(super) fn rotate(&self) -> bool {
+        self.store.rotate(Lsn::new(self.model.tail))
+    }
+
+    pub(super) fn flush(&mut self) -> Result<usize, StorageError> {
+        self.durable = self.model.tail;
+        self.store.flush(Lsn::new(self.durable))
+    }
+
+    /// Runs one compaction that is due; whether one was.
+    pub(super) fn compact(&self, horizon: u64) -> Result<bool, StorageError> {
+        let droppable = Droppable {
+            horizon: Lsn::new(horizon),
+            tables: Vec::new(),
+        };
+        self.store.compact(&droppable, &GO_ON)
+    }
+
+    /// Merges everything into the deepest level.
+    pub(super) fn compact_whole(&mut self, horizon: u64) -> Result<(), StorageError> {
+        let droppable = Droppable {
+            horizon: Lsn::new(horizon),
+            tables: Vec::new(),
+        };
+        let mut whole = self.store.whole_compaction();
+        while self.store.compact_whole(&mut whole, &droppable, &GO_ON)? {
+            self.write_manifest()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn next_manifest(&self) -> Manifest {
+        let part = self.store.part();
+        Manifest {
+            generation: self.manifest.generation + 1,
+            durable: Lsn::new(self.durable).max(part.flushed_through),
+            flushed_through: part.flushed_through,
+            next_run: part.next_run,
+            runs: part.runs,
+            ..self.manifest.clone()
+        }
+    }
+
+    pub(super) fn write_manifest(&mut self) -> Result<(), StorageError> {
+        // A failed try may have taken force: the next one is above it.
+        let next = self.next_manifest();
+        self.manifest.generation = next.generation;
+        next.write(self.disk.as_ref())?;
+        self.manifest = next;
+        self.store.manifest_written(&self.manifest)?;
+        Ok(())
+    }
+
+    /// A whole checkpoint.
+    pub(super) fn checkpoint(&mut self) {
+        self.rotate();
+        self.flush().unwrap();
+        self.write_manifest().unwrap();
+    }
+
+    /// Opens what `disk` holds, with a log that reaches up to `tail`.
+    pub(super) fn reopened(&self, disk: Arc<SimDisk>, tail: u64) -> Self {
+        let manifest = Manifest::read_newest(disk.as_ref()).unwrap().unwrap();
+        let names = disk.names();
+        let replayed = self.model.replayed(manifest.flushed_through.get(), tail);
+        let store = open(&disk, self.shape, &manifest, replayed).unwrap();
+        store.sweep(&names).unwrap();
+        let mut model = self.model.clone();
+        for versions in model.rows.values_mut() {
+            versions.retain(|stamp, _| *stamp <= tail);
+        }
+        model.tail = tail;
+        Self {
+            disk,
+            shape: self.shape,
+            store,
+            manifest,
+            model,
+            durable: tail,
+        }
+    }
+
+    pub(super) fn check(&self) -> StoreCheck {
+        self.store.check(&mut |_, _| {}).unwrap()
+    }
+
+    pub(super) fn assert_readable(&self) {
+        let sources = self.store.sources();
+        let tail = self.model.tail;
+        let horizon = sources.drop_horizon().get().min(tail);
+        for at in [
+            horizon,
+            horizon.midpoint(tail),
+            tail.saturating_sub(1).max(horizon),
+            tail,
+        ] {
+            self.assert_reads(&sources, at);
+        }
+    }
+
+    pub(super) fn assert_reads(&self, sources: &Arc<Sources>, at: u64) {
+        let want = self.model.live(at);
+        for row in self.model.rows.keys() {
+            let got = sources.get(row, Lsn::new(at)).unwrap();
+            let got = got.and_then(|version| version.value);
+            assert_eq!(got, self.model.get(row, at), "row {row:?} at {at}");
+        }
+        let all = || sources.scan((Bound::Unbounded, Bound::Unbounded), Lsn::new(at));
+        assert_eq!(rows(all()), want, "forwards at {at}");
+        let mut backward = rows(all().rev());
+        backward.reverse();
+        assert_eq!(backward, want, "backwards at {at}");
+        assert_eq!(from_both_ends(all(), at), want, "from both ends at {at}");
+        let middle = want.len() / 3..(want.len() * 2).div_ceil(3);
+        if let (Some(low), Some(high)) = (want.get(middle.start), want.get(middle.end)) {
+            let range = (
+                Bound::Excluded(low.0.clone()),
+                Bound::Included(high.0.clone()),
+            );
+            let part = &want[middle.start + 1..=middle.end];
+            assert_eq!(rows(sources.scan(range.clone(), Lsn::new(at))), part);
+            assert_eq!(from_both_ends(sources.scan(range, Lsn::new(at)), at), part);
+            let range = (
+                Bound::Included(low.0.clone()),
+                Bound::Excluded(high.0.clone()),
+            );
+            let part = &want[middle];
+            assert_eq!(rows(sources.scan(range.clone(), Lsn::new(at))), part);
+            assert_eq!(from_both_ends(sources.scan(range, Lsn::new(at)), at), part);
+        }
+    }
+}
+
+pub(super) fn open(
+    disk: &Arc<SimDisk>,
+    shape: Shape,
+    manifest: &Manifest,
+    replayed: Vec<Memtable>,
+) -> Result<Store, StorageError> {
+    let disk: Arc<dyn Disk> = Arc::clone(disk) as Arc<dyn Disk>;
+    Store::open(disk, StoreConfig { shape }, manifest, replayed)
+}
+
+pub(super) type Item = Result<(Bytes, Version), StorageError>;
+
+pub(super) fn rows(scan: impl Iterator<Item = Item>) -> Vec<(Bytes, Bytes)> {
+    scan.map(|item| {
+        item.map(|(row, version)| (row, version.value.unwrap()))
+            .unwrap()
+    })
+    .collect()
+}
+
+pub(super) fn from_both_ends(
+    mut scan: impl DoubleEndedIterator<Item = Item>,
+    seed: u64,
+) -> Vec<(Bytes, Bytes)> {
+    let (mut front, mut back) = (Vec::new(), Vec::new());
+    let mut draw = seed;
+    loop {
+        draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let (end, item) = if draw >> 62 == 0 {
+            (&mut back, scan.next_back())
+        } else {
+            (&mut front, scan.next())
+        };
+        match item {
+            Some(item) => end.extend(rows([item].into_iter())),
+            None => break,
+        }
+    }
+    assert!(scan.next().is_none() && scan.next_back().is_none());
+    back.reverse();
+    front.append(&mut back);
+    front
+}
