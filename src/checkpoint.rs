@@ -62,12 +62,16 @@ pub(crate) fn attend(engine: &Engine) {
 
 /// Waits for a checkpoint that makes room in log and memory.
 pub(crate) fn make_room(engine: &Engine) -> Result<()> {
-    let made = if engine.ports.background {
+    take(engine).map_err(Error::for_want_of_room)
+}
+
+/// Waits for a checkpoint that begins from now on: everything that is applied now is in runs then.
+pub(crate) fn take(engine: &Engine) -> Result<()> {
+    if engine.ports.background {
         engine.checkpoints.ask_and_wait()
     } else {
         run(engine)
-    };
-    made.map_err(Error::for_want_of_room)
+    }
 }
 
 /// Runs one checkpoint; rolls back whoever holds the log at its limit.

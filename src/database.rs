@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lockstone_base::disk::Disk;
 use lockstone_recovery::RecoveryReport;
 
+use crate::backup;
 use crate::checkpoint;
 use crate::closing::{self, EngineRef};
 use crate::compaction;
@@ -228,7 +230,7 @@ impl Database {
     /// not compacted is as it was.
     pub fn compact(&self) -> Result<()> {
         self.engine.check_serving()?;
-        checkpoint::make_room(&self.engine)?;
+        checkpoint::take(&self.engine)?;
         compaction::everything(&self.engine)
     }
 
@@ -238,6 +240,44 @@ impl Database {
     /// [`Error::Closed`], or what the disk refused; damage is among the report's findings.
     pub fn check(&self) -> Result<CheckReport> {
         listing::check(&self.engine)
+    }
+
+    /// Copies everything that is committed into the directory `dir`, as a database of its own, while writers go on.
+    /// Files are shared by hard links where both directories lie on one filesystem, else copied. What was
+    /// acknowledged before the call is in the copy, which is durable when the call returns, and which has nothing
+    /// of the transactions that are open.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let small = || lockstone::Options::new().segment_bytes(1 << 20).log_bytes(4 << 20);
+    /// # let db = small().open(dir.path().join("db"))?;
+    /// let accounts = db.create_table("accounts")?;
+    /// let mut txn = db.begin();
+    /// txn.put(&accounts, "alice", "100")?;
+    /// txn.commit()?;
+    ///
+    /// let copy = dir.path().join("backup");
+    /// db.backup(&copy)?;
+    /// let copy = small().open(&copy)?;
+    /// let accounts = copy.table("accounts").expect("it was there");
+    /// assert_eq!(copy.begin().get(&accounts, "alice")?.as_deref(), Some(b"100".as_slice()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::DirectoryNotEmpty`]; the directory is made if it is missing, its parent is not.
+    /// [`Error::DiskFull`], [`Error::Io`], [`Error::Closed`], [`Error::Poisoned`]: the directory is no database. A
+    /// crash in between leaves none either, and opening it says so.
+    pub fn backup(&self, dir: impl AsRef<Path>) -> Result<()> {
+        backup::into_directory(&self.engine, dir.as_ref())
+    }
+
+    /// [`Database::backup`] into the directory that `disk` leads to: for harnesses that simulate the machine.
+    ///
+    /// # Errors
+    /// As [`Database::backup`].
+    pub fn backup_to(&self, disk: &Arc<dyn Disk>) -> Result<()> {
+        backup::into_disk(&self.engine, disk)
     }
 
     /// What this open found in the log, and what became of it.

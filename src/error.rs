@@ -171,6 +171,12 @@ pub enum Error {
     )]
     Poisoned,
 
+    /// A backup goes into an empty directory only.
+    #[error("{} is not empty: a backup goes into a directory that is empty or does not exist", path.display())]
+    DirectoryNotEmpty {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The path holds something else than a Lockstone database.
     #[error("{} is not a Lockstone database: {why}", path.display())]
     NotADatabase {
@@ -248,6 +254,7 @@ impl Error {
             | Self::LogFull { .. } => Outcome::RolledBack,
             Self::Poisoned => Outcome::Unknown,
             Self::NotADatabase { .. }
+            | Self::DirectoryNotEmpty { .. }
             | Self::NewerVersion { .. }
             | Self::Corrupt { .. }
             | Self::Locked { .. }

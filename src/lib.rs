@@ -49,6 +49,7 @@ mod range_for;
 mod ticket;
 mod transaction;
 mod schema;
+mod backup;
 mod typed;
 mod database;
 pub mod inspect;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use lockstone_base::TableId;
 use lockstone_base::clock::MonotonicClock;
-use lockstone_base::disk::{IoMode, OsDisk};
+use lockstone_base::disk::{Disk, IoMode, OsDisk};
 use lockstone_base::entropy::OsEntropy;
 use lockstone_locks::LockTable;
 use lockstone_recovery::directory::{self, Content, DirectoryLock};
@@ -38,8 +38,8 @@ const LEVEL_0_RUNS: usize = 4;
 /// The longest run that a compaction writes: what one takes down at a time.
 const RUN_BYTES_MAX: u64 = 64 << 20;
 
-/// The real machine, with its disk at `path`.
-pub(crate) fn real_ports(path: &Path, create: bool, io: IoMode) -> Result<Ports> {
+/// The directory `path`.
+pub(crate) fn real_disk(path: &Path, create: bool, io: IoMode) -> Result<Arc<dyn Disk>> {
     let disk = OsDisk::open(path, create).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound if !create => not_a_database(path, "there is nothing"),
         io::ErrorKind::NotFound => {
@@ -50,8 +50,13 @@ pub(crate) fn real_ports(path: &Path, create: bool, io: IoMode) -> Result<Ports>
         }
         _ => Error::Io(error),
     })?;
+    Ok(Arc::new(disk.with_io(io)))
+}
+
+/// The real machine, with its disk at `path`.
+pub(crate) fn real_ports(path: &Path, create: bool, io: IoMode) -> Result<Ports> {
     Ok(Ports {
-        disk: Arc::new(disk.with_io(io)),
+        disk: real_disk(path, create, io)?,
         clock: Arc::new(MonotonicClock::new()),
         entropy: Arc::new(OsEntropy),
         background: true,

@@ -68,7 +68,16 @@ pub(crate) fn publish(engine: &Engine, scan: Option<ChainPoint>) -> Result<()> {
 /// The tables whose creation is durable, and those whose drop is. The latch makes sure that a table is as it is
 /// here, or the record that says otherwise lies behind the rotation.
 fn tables(engine: &Engine) -> (Vec<TableEntry>, Vec<DroppedTable>, u32) {
+    tables_with(engine, || ()).1
+}
+
+/// What `also` gives, and [`tables`], all of one moment.
+pub(crate) fn tables_with<T>(
+    engine: &Engine,
+    also: impl FnOnce() -> T,
+) -> (T, (Vec<TableEntry>, Vec<DroppedTable>, u32)) {
     let _one_moment = engine.ddl.lock();
+    let also = also();
     let entry = |table: crate::catalog::CatalogEntry| TableEntry {
         id: table.id,
         name: table.name.to_string(),
@@ -76,5 +85,6 @@ fn tables(engine: &Engine) -> (Vec<TableEntry>, Vec<DroppedTable>, u32) {
     };
     let mut tables: Vec<_> = engine.catalog.all().into_iter().map(entry).collect();
     tables.sort_by_key(|table| table.id);
-    (tables, engine.catalog.dropped(), engine.catalog.next_id().0)
+    let (dropped, next) = (engine.catalog.dropped(), engine.catalog.next_id().0);
+    (also, (tables, dropped, next))
 }

@@ -209,3 +209,42 @@ fn a_full_device_is_told_as_such() {
     assert_eq!(error.op, DiskOp::SetLen);
     assert!(error.is_full(), "{error}");
 }
+
+#[test]
+fn a_linked_file_has_two_names_and_outlives_either() {
+    let (parent, disk) = directory();
+    let other = OsDisk::open(parent.path().join("other"), true).unwrap();
+    let file = disk.open("run", OpenMode::CreateNew).unwrap();
+    file.write_at(0, b"rows").unwrap();
+    assert!(other.link_from(&disk, "run").unwrap());
+    let links = fs::metadata(parent.path().join("other/run"))
+        .unwrap()
+        .nlink();
+    assert_eq!(links, 2);
+    let taken = other.link_from(&disk, "run").unwrap_err();
+    assert_eq!(
+        (taken.op, taken.kind()),
+        (DiskOp::Link, ErrorKind::AlreadyExists)
+    );
+    let missing = other.link_from(&disk, "nothing").unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    disk.remove("run").unwrap();
+    assert_eq!(other.open("run", OpenMode::Read).unwrap().len().unwrap(), 4);
+}
+
+#[test]
+fn directories_of_two_filesystems_share_no_file() {
+    let (parent, disk) = directory();
+    let elsewhere = Path::new("/dev/shm");
+    let Ok(elsewhere) = tempfile::tempdir_in(elsewhere) else {
+        return;
+    };
+    let device = |path: &Path| fs::metadata(path).unwrap().dev();
+    if device(parent.path()) == device(elsewhere.path()) {
+        return;
+    }
+    let other = OsDisk::open(elsewhere.path().join("db"), true).unwrap();
+    disk.open("run", OpenMode::CreateNew).unwrap();
+    assert!(!other.link_from(&disk, "run").unwrap());
+    assert!(other.list().unwrap().is_empty());
+}

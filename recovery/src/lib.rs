@@ -13,6 +13,7 @@ mod log_check;
 pub mod directory;
 pub mod analysis;
 mod recover;
+pub mod backup;
 mod inspect;
 
 pub use error::RecoveryError;

@@ -173,7 +173,7 @@ fn start_log(
     let log_config = LogConfig {
         segment_bytes: config.segment_bytes,
         uuid: old.uuid,
-        salt: old.salt,
+        salt: old.log_salt(),
         boot_epoch: report.boot_epoch,
         manifest_generation: old.generation,
         frames_in_flight: LogConfig::FRAMES_IN_FLIGHT,
@@ -207,7 +207,7 @@ fn create(disk: &dyn Disk, identity: Identity) -> Result<Manifest, RecoveryError
 /// Where reading starts, and what the manifest testifies about the tail (G6).
 pub(crate) fn scan_options(manifest: &Manifest) -> ScanOptions {
     ScanOptions {
-        salt: manifest.salt,
+        salt: manifest.log_salt(),
         from: ChainPoint {
             end: manifest.scan_end,
             crc: manifest.scan_crc,

@@ -30,7 +30,7 @@ pub use packed_rows::{PackedRows, RowPacker, Sheet};
 pub use run::RunEntry;
 pub use sources::{Scan, Sources};
 pub use store::{
-    Current, Droppable, LevelStats, Load, Store, StoreCheck, StoreConfig, StorePart, StoreStats,
-    WholeCompaction,
+    Current, Droppable, LevelStats, Load, Pin, Store, StoreCheck, StoreConfig, StorePart,
+    StoreStats, WholeCompaction,
 };
 pub use version::{Replayed, Version};

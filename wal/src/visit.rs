@@ -10,6 +10,7 @@
 use std::path::PathBuf;
 
 use lockstone_base::Lsn;
+use lockstone_base::limits::BLOCK_BYTES;
 
 use crate::chain::{ChainPoint, FrameIndex};
 use crate::error::VisitError;
@@ -159,6 +160,26 @@ pub struct LogScan {
 }
 
 impl LogScan {
+    /// Of a directory without a log, whose first segment is to lie at or above `base_min`: of a copy that takes
+    /// over rows with the stamps of another log.
+    pub fn of_nothing(salt: u64, base_min: Lsn) -> Self {
+        let from = ChainPoint::START;
+        Self {
+            end: from,
+            frames: 0,
+            records: 0,
+            bytes: 0,
+            recorded: None,
+            testified: Lsn::ZERO,
+            torn: None,
+            from,
+            salt,
+            index: FrameIndex::new(from),
+            highest_is_unused: false,
+            base_min: Lsn::new(base_min.get().next_multiple_of(BLOCK_BYTES as u64)),
+        }
+    }
+
     /// Whether the last frame with records is covered: whether damage to it would have been told from a
     /// torn write (G6).
     pub fn is_covered(&self) -> bool {

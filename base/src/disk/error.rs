@@ -30,6 +30,7 @@ pub enum DiskOp {
     Lock,
     Rename,
     Remove,
+    Link,
     SetUpRing,
 }
 
@@ -52,6 +53,7 @@ impl fmt::Display for DiskOp {
             Self::Lock => "lock",
             Self::Rename => "rename",
             Self::Remove => "remove",
+            Self::Link => "link",
             Self::SetUpRing => "write with io_uring in",
         })
     }

@@ -28,6 +28,7 @@ mod log_backend;
 mod os_disk;
 
 use std::fmt::Debug;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -99,6 +100,22 @@ pub trait Disk: Debug + Send + Sync {
     /// # Errors
     /// The kernel's, with the path.
     fn remove(&self, name: &str) -> DiskResult<()>;
+
+    /// Gives the file `name` of the directory `from` the same name in this one as well: one file with two
+    /// names. `false` if these two directories cannot share files: another filesystem, or one without links; then
+    /// nothing was done.
+    ///
+    /// # Errors
+    /// The kernel's, with the path; of kind `AlreadyExists` if the name is taken.
+    fn link_from(&self, from: &dyn Disk, name: &str) -> DiskResult<bool> {
+        let _ = (from, name);
+        Ok(false)
+    }
+
+    /// The directory, for [`Disk::link_from`] of another one; `None` if it is none of the kernel's.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// Makes all names durable: creations, renames, removals.
     ///

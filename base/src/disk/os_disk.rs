@@ -15,7 +15,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -185,6 +185,33 @@ impl Disk for OsDisk {
         check_name(name);
         retry(|| rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()))
             .map_err(|e| self.error(DiskOp::Remove, name, e))
+    }
+
+    fn link_from(&self, from: &dyn Disk, name: &str) -> DiskResult<bool> {
+        check_name(name);
+        let Some(source) = from.descriptor() else {
+            return Ok(false);
+        };
+        let linked =
+            retry(|| rustix::fs::linkat(source, name, &self.directory, name, AtFlags::empty()));
+        match linked {
+            Ok(()) => Ok(true),
+            // Each kernel and filesystem has its own way to say that it has no links, or none here.
+            Err(
+                Errno::XDEV
+                | Errno::PERM
+                | Errno::ACCESS
+                | Errno::MLINK
+                | Errno::OPNOTSUPP
+                | Errno::NOSYS
+                | Errno::INVAL,
+            ) => Ok(false),
+            Err(e) => Err(self.error(DiskOp::Link, name, e)),
+        }
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.directory.as_fd())
     }
 
     fn sync_dir(&self) -> DiskResult<()> {

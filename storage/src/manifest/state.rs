@@ -77,6 +77,12 @@ pub struct DroppedTable {
 }
 
 impl Manifest {
+    /// What enters every checksum of the log. A backup shares salt and runs with its origin, but not the uuid: so
+    /// no frame and no segment of the one passes for the other's (F14).
+    pub fn log_salt(&self) -> u64 {
+        self.salt ^ self.uuid as u64 ^ (self.uuid >> 64) as u64
+    }
+
     /// The first rule that the manifest breaks, whoever made it.
     pub(super) fn broken_rule(&self) -> Option<&'static str> {
         let mut numbers = HashSet::new();

@@ -18,6 +18,7 @@ mod flush;
 mod compact;
 mod files;
 mod sweep;
+mod pin;
 mod check;
 
 use std::sync::Arc;
@@ -42,6 +43,8 @@ use catalogue::Catalogue;
 
 pub use check::StoreCheck;
 pub use compact::{Droppable, WholeCompaction};
+
+pub use pin::Pin;
 
 /// How a store is kept.
 #[derive(Debug, Clone, Copy, Default)]
