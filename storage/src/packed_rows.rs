@@ -256,6 +256,8 @@ impl RowPacker {
     pub fn add(&mut self, row: &RowKey, effect: Option<Bytes>) {
         match effect {
             Some(value) if row.as_bytes().len() + value.len() > SHARED_BYTES_MAX => {
+                // Others' piece must hold nothing but them: it goes into the log as it is.
+                self.seal();
                 self.put(&[], [row.as_bytes(), &[]], &[]);
                 self.seal();
                 let piece = self.packed.pieces.len() as u32;
@@ -318,6 +320,25 @@ mod tests {
 
     fn row(key: u16) -> RowKey {
         RowKey::new(TableId(1), &key.to_be_bytes())
+    }
+
+    /// A row apart that was added by its parts once left its key at the end of its neighbours' sheet: logged with
+    /// them, it made the log unreadable.
+    #[test]
+    fn a_large_row_added_leaves_nothing_in_its_neighbours_sheet() {
+        let mut packer = RowPacker::default();
+        packer.put(b"<>", [&[0, 0, 0, 1], &[0, 1]], b"value");
+        packer.add(&row(2), Some(Bytes::from(vec![7; SHARED_BYTES_MAX])));
+        packer.put(b"<>", [&[0, 0, 0, 1], &[0, 3]], b"value");
+        let rows = packer.finish();
+        let shared: Vec<_> = rows.sheets().map(|sheet| sheet.shared.cloned()).collect();
+        let alone = |key: u8| {
+            Some(Bytes::from(
+                [b"<>\0\0\0\x01\0", &[key][..], b"value"].concat(),
+            ))
+        };
+        assert_eq!(shared, [alone(1), None, alone(3)]);
+        assert_eq!(rows.row(1), Some(row(2).as_bytes()));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! 1. A frame names its predecessor by a [`ChainPoint`] (G5).
 //! 2. For any position from the oldest entry on, [`FrameIndex::point_at`] gives a point at or before
 //!    the frame that holds it, less than [`SPACING_BYTES`] and one frame before.
+//! 3. S3: for positions that do not fall, points do not fall: what lies below one that was given may be gone.
 //!
 //! Crash: memory only; the next scan builds it anew.
 
@@ -41,6 +42,8 @@ struct Entry {
 pub(crate) struct FrameIndex {
     entries: Vec<Entry>,
     last: ChainPoint,
+    /// The highest point that was given.
+    given: ChainPoint,
 }
 
 impl FrameIndex {
@@ -49,6 +52,7 @@ impl FrameIndex {
         Self {
             entries: Vec::new(),
             last: from,
+            given: from,
         }
     }
 
@@ -78,7 +82,19 @@ impl FrameIndex {
 
     /// The point from which a scan meets the frame that holds `lsn`, and little before it; the
     /// newest point when `lsn` lies behind every frame.
-    pub(crate) fn point_at(&self, lsn: Lsn) -> ChainPoint {
+    pub(crate) fn point_at(&mut self, lsn: Lsn) -> ChainPoint {
+        let mut point = self.indexed(lsn);
+        // The newest point, once given, is exact; the entry that covers it later lies before, and in a segment that
+        // may have been recycled since.
+        if point.end < self.given.end && self.given.end <= lsn {
+            point = self.given;
+        } else if self.given.end < point.end {
+            self.given = point;
+        }
+        point
+    }
+
+    fn indexed(&self, lsn: Lsn) -> ChainPoint {
         if lsn >= self.last.end {
             return self.last;
         }
@@ -120,7 +136,7 @@ mod tests {
 
     #[test]
     fn every_position_maps_to_a_point_at_or_before_its_frame_and_near() {
-        let index = filled(100);
+        let mut index = filled(100);
         assert_eq!(index.entries.len(), 7, "sparse");
         for frame in 1..=100_u64 {
             let start = frame * 4096;
@@ -137,13 +153,30 @@ mod tests {
 
     #[test]
     fn a_position_behind_every_frame_maps_to_the_newest_point() {
-        let index = filled(3);
+        let mut index = filled(3);
         assert_eq!(index.point_at(Lsn::new(4 * 4096)), index.last());
         assert_eq!(index.point_at(Lsn::MAX), index.last());
         assert_eq!(
             FrameIndex::new(ChainPoint::START).point_at(Lsn::ZERO),
             ChainPoint::START
         );
+    }
+
+    /// A checkpoint with nothing in flight reads from the newest point on, and recycles what lies before it. The
+    /// next one, with a transaction that began right behind, was once sent back to the entry's point before that:
+    /// into a segment that was gone, and the database did not open again.
+    #[test]
+    fn points_that_were_given_are_not_fallen_behind() {
+        let mut index = filled(3);
+        let newest = index.last();
+        assert_eq!(index.point_at(newest.end), newest);
+        index.forget_below(newest.end);
+        index.push(newest.end, point(newest.end.get() + 4096, 5));
+        for behind in [0, 64, 4095] {
+            let lsn = newest.end.plus(behind);
+            assert_eq!(index.point_at(lsn), newest);
+        }
+        assert!(index.point_at(newest.end.plus(4096)).end > newest.end);
     }
 
     #[test]
