@@ -104,7 +104,8 @@ impl Database {
     /// Drops a table with all its rows: waits until every transaction that has locked or written in it has
     /// ended, and returns when the drop is durable. Transactions that come later are refused with
     /// [`Error::UnknownTable`]; snapshots taken before still read the rows; the name is free for a new table,
-    /// which has nothing of the old one. Space comes back as rows are compacted.
+    /// which has nothing of the old one. Space comes back as rows are compacted
+    /// once no snapshot lies below.
     ///
     /// # Errors
     /// The table is as it was after [`Error::TableInUse`]: a transaction has used it for ten seconds without

@@ -83,6 +83,8 @@ pub(crate) fn drop_table(engine: &Engine, table: &CatalogEntry) -> Result<()> {
     let _one_at_a_time = engine.ddl.lock();
     engine.check_serving()?;
     log_drop(engine, table.id, &closing)?;
+    // Whole runs may go at once.
+    engine.bell.ring();
     Ok(())
 }
 

@@ -291,6 +291,61 @@ fn a_thousand_tables_are_made_listed_and_found() {
     }
 }
 
+fn run_bytes(disk: &SimDisk) -> usize {
+    let names = disk
+        .names()
+        .into_iter()
+        .filter(|name| name.starts_with("run-"));
+    names.map(|name| disk.read_file(&name).len()).sum()
+}
+
+#[test]
+fn the_space_of_a_dropped_table_comes_back_when_no_snapshot_lies_below() {
+    const EACH: usize = 400 << 10;
+    let disk = SimDisk::new(1);
+    let db = open(&disk).unwrap();
+    let tables = ["first", "second", "third"].map(|name| db.create_table(name).unwrap());
+    // Row by row in all of them, so that their rows share runs.
+    for row in 0..EACH / (8 << 10) {
+        for t in &tables {
+            let mut txn = db.begin_with(no_wait());
+            txn.put(t, format!("{row:04}"), vec![row as u8; 8 << 10])
+                .unwrap();
+            txn.commit().unwrap();
+        }
+    }
+    db.compact().unwrap();
+    let before = run_bytes(&disk);
+    assert!(before > 3 * EACH);
+    let older = db.snapshot();
+    db.drop_table(&tables[1]).unwrap();
+    db.compact().unwrap();
+    assert!(run_bytes(&disk) > 3 * EACH, "a snapshot sees the rows");
+    assert_eq!(
+        older.range(&tables[1], ..).unwrap().count(),
+        EACH / (8 << 10)
+    );
+    drop(older);
+    db.compact().unwrap();
+    let after = run_bytes(&disk);
+    assert!(
+        after < 2 * EACH + EACH / 10,
+        "{before} before, {after} behind"
+    );
+    for t in [&tables[0], &tables[2]] {
+        assert_eq!(db.begin().range(t, ..).unwrap().count(), EACH / (8 << 10));
+    }
+    // The rest in a database that has just been opened: nothing but the manifest knows what is to go.
+    db.drop_table(&tables[0]).unwrap();
+    drop((db, tables));
+    let db = open(&disk).unwrap();
+    db.compact().unwrap();
+    assert!(run_bytes(&disk) < EACH + EACH / 10);
+    db.drop_table(&db.table("third").unwrap()).unwrap();
+    db.compact().unwrap();
+    assert_eq!(run_bytes(&disk), 0, "a run with no other rows goes unread");
+}
+
 /// What each table holds.
 type Model = BTreeMap<String, BTreeMap<String, String>>;
 
@@ -348,6 +403,7 @@ fn life(disk: &Arc<SimDisk>, history: &mut History) {
     }
     assert!(db.stats().checkpoints > 1);
     drop(left_open);
+    db.compact().unwrap();
     db.close().unwrap();
 }
 

@@ -29,6 +29,9 @@ const SNAPSHOTS_MAX: usize = 4;
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 /// What each table holds.
 type Model = BTreeMap<&'static str, Rows>;
+/// What a transaction has made of rows; absent ones were deleted.
+type Writes = BTreeMap<(&'static str, Vec<u8>), Option<Vec<u8>>>;
+type Written = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 /// Numbers that a seed gives again.
@@ -45,7 +48,7 @@ impl Dice {
 
     /// Few, so that rows are met again; some begin with others.
     fn key(&mut self) -> Vec<u8> {
-        format!("{:03}", self.below(150)).into_bytes()[..1 + self.below(3)].to_vec()
+        format!("{:03}", self.below(150)).into_bytes()[..=self.below(3)].to_vec()
     }
 
     fn value(&mut self) -> Vec<u8> {
@@ -67,12 +70,8 @@ impl Dice {
 struct Open {
     txn: Transaction,
     buffered: bool,
-    /// What it wrote: absent rows were deleted.
-    writes: BTreeMap<(&'static str, Vec<u8>), Option<Vec<u8>>>,
-    savepoints: Vec<(
-        Savepoint,
-        BTreeMap<(&'static str, Vec<u8>), Option<Vec<u8>>>,
-    )>,
+    writes: Writes,
+    savepoints: Vec<(Savepoint, Writes)>,
     /// Tables that it has locked or written in: they stay until it ends.
     tables: Vec<&'static str>,
 }
@@ -140,7 +139,7 @@ impl Life {
             96..97 => self.back_up(),
             97..98 => self.reopen(),
             98..99 => self.lose_power(),
-            _ => self.begin(),
+            _ => self.compact(),
         }
     }
 
@@ -353,6 +352,11 @@ impl Life {
         self.settle(|_| ());
     }
 
+    fn compact(&mut self) {
+        self.db.compact().unwrap();
+        self.settle(|_| ());
+    }
+
     fn reopen(&mut self) {
         self.open.clear();
         self.snapshots.clear();
@@ -399,7 +403,7 @@ fn sweep(
     table: &Table,
     before: &Rows,
     bounds: Bounds,
-) -> Result<Vec<(Vec<u8>, Option<Vec<u8>>)>, Error> {
+) -> Result<Written, Error> {
     let mut written = Vec::new();
     let savepoint = txn.savepoint();
     let walk = || {
