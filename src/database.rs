@@ -235,12 +235,21 @@ impl Database {
         compaction::everything(&self.engine)
     }
 
-    /// Reads every block of every run: checksums, order, filters, indexes, counts. Changes nothing.
+    /// Reads every block of every run: checksums, order, filters, indexes, counts; compares the levels with each
+    /// other and the manifest with the directory. Changes nothing, and nobody waits for it.
     ///
     /// # Errors
     /// [`Error::Closed`], or what the disk refused; damage is among the report's findings.
     pub fn check(&self) -> Result<CheckReport> {
-        listing::check(&self.engine)
+        self.check_with(|_, _| {})
+    }
+
+    /// [`Database::check`], which tells `progress` behind each run how many bytes of how many it has read.
+    ///
+    /// # Errors
+    /// As [`Database::check`].
+    pub fn check_with(&self, mut progress: impl FnMut(u64, u64)) -> Result<CheckReport> {
+        listing::check(&self.engine, &mut progress)
     }
 
     /// Copies everything that is committed into the directory `dir`, as a database of its own, while writers go on.

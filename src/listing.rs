@@ -157,6 +157,8 @@ pub struct CheckReport {
     pub blocks: u64,
     /// Versions of rows read.
     pub versions: u64,
+    /// Runs that nothing refers to: left by a crash, and removed when the database is opened.
+    pub orphans: Vec<String>,
     /// What does not fit, each with its file.
     pub findings: Vec<String>,
 }
@@ -174,6 +176,7 @@ impl From<StoreCheck> for CheckReport {
             runs: check.runs,
             blocks: check.blocks,
             versions: check.versions,
+            orphans: check.orphans,
             findings: check.findings.iter().map(ToString::to_string).collect(),
         }
     }
@@ -264,8 +267,7 @@ pub(crate) fn info(engine: &Engine) -> Info {
     }
 }
 
-pub(crate) fn check(engine: &Engine) -> Result<CheckReport> {
+pub(crate) fn check(engine: &Engine, progress: &mut dyn FnMut(u64, u64)) -> Result<CheckReport> {
     engine.check_open()?;
-    let check = engine.store.check(&mut |_, _| {})?;
-    Ok(check.into())
+    Ok(engine.store.check(progress)?.into())
 }

@@ -1,5 +1,5 @@
 //! The program `lockstone`: a demo that kills the engine and counts what it kept, a shell with several
-//! sessions, and looks into a directory that nobody has open.
+//! sessions, looks into a directory that nobody has open, and its upkeep.
 //!
 //! Here the command line is read and the command called; a failure is printed as `error: …` and makes the
 //! exit code 1 (2 for a command line that makes no sense).
@@ -15,6 +15,7 @@ mod failure;
 mod output;
 mod engine_arguments;
 mod report;
+mod upkeep;
 mod inspection;
 mod demo;
 mod shell;
@@ -54,6 +55,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Copy a database that is not open into a directory of its own
+    Backup(upkeep::BackupArguments),
+    /// Merge a database that is not open, so that it takes the least space and reads fastest
+    Compact(upkeep::CompactArguments),
     /// The log of a database that is not open
     #[command(subcommand)]
     Wal(Wal),
@@ -86,6 +91,8 @@ fn run(command: Command) -> Result {
         Command::Shell(arguments) => shell::shell(&arguments),
         Command::Locks(arguments) => inspection::locks(&arguments),
         Command::Check { dir, json } => inspection::check(&dir, json),
+        Command::Backup(arguments) => upkeep::backup(&arguments),
+        Command::Compact(arguments) => upkeep::compact(&arguments),
         Command::Wal(Wal::Dump(arguments)) => inspection::wal_dump(&arguments),
         Command::Wal(Wal::Verify(arguments)) => inspection::wal_verify(&arguments),
     }

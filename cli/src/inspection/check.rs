@@ -37,6 +37,12 @@ pub(crate) fn check(dir: &Path, json: bool) -> Result {
             count(check.blocks, "block"),
             count(check.versions, "version"),
         )?;
+        for orphan in &check.orphans {
+            say!(
+                output,
+                "left by a crash, and removed by the next open: {orphan}"
+            )?;
+        }
         for finding in &check.findings {
             say!(output, "finding: {finding}")?;
         }
