@@ -4,8 +4,10 @@
 //! Implemented by single rows and chunks of a memtable and by runs; driven by `sources::scan`.
 //! 1. A cursor yields each row at most once, with its newest version at or below the LSN, tombstones
 //!    too: they hide older sources.
-//! 2. A cursor owns what it reads, so a scan needs no lifetime.
+//! 2. A cursor owns what it reads, so a scan needs no lifetime. It shows a version where it lies, until its
+//!    next step: nothing is allocated for a row.
 //! 3. A damaged block is yielded once, as what it hides, and the cursor goes on behind it.
+//! 4. Memory: the same however many rows it walks.
 
 use std::fmt::Debug;
 use std::ops::Bound;
@@ -14,12 +16,14 @@ use bytes::Bytes;
 use lockstone_base::Lsn;
 
 use crate::error::StorageError;
-use crate::version::RowVersion;
+use crate::version::VersionRef;
 
-/// Which way a cursor moves.
+/// Which way rows are walked, and so from which end of a range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
+pub enum Direction {
+    /// From the smallest row on.
     Forward,
+    /// From the largest row on.
     Backward,
 }
 
@@ -34,15 +38,21 @@ pub(crate) struct Quest {
 /// One step of a cursor.
 #[derive(Debug)]
 pub(crate) enum Step {
-    Row(RowVersion),
-    Damaged(Hidden),
+    /// It has come to a row.
+    Row,
+    Damaged(Box<Hidden>),
+    /// There are no more rows.
+    End,
 }
 
-/// What a damaged block hides: nothing is known about the rows from `first` to `last`, both included,
-/// unless a newer source, or this one before the block, has a visible version.
+/// What a damaged part of a run hides: nothing is known about the rows from `first` to `last`, both
+/// included, unless a newer source, or this one before the part, has a visible version.
 #[derive(Debug)]
 pub(crate) struct Hidden {
-    pub(crate) block: u64,
+    /// The run.
+    pub(crate) run: u64,
+    /// The block; `None`: what leads to all blocks.
+    pub(crate) block: Option<u64>,
     pub(crate) first: Bytes,
     pub(crate) last: Bytes,
     pub(crate) error: StorageError,
@@ -50,8 +60,16 @@ pub(crate) struct Hidden {
 
 /// The rows of one source, one after the other.
 pub(crate) trait Cursor: Debug + Send {
-    /// The next row in the cursor's direction, or damage met on the way to it.
-    fn step(&mut self) -> Option<Step>;
+    /// Goes to the next row in the cursor's direction, the first one at first, or to damage met on the way
+    /// to it.
+    fn step(&mut self) -> Step;
+
+    /// The row that the cursor has come to, and its newest visible version, where it lies: after
+    /// [`Step::Row`] alone.
+    fn version(&self) -> VersionRef<'_>;
+
+    /// Its value, for whoever keeps it: shared where a copy costs more.
+    fn value(&self) -> Option<Bytes>;
 }
 
 /// A range of encoded rows.

@@ -23,6 +23,7 @@ mod store;
 
 pub use batch::WriteBatch;
 pub use compaction::Shape;
+pub use cursor::Direction;
 pub use error::{Damage, Section, StorageError};
 pub use manifest::{DroppedTable, LEVEL_MAX, ListedRun, Manifest, TableEntry};
 pub use memtable::{Memtable, Prepared};
@@ -31,6 +32,6 @@ pub use run::RunEntry;
 pub use sources::{Scan, Sources};
 pub use store::{
     Current, Droppable, LevelStats, Load, Pin, Store, StoreCheck, StoreConfig, StorePart,
-    StoreStats, WholeCompaction,
+    StoreScrub, StoreStats, WholeCompaction,
 };
 pub use version::{Replayed, Version};

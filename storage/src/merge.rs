@@ -115,7 +115,7 @@ impl<W: Walker> Walker for Merge<W> {
 
 /// The first sixteen bytes of a row, zeros behind a shorter one: where these of two rows differ, the rows
 /// are ordered as they are.
-fn first_bytes(row: &[u8]) -> u128 {
+pub(crate) fn first_bytes(row: &[u8]) -> u128 {
     if let Some(bytes) = row.first_chunk() {
         return u128::from_be_bytes(*bytes);
     }

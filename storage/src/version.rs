@@ -29,7 +29,8 @@ pub struct Replayed {
     pub value: Option<Bytes>,
 }
 
-/// A version with its encoded row, on its way through a merge, a flush or a scan.
+/// A version with its encoded row, for tests.
+#[cfg(test)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RowVersion {
     pub(crate) row: Bytes,

@@ -7,6 +7,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use lockstone_base::Lsn;
 
 use super::table::Table;
@@ -15,7 +16,7 @@ use crate::cursor::{Cursor, Direction, Quest, Step};
 use crate::error::StorageError;
 use crate::packed_rows::{PackedRows, RowPacker};
 use crate::row_hash::row_hash;
-use crate::version::{Replayed, RowVersion, Version, VersionRef, version_order};
+use crate::version::{Replayed, Version, VersionRef, version_order};
 use crate::walk::Walker;
 
 /// Sorted, immutable versions.
@@ -118,14 +119,6 @@ impl Chunk {
         })
     }
 
-    /// The version number `index`, with its row.
-    pub(super) fn row_version(&self, index: usize) -> Option<RowVersion> {
-        Some(RowVersion {
-            row: self.rows.row_shared(index)?,
-            version: self.version(index)?,
-        })
-    }
-
     /// What it takes in memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         chunk_bytes(&self.rows)
@@ -152,6 +145,33 @@ impl Chunk {
             }
         }
         low
+    }
+
+    /// How many versions stand before the end of the row whose version number `index` is.
+    fn row_end(&self, index: usize) -> usize {
+        match (&self.stamps, self.row(index)) {
+            // A write set has one version per row.
+            (Stamps::Each(_), Some(row)) => self.position((row, Lsn::ZERO)),
+            _ => index + 1,
+        }
+    }
+
+    /// The number of the first version of the row whose version number `index` is.
+    fn row_start(&self, index: usize) -> usize {
+        match (&self.stamps, self.row(index)) {
+            (Stamps::Each(_), Some(row)) => self.position((row, Lsn::MAX)),
+            _ => index,
+        }
+    }
+
+    /// The version number `index`, which there is, where it lies.
+    fn version_ref(&self, index: usize) -> VersionRef<'_> {
+        let row = self.row(index);
+        VersionRef {
+            row: row.expect("a version is asked for while there is one"),
+            stamp: self.stamp(index),
+            value: self.rows.value(index),
+        }
     }
 
     fn row(&self, index: usize) -> Option<&[u8]> {
@@ -189,13 +209,7 @@ impl Walker for ChunkWalker<'_> {
     }
 
     fn version(&self) -> VersionRef<'_> {
-        let index = self.begun.saturating_sub(1);
-        let row = self.chunk.row(index);
-        VersionRef {
-            row: row.expect("a version is asked for while there is one"),
-            stamp: self.chunk.stamp(index),
-            value: self.chunk.rows.value(index),
-        }
+        self.chunk.version_ref(self.begun.saturating_sub(1))
     }
 }
 
@@ -206,6 +220,8 @@ pub(super) struct ChunkCursor {
     quest: Quest,
     /// Forward: the next version to look at. Backward: how many are left before the last one yielded.
     position: usize,
+    /// The version that it has come to.
+    now: usize,
 }
 
 impl ChunkCursor {
@@ -223,31 +239,32 @@ impl ChunkCursor {
             chunk,
             quest,
             position,
+            now: 0,
         }
     }
 
-    fn forward(&mut self) -> Option<RowVersion> {
+    fn forward(&mut self) -> Option<usize> {
         loop {
             let row = self.chunk.row(self.position)?;
             if !self.quest.range.below_high(row) {
                 return None;
             }
             let start = self.position;
-            self.position = self.chunk.position((row, Lsn::ZERO));
+            self.position = self.chunk.row_end(start);
             if let Some(found) = self.visible(start, self.position) {
                 return Some(found);
             }
         }
     }
 
-    fn backward(&mut self) -> Option<RowVersion> {
+    fn backward(&mut self) -> Option<usize> {
         loop {
             let end = self.position;
             let row = self.chunk.row(end.checked_sub(1)?)?;
             if !self.quest.range.above_low(row) {
                 return None;
             }
-            self.position = self.chunk.position((row, Lsn::MAX));
+            self.position = self.chunk.row_start(end - 1);
             if let Some(found) = self.visible(self.position, end) {
                 return Some(found);
             }
@@ -255,18 +272,31 @@ impl ChunkCursor {
     }
 
     /// The newest visible one of the versions `start..end`, which are one row's.
-    fn visible(&self, start: usize, end: usize) -> Option<RowVersion> {
-        let index = (start..end).find(|index| self.chunk.stamp(*index) <= self.quest.at)?;
-        self.chunk.row_version(index)
+    fn visible(&self, start: usize, end: usize) -> Option<usize> {
+        (start..end).find(|index| self.chunk.stamp(*index) <= self.quest.at)
     }
 }
 
 impl Cursor for ChunkCursor {
-    fn step(&mut self) -> Option<Step> {
-        match self.quest.direction {
+    fn step(&mut self) -> Step {
+        let found = match self.quest.direction {
             Direction::Forward => self.forward(),
             Direction::Backward => self.backward(),
+        };
+        match found {
+            Some(found) => {
+                self.now = found;
+                Step::Row
+            }
+            None => Step::End,
         }
-        .map(Step::Row)
+    }
+
+    fn version(&self) -> VersionRef<'_> {
+        self.chunk.version_ref(self.now)
+    }
+
+    fn value(&self) -> Option<Bytes> {
+        self.chunk.rows.effect(self.now).flatten()
     }
 }

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use lockstone_base::Lsn;
 use parking_lot::RwLock;
 
@@ -19,7 +20,7 @@ use super::order::{Entries, Order, Spot};
 use super::slots::Slots;
 use crate::cursor::{Cursor, Direction, Quest, Step};
 use crate::error::StorageError;
-use crate::version::{RowVersion, Version, VersionRef};
+use crate::version::{Version, VersionRef};
 use crate::walk::Walker;
 
 /// A cursor holds no place in the order between two steps: it fetches some rows at a time, more and more,
@@ -105,7 +106,8 @@ impl Singles {
     /// The newest version of `row`, which has this hash, at or below `at`.
     pub(super) fn get(&self, row: &[u8], hash: u64, at: Lsn) -> Option<Version> {
         let root = self.root(hash, row)?;
-        self.visible(root, at).map(Entry::version)
+        let number = self.visible(root, at)?;
+        Some(self.entries.entry(number).version())
     }
 
     fn root(&self, hash: u64, row: &[u8]) -> Option<u32> {
@@ -114,23 +116,26 @@ impl Singles {
     }
 
     /// The newest version of a root's row at or below `at`.
-    fn visible(&self, root: u32, at: Lsn) -> Option<&Entry> {
-        let mut entry = self.entries.entry(self.entries.entry(root).newest());
-        while entry.stamp() > at {
-            entry = self.towards(entry, at)?;
+    fn visible(&self, root: u32, at: Lsn) -> Option<u32> {
+        let mut number = self.entries.entry(root).newest();
+        loop {
+            let entry = self.entries.entry(number);
+            if entry.stamp() <= at {
+                return Some(number);
+            }
+            number = self.towards(entry, at)?;
         }
-        Some(entry)
     }
 
     /// The next version to look at on the way from `entry`, which is above `at`.
-    fn towards(&self, entry: &Entry, at: Lsn) -> Option<&Entry> {
+    fn towards(&self, entry: &Entry, at: Lsn) -> Option<u32> {
         if entry.is_root() {
             return None;
         }
-        let jump = self.entries.entry(entry.jump());
         // Whatever lies between is above `at` too.
-        let jumped = (jump.stamp() > at).then_some(jump);
-        Some(jumped.unwrap_or_else(|| self.entries.entry(entry.older())))
+        let jump = self.entries.entry(entry.jump());
+        let jumped = jump.stamp() > at;
+        Some(if jumped { entry.jump() } else { entry.older() })
     }
 
     /// All versions, in version order.
@@ -155,7 +160,7 @@ impl Singles {
 
     /// Fetches the next rows of the quest, at most `rows_max`, and shortens its range; whether there may
     /// be more.
-    fn fetch(&self, quest: &mut Quest, rows_max: usize, out: &mut VecDeque<RowVersion>) -> bool {
+    fn fetch(&self, quest: &mut Quest, rows_max: usize, out: &mut VecDeque<u32>) -> bool {
         let order = self.order.read();
         let find = |row, behind| order.find(&self.entries, row, behind);
         let from = match &quest.range.low {
@@ -188,28 +193,15 @@ impl Singles {
         roots: impl Iterator<Item = u32>,
         at: Lsn,
         rows_max: usize,
-        out: &mut VecDeque<RowVersion>,
+        out: &mut VecDeque<u32>,
     ) -> Option<&Entry> {
-        // First which versions, then their content: counting who shares it would make each row wait for the
-        // one before to come from memory.
-        let mut found = Vec::with_capacity(rows_max);
-        let mut last = None;
         for (looked_at, root) in (1..).zip(roots) {
-            found.extend(self.visible(root, at));
-            if found.len() == rows_max || looked_at == LOOKED_AT_MAX {
-                last = Some(self.entries.entry(root));
-                break;
+            out.extend(self.visible(root, at));
+            if out.len() == rows_max || looked_at == LOOKED_AT_MAX {
+                return Some(self.entries.entry(root));
             }
         }
-        out.extend(found.into_iter().map(row_version));
-        last
-    }
-}
-
-fn row_version(entry: &Entry) -> RowVersion {
-    RowVersion {
-        row: entry.row_shared(),
-        version: entry.version(),
+        None
     }
 }
 
@@ -218,9 +210,11 @@ fn row_version(entry: &Entry) -> RowVersion {
 pub(super) struct SinglesCursor<O> {
     owner: Arc<O>,
     quest: Quest,
-    fetched: VecDeque<RowVersion>,
+    /// The numbers of versions to come. Versions never move.
+    fetched: VecDeque<u32>,
     fetch_rows: usize,
     exhausted: bool,
+    now: u32,
 }
 
 impl<O: AsRef<Singles>> SinglesCursor<O> {
@@ -232,19 +226,38 @@ impl<O: AsRef<Singles>> SinglesCursor<O> {
             fetched: VecDeque::new(),
             fetch_rows: *FETCH_ROWS.start(),
             exhausted: false,
+            now: 0,
         }
+    }
+
+    fn entry(&self) -> &Entry {
+        (*self.owner).as_ref().entries.entry(self.now)
     }
 }
 
 impl<O: AsRef<Singles> + std::fmt::Debug + Send + Sync> Cursor for SinglesCursor<O> {
-    fn step(&mut self) -> Option<Step> {
+    fn step(&mut self) -> Step {
         while self.fetched.is_empty() && !self.exhausted {
             let singles = (*self.owner).as_ref();
             let more = singles.fetch(&mut self.quest, self.fetch_rows, &mut self.fetched);
             self.exhausted = !more;
             self.fetch_rows = (self.fetch_rows * 2).min(*FETCH_ROWS.end());
         }
-        self.fetched.pop_front().map(Step::Row)
+        match self.fetched.pop_front() {
+            Some(number) => {
+                self.now = number;
+                Step::Row
+            }
+            None => Step::End,
+        }
+    }
+
+    fn version(&self) -> VersionRef<'_> {
+        self.entry().version_ref()
+    }
+
+    fn value(&self) -> Option<Bytes> {
+        self.entry().version().value
     }
 }
 
@@ -280,7 +293,6 @@ impl Walker for SinglesWalker<'_> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use lockstone_base::{RowKey, TableId};
 
     use super::super::packing::Packing;
@@ -301,7 +313,8 @@ mod tests {
         for at in (1..=VERSIONS * 2 + 1).step_by(7) {
             let at = Lsn::new(at);
             let steps = std::iter::successors(Some(newest), |entry| {
-                (entry.stamp() > at).then(|| singles.towards(entry, at))?
+                let next = (entry.stamp() > at).then(|| singles.towards(entry, at))??;
+                Some(singles.entries.entry(next))
             });
             most = most.max(steps.count());
             let found = singles.get(row.as_bytes(), 7, at);

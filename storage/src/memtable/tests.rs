@@ -129,7 +129,8 @@ fn walk(memtable: &Arc<Memtable>, direction: Direction, at: u64) -> Vec<(Bytes, 
     };
     let mut found = Vec::new();
     for mut cursor in memtable.cursors(&quest) {
-        while let Some(Step::Row(row)) = cursor.step() {
+        while let Step::Row = cursor.step() {
+            let row = cursor.version().to_owned();
             found.push((row.row, row.version.stamp.get()));
         }
     }
@@ -267,7 +268,9 @@ fn scanned(memtable: &Arc<Memtable>, quest: &Quest) -> BTreeMap<Bytes, (u64, Opt
     let mut all = BTreeMap::new();
     for mut cursor in memtable.cursors(quest) {
         let mut before: Option<Bytes> = None;
-        while let Some(Step::Row(found)) = cursor.step() {
+        while let Step::Row = cursor.step() {
+            let found = cursor.version().to_owned();
+            assert_eq!(cursor.value(), found.version.value);
             let in_order = before.is_none_or(|before| match quest.direction {
                 Direction::Forward => before < found.row,
                 Direction::Backward => before > found.row,

@@ -1,151 +1,69 @@
-//! A data block: some versions in version order, with their common prefix written once.
+//! A data block: some versions in version order, by columns: all rows, then all stamps, then all values.
 //!
-//! Built by the writer, searched in place by `Run` and its cursors.
+//! Built by `block_builder`, searched in place by `Run` and its cursors.
 //!
 //! ```text
-//! BlockHead { checksum, entries, prefix_bytes }  prefix  offset of each entry  entries
-//! entry: EntryHead { stamp, value_bytes, suffix_bytes }  suffix  value
+//! BlockHead  prefix  [row ends]  rows without prefix  stamps  [tombstones]  [value ends]  values
 //! ```
 //!
-//! 1. About 4 KiB; a version that does not fit starts a new block, and a large value has one for itself.
-//! 2. A block is [validated](Block::validate) as a whole at its first touch, together with its checksum;
+//! 1. What all entries have in common stands in the head alone: rows of one length and values of one length
+//!    need no ends, versions of one stamp no stamps, a block without tombstones no bits for them. Else a
+//!    row takes two bytes for its end, a value two, and a stamp as many as the block's stamps differ in.
+//! 2. Rows lie side by side, so a search touches few cache lines, and of the values only what it finds.
+//! 3. A block is [validated](Block::validate) as a whole at its first touch, together with its checksum;
 //!    all the same every later access checks its bounds: no byte string makes it panic (F23).
-//! 3. Nothing is decoded: a search compares in place.
 
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use bytes::Bytes;
 use lockstone_base::Lsn;
 use lockstone_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use zerocopy::little_endian::U32;
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
-use super::format::{BlockHead, EntryHead, TOMBSTONE};
+use super::format::{BLOCK_HEAD_BYTES, BlockHead, END_BYTES, TOMBSTONES, VALUES_VARY, VARIES};
 use crate::checksum::Place;
 use crate::error::{Damage, Section};
-use crate::version::{VersionRef, version_order};
-
-/// A block is closed before it grows beyond this, if it has an entry: a page of the device.
-const BYTES_AIM: usize = 4096;
+use crate::version::version_order;
 
 /// A row is at least a table's id and at most that and the longest key.
 pub(crate) const ROW_BYTES: std::ops::RangeInclusive<usize> = 4..=4 + KEY_BYTES_MAX;
 
-/// Versions on their way into a block.
-#[derive(Debug, Default)]
-pub(super) struct BlockBuilder {
-    rows: Vec<u8>,
-    values: Vec<u8>,
-    entries: Vec<Pending>,
-}
-
-/// A version on its way: where its row and its value end.
-#[derive(Debug, Clone, Copy)]
-struct Pending {
-    row_end: usize,
-    value_end: usize,
-    stamp: Lsn,
-    deleted: bool,
-}
-
-impl BlockBuilder {
-    /// Whether `next` is to start a new block.
-    pub(super) fn is_full_for(&self, next: VersionRef<'_>) -> bool {
-        let overhead = (self.entries.len() + 1) * (size_of::<U32>() + size_of::<EntryHead>());
-        let content = self.rows.len() + self.values.len();
-        let more = next.row.len() + next.value.map_or(0, <[u8]>::len);
-        !self.entries.is_empty() && content + more + overhead > BYTES_AIM
-    }
-
-    pub(super) fn push(&mut self, version: VersionRef<'_>) {
-        self.rows.extend_from_slice(version.row);
-        self.values
-            .extend_from_slice(version.value.unwrap_or_default());
-        self.entries.push(Pending {
-            row_end: self.rows.len(),
-            value_end: self.values.len(),
-            stamp: version.stamp,
-            deleted: version.value.is_none(),
-        });
-    }
-
-    /// The block's last version: row and stamp.
-    pub(super) fn last(&self) -> Option<(&[u8], Lsn)> {
-        let last = self.entries.last()?;
-        let before = self.entries.len().checked_sub(2);
-        let start = before.and_then(|before| self.entries.get(before));
-        let start = start.map_or(0, |before| before.row_end);
-        Some((self.rows.get(start..last.row_end)?, last.stamp))
-    }
-
-    /// Appends the block, which belongs at `place`, to `out` and starts anew; its checksum.
-    pub(super) fn finish(&mut self, place: Place, out: &mut Vec<u8>) -> u32 {
-        let first = self
-            .entries
-            .first()
-            .and_then(|first| self.rows.get(..first.row_end));
-        let prefix = match (first, self.last()) {
-            (Some(first), Some((last, _))) => first.get(..common(first, last)).unwrap_or_default(),
-            _ => &[],
-        };
-        let mut body = prefix.to_vec();
-        let mut entries = Vec::with_capacity(self.rows.len() + self.values.len());
-        let mut start = (0, 0);
-        for pending in &self.entries {
-            body.extend_from_slice(U32::new(entries.len() as u32).as_bytes());
-            let row = self.rows.get(start.0 + prefix.len()..pending.row_end);
-            let suffix = row.unwrap_or_default();
-            let value = self.values.get(start.1..pending.value_end);
-            let value = value.unwrap_or_default();
-            let head = EntryHead {
-                stamp: pending.stamp.get().into(),
-                value_bytes: if pending.deleted {
-                    TOMBSTONE
-                } else {
-                    value.len() as u32
-                }
-                .into(),
-                suffix_bytes: (suffix.len() as u16).into(),
-            };
-            entries.extend_from_slice(head.as_bytes());
-            entries.extend_from_slice(suffix);
-            entries.extend_from_slice(value);
-            start = (pending.row_end, pending.value_end);
-        }
-        let mut head = BlockHead {
-            checksum: 0.into(),
-            entries: (self.entries.len() as u32).into(),
-            prefix_bytes: (prefix.len() as u16).into(),
-        };
-        body.append(&mut entries);
-        let checksum = sum(&head, place, &body);
-        head.checksum = checksum.into();
-        out.extend_from_slice(head.as_bytes());
-        out.append(&mut body);
-        self.rows.clear();
-        self.values.clear();
-        self.entries.clear();
-        checksum
-    }
-}
-
-fn common(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
-}
-
-fn sum(head: &BlockHead, place: Place, body: &[u8]) -> u32 {
-    place.checksum(&[head.entries.as_bytes(), head.prefix_bytes.as_bytes(), body])
-}
-
 /// A block, read in place.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Block<'a> {
-    prefix: &'a [u8],
-    offsets: &'a [U32],
-    entries: &'a [u8],
-    /// Where the entries start in the block.
-    entries_at: usize,
+    bytes: &'a [u8],
+    layout: Layout,
+}
+
+/// Where in a block its parts lie: what is taken from its head once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    entries: usize,
+    prefix_bytes: usize,
+    rows: Column,
+    /// How many bytes each stamp takes, where they lie, and what they count from.
+    stamp_bytes: usize,
+    stamps: usize,
+    oldest: u64,
+    /// Where the bits of tombstones lie, if there are any.
+    tombstones: Option<usize>,
+    values: Column,
+}
+
+/// Byte strings, one behind the other.
+#[derive(Debug, Clone, Copy)]
+struct Column {
+    start: usize,
+    length: Length,
+}
+
+/// How long the byte strings of a column are.
+#[derive(Debug, Clone, Copy)]
+enum Length {
+    /// All of one length.
+    Each(usize),
+    /// Where each ends in the column is told here in the block.
+    Ends(usize),
 }
 
 /// An entry of a block.
@@ -155,8 +73,6 @@ pub(super) struct Entry<'a> {
     pub(super) stamp: Lsn,
     /// Where the value lies in the block; `None`: a tombstone.
     pub(super) value: Option<Range<usize>>,
-    /// Where the entry ends in the block.
-    end: usize,
 }
 
 /// What a block must agree with.
@@ -170,81 +86,223 @@ pub(super) struct Expected<'a> {
     pub(super) stamps: (Lsn, Lsn),
 }
 
+impl Column {
+    const EMPTY: Self = Self {
+        start: 0,
+        length: Length::Each(0),
+    };
+
+    /// The column that starts with its ends, if they vary, at `at`.
+    fn new(at: usize, entries: usize, bytes_each: Option<usize>) -> Self {
+        match bytes_each {
+            Some(bytes) => Self {
+                start: at,
+                length: Length::Each(bytes),
+            },
+            None => Self {
+                start: at + entries * END_BYTES,
+                length: Length::Ends(at),
+            },
+        }
+    }
+
+    /// Where the byte string number `index` of the column lies in `block`.
+    #[inline]
+    fn range(&self, block: &[u8], index: usize) -> Option<Range<usize>> {
+        match self.length {
+            Length::Each(bytes) => {
+                let start = self.start + index * bytes;
+                Some(start..start + bytes)
+            }
+            Length::Ends(ends) => {
+                let end = end_at(block, ends, index)?;
+                let before = match index.checked_sub(1) {
+                    Some(before) => end_at(block, ends, before)?,
+                    None => 0,
+                };
+                Some(self.start + before..self.start + end)
+            }
+        }
+    }
+
+    /// Where the column ends in `block`, which has so many entries.
+    fn end(&self, block: &[u8], entries: usize) -> Option<usize> {
+        let last = entries.checked_sub(1)?;
+        self.range(block, last).map(|last| last.end)
+    }
+}
+
+#[inline]
+fn end_at(block: &[u8], ends: usize, index: usize) -> Option<usize> {
+    let bytes = block.get(ends + index * END_BYTES..)?.first_chunk()?;
+    Some(usize::from(u16::from_le_bytes(*bytes)))
+}
+
+impl Layout {
+    /// That of no block: no entries.
+    pub(super) const EMPTY: Self = Self {
+        entries: 0,
+        prefix_bytes: 0,
+        rows: Column::EMPTY,
+        stamp_bytes: 0,
+        stamps: 0,
+        oldest: 0,
+        tombstones: None,
+        values: Column::EMPTY,
+    };
+
+    /// The layout of the block whose bytes are `bytes`, unchecked but for what is needed to find its parts.
+    pub(super) fn new(bytes: &[u8]) -> Result<Self, Damage> {
+        let cut = malformed("it is cut off");
+        let (head, _) = BlockHead::ref_from_prefix(bytes).map_err(|_| cut)?;
+        let entries = usize::from(head.entries.get());
+        let prefix_bytes = usize::from(head.prefix_bytes.get());
+        let row_bytes = usize::from(head.row_bytes.get());
+        let rows = Column::new(
+            BLOCK_HEAD_BYTES + prefix_bytes,
+            entries,
+            (row_bytes != usize::from(VARIES)).then_some(row_bytes),
+        );
+        let stamps = rows.end(bytes, entries).ok_or(cut)?;
+        let stamp_bytes = usize::from(head.stamp_bytes);
+        let tombstones = stamps + entries * stamp_bytes;
+        let has_tombstones = head.flags & TOMBSTONES != 0;
+        let bits = if has_tombstones {
+            entries.div_ceil(8)
+        } else {
+            0
+        };
+        let value_bytes = head.value_bytes.get() as usize;
+        let values = Column::new(
+            tombstones + bits,
+            entries,
+            (head.flags & VALUES_VARY == 0).then_some(value_bytes),
+        );
+        if values.start > bytes.len() {
+            return Err(cut);
+        }
+        Ok(Self {
+            entries,
+            prefix_bytes,
+            rows,
+            stamp_bytes,
+            stamps,
+            oldest: head.oldest.get(),
+            tombstones: has_tombstones.then_some(tombstones),
+            values,
+        })
+    }
+
+    pub(super) fn prefix_bytes(&self) -> usize {
+        self.prefix_bytes
+    }
+
+    /// The block whose bytes are `bytes`, from which this layout was made.
+    pub(super) fn of<'a>(&self, bytes: &'a [u8]) -> Block<'a> {
+        Block {
+            bytes,
+            layout: *self,
+        }
+    }
+}
+
 impl<'a> Block<'a> {
     /// The block whose bytes are `bytes`, unchecked but for what is needed to find its parts.
     pub(super) fn new(bytes: &'a [u8]) -> Result<Self, Damage> {
-        let cut = malformed("it is cut off");
-        let (head, rest) = BlockHead::ref_from_prefix(bytes).map_err(|_| cut)?;
-        let (prefix, rest) = rest
-            .split_at_checked(head.prefix_bytes.get().into())
-            .ok_or(cut)?;
-        let (offsets, entries) =
-            <[U32]>::ref_from_prefix_with_elems(rest, head.entries.get() as usize)
-                .map_err(|_| cut)?;
-        Ok(Self {
-            prefix,
-            offsets,
-            entries,
-            entries_at: bytes.len() - entries.len(),
-        })
+        Ok(Layout::new(bytes)?.of(bytes))
     }
 
     /// Whether the block's `bytes` are those that were written at `place`.
     pub(super) fn verify(bytes: &[u8], place: Place, checksum: u32) -> Result<(), Damage> {
-        let (head, body) =
-            BlockHead::ref_from_prefix(bytes).map_err(|_| malformed("it is cut off"))?;
-        if head.checksum.get() == checksum && checksum == sum(head, place, body) {
+        let (stored, body) = bytes
+            .split_first_chunk()
+            .ok_or(malformed("it is cut off"))?;
+        if u32::from_le_bytes(*stored) == checksum && checksum == place.checksum(&[body]) {
             Ok(())
         } else {
             Err(Damage::Checksum(Section::Block))
         }
     }
 
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.offsets.len()
+        self.layout.entries
+    }
+
+    /// What all its rows begin with.
+    pub(super) fn prefix(&self) -> &'a [u8] {
+        let prefix = BLOCK_HEAD_BYTES..BLOCK_HEAD_BYTES + self.layout.prefix_bytes;
+        self.bytes.get(prefix).unwrap_or_default()
+    }
+
+    /// The row of the entry number `index`, without the prefix; `None` behind the last one, and if the block
+    /// is malformed.
+    #[inline]
+    pub(super) fn suffix(&self, index: usize) -> Option<&'a [u8]> {
+        if index >= self.layout.entries {
+            return None;
+        }
+        let range = self.layout.rows.range(self.bytes, index)?;
+        self.bytes.get(range)
+    }
+
+    /// The stamp of the entry number `index`.
+    #[inline]
+    pub(super) fn stamp(&self, index: usize) -> Option<Lsn> {
+        let layout = &self.layout;
+        let mut delta = [0; 8];
+        let start = layout.stamps + index * layout.stamp_bytes;
+        let stored = self.bytes.get(start..start + layout.stamp_bytes)?;
+        for (to, from) in delta.iter_mut().zip(stored) {
+            *to = *from;
+        }
+        Some(Lsn::new(
+            layout.oldest.saturating_add(u64::from_le_bytes(delta)),
+        ))
+    }
+
+    /// Where the value of the entry number `index` lies in the block; the inner `None`: it is a tombstone.
+    #[inline]
+    #[expect(
+        clippy::option_option,
+        reason = "no such entry, or no value: two things"
+    )]
+    pub(super) fn value(&self, index: usize) -> Option<Option<Range<usize>>> {
+        if let Some(tombstones) = self.layout.tombstones {
+            let bits = self.bytes.get(tombstones + index / 8)?;
+            if bits >> (index % 8) & 1 != 0 {
+                return Some(None);
+            }
+        }
+        self.layout.values.range(self.bytes, index).map(Some)
     }
 
     /// The entry number `index`; `None` behind the last one, and if the block is malformed.
+    #[inline]
     pub(super) fn entry(&self, index: usize) -> Option<Entry<'a>> {
-        let start = self.offsets.get(index)?.get() as usize;
-        let (head, behind) = EntryHead::ref_from_prefix(self.entries.get(start..)?).ok()?;
-        let suffix = behind.get(..usize::from(head.suffix_bytes.get()))?;
-        let value_at = self.entries_at + start + size_of::<EntryHead>() + suffix.len();
-        let (value, end) = match head.value_bytes.get() {
-            TOMBSTONE => (None, value_at),
-            bytes => (
-                Some(value_at..value_at + bytes as usize),
-                value_at + bytes as usize,
-            ),
-        };
         Some(Entry {
-            suffix,
-            stamp: Lsn::new(head.stamp.get()),
-            value,
-            end,
+            suffix: self.suffix(index)?,
+            stamp: self.stamp(index)?,
+            value: self.value(index)?,
         })
-    }
-
-    /// The row of an entry with this suffix.
-    pub(super) fn row(&self, suffix: &[u8]) -> Bytes {
-        let mut row = Vec::with_capacity(self.prefix.len() + suffix.len());
-        row.extend_from_slice(self.prefix);
-        row.extend_from_slice(suffix);
-        Bytes::from(row)
     }
 
     /// Makes `row` the row of an entry with this suffix.
     pub(super) fn row_into(&self, suffix: &[u8], row: &mut Vec<u8>) {
         row.clear();
-        row.extend_from_slice(self.prefix);
+        row.extend_from_slice(self.prefix());
         row.extend_from_slice(suffix);
     }
 
     /// How the row with this suffix compares with `row`.
     pub(super) fn compare(&self, suffix: &[u8], row: &[u8]) -> Ordering {
-        match row.split_at_checked(self.prefix.len()) {
-            Some((head, tail)) => self.prefix.cmp(head).then_with(|| suffix.cmp(tail)),
-            None => self.prefix.cmp(row).then(Ordering::Greater),
+        let prefix = self.prefix();
+        match row.split_at_checked(prefix.len()) {
+            Some((head, tail)) => prefix.cmp(head).then_with(|| suffix.cmp(tail)),
+            None => prefix.cmp(row).then(Ordering::Greater),
         }
     }
 
@@ -295,21 +353,28 @@ impl<'a> Block<'a> {
     /// `place` without the block's prefix; the position, if its row does not begin so.
     fn behind_prefix<'p>(&self, place: (&'p [u8], Lsn)) -> Result<(&'p [u8], Lsn), usize> {
         let (row, stamp) = place;
-        let head = row.get(..self.prefix.len()).unwrap_or(row);
-        match self.prefix.cmp(head) {
+        let prefix = self.prefix();
+        let head = row.get(..prefix.len()).unwrap_or(row);
+        match prefix.cmp(head) {
             Ordering::Less => Err(self.len()),
             Ordering::Greater => Err(0),
             Ordering::Equal => {
-                let tail = row.get(self.prefix.len()..);
+                let tail = row.get(prefix.len()..);
                 Ok((tail.unwrap_or_default(), stamp))
             }
         }
     }
 
     /// Whether the entry number `index` stands before a place; no entry is behind all.
+    #[inline]
     fn is_before(&self, index: usize, tail: (&[u8], Lsn)) -> bool {
-        self.entry(index)
-            .is_some_and(|entry| version_order((entry.suffix, entry.stamp), tail).is_lt())
+        let Some(suffix) = self.suffix(index) else {
+            return false;
+        };
+        match suffix.cmp(tail.0) {
+            Ordering::Equal => self.stamp(index).is_some_and(|stamp| stamp > tail.1),
+            order => order.is_lt(),
+        }
     }
 
     /// How many entries stand before a place that is known to lie between two positions.
@@ -327,14 +392,13 @@ impl<'a> Block<'a> {
 
     /// Checks everything that a reader relies on.
     pub(super) fn validate(&self, expected: &Expected<'_>) -> Result<(), Damage> {
-        if self.len() == 0 {
-            return Err(malformed("it is empty"));
-        }
-        let mut end = self.entries_at;
+        self.validate_head()?;
+        let mut value_end = self.layout.values.start;
         let mut before: Option<Entry<'_>> = None;
         for index in 0..self.len() {
-            let entry = self.validate_entry(index, end, expected.stamps)?;
-            end = entry.end;
+            let entry = self.validate_entry(index, expected.stamps)?;
+            let value = self.layout.values.range(self.bytes, index);
+            value_end = value.map_or(value_end, |value| value.end);
             let ordered = match &before {
                 Some(before) => {
                     version_order((before.suffix, before.stamp), (entry.suffix, entry.stamp))
@@ -347,8 +411,8 @@ impl<'a> Block<'a> {
             }
             before = Some(entry);
         }
-        if end != self.entries_at + self.entries.len() {
-            return Err(malformed("there is something behind its last entry"));
+        if value_end != self.bytes.len() {
+            return Err(malformed("its values do not end where it ends"));
         }
         let (row, stamp) = expected.last;
         match before {
@@ -357,33 +421,51 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Checks one entry, which has to start where the one before it ends.
-    fn validate_entry(
-        &self,
-        index: usize,
-        end: usize,
-        stamps: (Lsn, Lsn),
-    ) -> Result<Entry<'a>, Damage> {
-        let entry = self.entry(index).ok_or(malformed("an entry is cut off"))?;
-        let start = self
-            .offsets
-            .get(index)
-            .map_or(0, |offset| offset.get() as usize);
-        let value_bytes = entry.value.as_ref().map_or(0, Range::len);
+    fn validate_head(&self) -> Result<(), Damage> {
+        let (head, _) =
+            BlockHead::ref_from_prefix(self.bytes).map_err(|_| malformed("it is cut off"))?;
+        let unused = self.layout.tombstones.map_or(0, |bits| {
+            let last = self.bytes.get(bits + self.len().saturating_sub(1) / 8);
+            let used = (self.len() + 7) % 8 + 1;
+            u32::from(last.copied().unwrap_or_default()) >> used
+        });
         let rules = [
+            (self.len() > 0, "it is empty"),
             (
-                self.entries_at + start == end,
-                "its entries do not follow each other",
+                head.flags & !(TOMBSTONES | VALUES_VARY) == 0,
+                "it has flags that nobody knows",
             ),
             (
-                entry.end <= self.entries_at + self.entries.len(),
+                usize::from(head.stamp_bytes) <= size_of::<u64>(),
+                "its stamps are too long",
+            ),
+            (unused == 0, "there are tombstones behind its last entry"),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, rule)) => Err(malformed(rule)),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks one entry.
+    fn validate_entry(&self, index: usize, stamps: (Lsn, Lsn)) -> Result<Entry<'a>, Damage> {
+        let entry = self.entry(index).ok_or(malformed("an entry is cut off"))?;
+        let value = self.layout.values.range(self.bytes, index);
+        let value = value.unwrap_or_default();
+        let rules = [
+            (
+                value.start <= value.end && value.end <= self.bytes.len(),
                 "a value is cut off",
             ),
             (
-                ROW_BYTES.contains(&(self.prefix.len() + entry.suffix.len())),
+                entry.value.is_some() || value.is_empty(),
+                "a tombstone has a value",
+            ),
+            (
+                ROW_BYTES.contains(&(self.layout.prefix_bytes + entry.suffix.len())),
                 "a row is too short or too long",
             ),
-            (value_bytes <= VALUE_BYTES_MAX, "a value is too long"),
+            (value.len() <= VALUE_BYTES_MAX, "a value is too long"),
             (
                 stamps.0 <= entry.stamp && entry.stamp <= stamps.1,
                 "a stamp is not among the run's",

@@ -1,15 +1,17 @@
-//! Checking a whole run: every block from the disk, and what no single block shows.
+//! Reading a run anew: all of it for a check, which also sees what no single block shows, and a part at a
+//! time for the scrubber, which finds what has gone bad since the first touch.
 //!
-//! Called by `Store::check`.
-//! 1. Read-only; what is found is told, all of it, not only the first.
-//! 2. Every block is read anew with `pread`, whatever its first touch found.
+//! Called by `Store::check` and `Store::scrub`.
+//! 1. The file is never written; what is found is told, all of it, not only the first.
+//! 2. Everything is read with `pread`, whatever its first touch found.
 
-use std::sync::Arc;
+use lockstone_base::disk::DiskFile;
 
-use bytes::Bytes;
-
+use super::block::Block;
 use super::filter;
+use super::index::Index;
 use super::reader::Run;
+use super::window::{self, Window};
 use crate::error::{Damage, Section, StorageError};
 use crate::row_hash::row_hash;
 
@@ -29,16 +31,32 @@ struct Counts {
     tombstones: u64,
     oldest: Option<u64>,
     newest: Option<u64>,
+    /// The row counted last.
+    row: Option<Vec<u8>>,
 }
 
 impl Run {
-    /// Reads every block and compares it with index, filter and footer.
-    pub(crate) fn check(self: &Arc<Self>) -> RunCheck {
+    /// Reads index, filter and every block anew and compares them with each other and with the footer.
+    pub(crate) fn check(&self) -> RunCheck {
         let mut check = RunCheck::default();
         let mut counts = Counts::default();
-        let mut before = None;
-        for number in 0..self.index.blocks() {
-            match self.check_block(number, &mut counts, &mut before) {
+        let parts = self.verify_index().and_then(|index| {
+            let filter = self.verify_filter()?;
+            Ok((index, filter, self.reopen()?))
+        });
+        let (index, filter, file) = match parts {
+            Ok(parts) => parts,
+            Err(error) => {
+                check.findings.push(error);
+                return check;
+            }
+        };
+        let mut window = Window::default();
+        for number in 0..index.blocks() {
+            let block = self
+                .read_block(&index, file.as_ref(), &mut window, number)
+                .and_then(|block| self.count(&block, &filter, &mut counts));
+            match block {
                 Ok(()) => check.blocks += 1,
                 Err(error) => check.findings.push(error),
             }
@@ -59,30 +77,87 @@ impl Run {
         check
     }
 
-    fn check_block(
+    /// Reads the block `number`, with those ahead of it, and verifies it.
+    fn read_block<'w>(
         &self,
+        index: &Index,
+        file: &dyn DiskFile,
+        window: &'w mut Window,
         number: usize,
+    ) -> Result<Block<'w>, StorageError> {
+        if !window.has(number) {
+            let blocks = window::ahead(index, number);
+            if window.read(file, index, blocks).is_err() {
+                // Alone: a bad sector beside it is not its own failure.
+                window.read(file, index, number..number + 1)?;
+            }
+        }
+        self.verify_bytes(index, number, window.get(window.place(index, number)))
+    }
+
+    fn count(
+        &self,
+        block: &Block<'_>,
+        filter: &[u8],
         counts: &mut Counts,
-        before: &mut Option<Bytes>,
     ) -> Result<(), StorageError> {
-        self.verify(number)?;
-        let block = self.block(number)?;
+        let mut row = Vec::new();
         for entry in (0..block.len()).map_while(|index| block.entry(index)) {
-            let row = block.row(entry.suffix);
+            block.row_into(entry.suffix, &mut row);
             let stamp = entry.stamp.get();
             counts.versions += 1;
             counts.tombstones += u64::from(entry.value.is_none());
             counts.oldest = Some(counts.oldest.map_or(stamp, |oldest| oldest.min(stamp)));
             counts.newest = counts.newest.max(Some(stamp));
-            if before.as_ref() != Some(&row) {
+            if counts.row.as_deref() != Some(row.as_slice()) {
                 counts.rows += 1;
-                if !filter::may_contain(&self.filter, row_hash(self.salt(), &row)) {
+                if !filter::may_contain(filter, row_hash(self.salt(), &row)) {
                     let what = Damage::malformed(Section::Filter, "it denies a row that is there");
                     return Err(self.corrupt_at(self.footer.filter_at.get(), what));
                 }
-                *before = Some(row);
+                let before = counts.row.get_or_insert_default();
+                std::mem::swap(before, &mut row);
             }
         }
         Ok(())
+    }
+
+    /// Reads blocks anew, from the block `first` on, up to about `bytes` bytes, and trusts those that are
+    /// intact and no others: what has gone bad under the map is an error for the next reader. Where to go on,
+    /// if there is more, and what was read; what is wrong goes to `findings`.
+    pub(crate) fn scrub(
+        &self,
+        first: u64,
+        bytes: u64,
+        findings: &mut Vec<StorageError>,
+    ) -> (Option<u64>, u64) {
+        let mut read = 0;
+        let mut scrubbed = || {
+            // Both are read anew; what the map had before was taken from the same place.
+            let index = self.verify_index()?;
+            if first == 0 {
+                self.verify_filter()?;
+            }
+            let file = self.reopen()?;
+            let mut window = Window::default();
+            let mut number = first as usize;
+            while number < index.blocks() && read < bytes {
+                let block = self.read_block(&index, file.as_ref(), &mut window, number);
+                self.set_trusted(number, block.is_ok());
+                findings.extend(block.err());
+                let (start, end) = index.bounds(number);
+                read += end - start;
+                number += 1;
+            }
+            Ok((number < index.blocks()).then_some(number as u64))
+        };
+        let next: Result<Option<u64>, StorageError> = scrubbed();
+        match next {
+            Ok(next) => (next, read),
+            Err(error) => {
+                findings.push(error);
+                (None, read)
+            }
+        }
     }
 }

@@ -1,239 +1,417 @@
 //! Walking a run: the visible rows of a range, for a scan.
 //!
-//! Made by `Run::cursors`.
+//! Made by `Run::cursor`.
 //! 1. A scan's cursor steps over a damaged block and tells what it hides: all rows from the last one of the
 //!    block before, which may go on in it, to its own last one, which may go on behind it.
 //! 2. A row whose newest visible version may lie in a damaged block is not yielded from the run at all.
+//! 3. Versions that a step skips are skipped one by one while they are few, then by search: a row that was
+//!    written a million times costs a scan what any row costs.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstone_base::Lsn;
 
-use super::block::Block;
-use super::reader::Run;
+use super::block::{Block, Layout};
+use super::index::Index;
+use super::reader::{Run, Touch};
 use crate::cursor::{Cursor, Direction, Hidden, Quest, Step};
 use crate::error::StorageError;
-use crate::version::{RowVersion, Version};
+use crate::version::VersionRef;
+
+/// So many versions are skipped one by one before the rest is skipped by search.
+const SKIPS_MAX: usize = 16;
 
 impl Run {
     /// The cursor over what the quest asks for; none if the run cannot have it.
-    pub(crate) fn cursors(self: &Arc<Self>, quest: &Quest) -> Vec<Box<dyn Cursor>> {
-        let overlaps = quest.range.above_low(self.index.largest())
-            && quest.range.below_high(self.index.smallest())
+    pub(crate) fn cursor(self: &Arc<Self>, quest: &Quest) -> Option<RunCursor> {
+        let overlaps = quest.range.above_low(&self.entry().largest)
+            && quest.range.below_high(&self.entry().smallest)
             && self.entry().oldest <= quest.at;
-        if overlaps {
-            vec![Box::new(RunCursor::new(Arc::clone(self), quest.clone()))]
-        } else {
-            Vec::new()
-        }
+        overlaps.then(|| RunCursor::new(Arc::clone(self), quest.clone()))
     }
 
     /// What is lost with the block `number`.
-    fn hidden(&self, number: usize, error: StorageError) -> Hidden {
-        let first = number
-            .checked_sub(1)
-            .and_then(|before| self.index.last(before));
-        let last = self.index.last(number);
-        Hidden {
-            block: number as u64,
-            first: Bytes::copy_from_slice(first.map_or(self.index.smallest(), |(row, _)| row)),
-            last: Bytes::copy_from_slice(last.map_or(self.index.largest(), |(row, _)| row)),
+    fn hidden(&self, index: &Index, number: usize, error: StorageError) -> Box<Hidden> {
+        let before = number.checked_sub(1).and_then(|before| index.last(before));
+        let last = index.last(number);
+        Box::new(Hidden {
+            run: self.entry().number,
+            block: Some(number as u64),
+            first: Bytes::copy_from_slice(before.map_or(index.smallest(), |(row, _)| row)),
+            last: Bytes::copy_from_slice(last.map_or(index.largest(), |(row, _)| row)),
             error,
-        }
+        })
+    }
+
+    /// What is lost with what leads to the blocks.
+    fn all_hidden(&self, error: StorageError) -> Box<Hidden> {
+        Box::new(Hidden {
+            run: self.entry().number,
+            block: None,
+            first: self.entry().smallest.clone(),
+            last: self.entry().largest.clone(),
+            error,
+        })
     }
 }
 
-/// Where a cursor is in its block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Slot {
-    /// Where the range starts, or ends for a cursor that moves backward: not yet looked up.
-    Edge,
-    /// Before the block's first entry, or behind its last one for a cursor that moves backward.
-    Outermost,
-    /// At this entry, or behind this many entries for a cursor that moves backward.
-    At(usize),
-}
-
+/// The rows of a range, in one direction.
 #[derive(Debug)]
-struct RunCursor {
+pub(crate) struct RunCursor {
     run: Arc<Run>,
     quest: Quest,
-    /// The block; `None`: at the end.
-    block: Option<usize>,
-    slot: Slot,
-    /// The row passed last: the rest of its versions is skipped.
-    passed: Option<Bytes>,
+    /// No row is there twice: none has to be compared with the one before.
+    single: bool,
+    /// Every version is visible.
+    all_visible: bool,
+    progress: Progress,
+    /// The block that is walked.
+    here: Place,
+    /// Forward: the number of the next entry to look at. Backward: how many entries are left.
+    next: usize,
+    /// The row passed last, if there was one: the rest of its versions is skipped.
+    row: Vec<u8>,
+    passed: bool,
+    scratch: Vec<u8>,
+    skips: usize,
+    stamp: Lsn,
+    /// Where the value lies in the map.
+    value: Option<Range<usize>>,
 }
 
-type Flow = ControlFlow<Option<Step>>;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// The range's edge is not yet looked up.
+    Fresh,
+    Walking,
+    Ended,
+}
+
+/// A block, and what a walk through it needs to know.
+#[derive(Debug, Clone)]
+struct Place {
+    number: usize,
+    /// Where it lies in the map.
+    bytes: Range<usize>,
+    layout: Layout,
+    /// The range's end may lie in it.
+    has_end: bool,
+}
+
+type Flow = ControlFlow<Step>;
+
+const AGAIN: Flow = Flow::Continue(());
 
 impl RunCursor {
     fn new(run: Arc<Run>, quest: Quest) -> Self {
-        let edge = match quest.direction {
-            Direction::Forward => quest.range.start(),
-            Direction::Backward => quest.range.end(),
-        };
-        let blocks = run.index.blocks();
-        let (block, slot) = match (edge, quest.direction) {
-            (Some((row, stamp)), direction) => match (run.index.find((row, stamp)), direction) {
-                (block, _) if block < blocks => (Some(block), Slot::Edge),
-                (_, Direction::Forward) => (None, Slot::Outermost),
-                (_, Direction::Backward) => (blocks.checked_sub(1), Slot::Outermost),
-            },
-            (None, Direction::Forward) => (Some(0), Slot::Outermost),
-            (None, Direction::Backward) => (blocks.checked_sub(1), Slot::Outermost),
-        };
         Self {
+            single: run.has_single_versions(),
+            all_visible: run.entry().newest <= quest.at,
             run,
             quest,
-            block,
-            slot,
-            passed: None,
+            progress: Progress::Fresh,
+            here: Place {
+                number: 0,
+                bytes: 0..0,
+                layout: Layout::EMPTY,
+                has_end: false,
+            },
+            next: 0,
+            row: Vec::new(),
+            passed: false,
+            scratch: Vec::new(),
+            skips: 0,
+            stamp: Lsn::ZERO,
+            value: None,
         }
     }
 
-    /// Looks at the next row: continues, or breaks with a step or at the end.
-    fn look(&mut self, number: usize) -> Flow {
+    fn is_forward(&self) -> bool {
+        self.quest.direction == Direction::Forward
+    }
+
+    /// Goes to the range's edge from which the walk starts.
+    fn start(&mut self) -> Flow {
         let run = Arc::clone(&self.run);
-        let block = match run.block(number) {
-            Ok(block) => block,
-            Err(error) => return self.step_over(run.hidden(number, error)),
-        };
-        match self.quest.direction {
-            Direction::Forward => self.look_forward(&run, number, &block),
-            Direction::Backward => self.look_backward(&run, number, &block),
-        }
-    }
-
-    fn look_forward(&mut self, run: &Run, number: usize, block: &Block<'_>) -> Flow {
-        let index = match self.slot {
-            Slot::Edge => self
-                .quest
-                .range
-                .start()
-                .map_or(0, |(row, stamp)| block.position((row, stamp))),
-            Slot::Outermost => 0,
-            Slot::At(index) => index,
-        };
-        let Some(entry) = block.entry(index) else {
-            self.enter(number + 1);
-            return Flow::Continue(());
-        };
-        self.slot = Slot::At(index + 1);
-        let passed = self
-            .passed
-            .as_ref()
-            .is_some_and(|row| block.compare(entry.suffix, row).is_le());
-        if passed {
-            return Flow::Continue(());
-        }
-        // The range's end before visibility: versions behind it must not be walked, however new they are.
-        let row = block.row(entry.suffix);
-        if !self.quest.range.below_high(&row) {
-            return Flow::Break(None);
-        }
-        if entry.stamp > self.quest.at {
-            return Flow::Continue(());
-        }
-        self.passed = Some(row.clone());
-        self.yield_version(number, row, run.version(number, &entry))
-    }
-
-    fn look_backward(&mut self, run: &Run, number: usize, block: &Block<'_>) -> Flow {
-        let end = match self.slot {
-            Slot::Edge => self
-                .quest
-                .range
-                .end()
-                .map_or(block.len(), |(row, stamp)| block.position((row, stamp))),
-            Slot::Outermost => block.len(),
-            Slot::At(end) => end,
-        };
-        let Some(entry) = end.checked_sub(1).and_then(|index| block.entry(index)) else {
-            match number.checked_sub(1) {
-                Some(before) => self.enter(before),
-                None => return Flow::Break(None),
+        let index = match run.index() {
+            Ok(index) => index,
+            Err(error) => {
+                self.progress = Progress::Ended;
+                return Flow::Break(Step::Damaged(run.all_hidden(error)));
             }
-            return Flow::Continue(());
         };
-        let row = block.row(entry.suffix);
-        let start = block.position((&row, Lsn::MAX));
-        self.slot = Slot::At(start);
-        if self.passed.as_ref() == Some(&row) {
-            return Flow::Continue(());
-        }
-        if !self.quest.range.above_low(&row) {
-            return Flow::Break(None);
-        }
-        self.passed = Some(row.clone());
-        // The row's newer versions may lie in blocks before this one; the newest visible one lies in the
-        // block that the index names.
-        let holder = run.index.find((&row, self.quest.at));
-        if holder > number {
-            return Flow::Continue(());
-        }
-        match run.newest_in(holder, &row, self.quest.at) {
-            Ok(None) => Flow::Continue(()),
-            Ok(Some(version)) => self.yield_version(holder, row, Ok(version)),
-            Err(error) => self.yield_version(holder, row, Err(error)),
+        self.progress = Progress::Walking;
+        let edge = match self.quest.direction {
+            Direction::Forward => self.quest.range.start(),
+            Direction::Backward => self.quest.range.end(),
+        };
+        let edge = edge.map(|(row, stamp)| (row.clone(), stamp));
+        match (edge, self.is_forward()) {
+            (Some((row, stamp)), _) => self.seek((&row, stamp)),
+            (None, true) => self.enter(index, 0),
+            (None, false) => self.enter(index, index.blocks() - 1),
         }
     }
 
-    fn yield_version(
-        &mut self,
-        number: usize,
-        row: Bytes,
-        version: Result<Version, StorageError>,
-    ) -> Flow {
-        match version {
-            Ok(version) => Flow::Break(Some(Step::Row(RowVersion { row, version }))),
-            Err(error) => self.step_over(self.run.hidden(number, error)),
+    /// Goes to a place in the order of versions.
+    fn seek(&mut self, place: (&[u8], Lsn)) -> Flow {
+        let run = Arc::clone(&self.run);
+        let Ok(index) = run.index() else {
+            return Flow::Break(Step::End);
+        };
+        let number = index.find(place);
+        if number == index.blocks() {
+            return if self.is_forward() {
+                Flow::Break(Step::End)
+            } else {
+                self.enter(index, number - 1)
+            };
+        }
+        self.enter(index, number)?;
+        self.next = self.block().position(place);
+        AGAIN
+    }
+
+    /// Goes to the block's end from which the walk comes.
+    fn enter(&mut self, index: &Index, number: usize) -> Flow {
+        let run = Arc::clone(&self.run);
+        let touch = if self.is_forward() {
+            Touch::Ahead
+        } else {
+            Touch::Behind
+        };
+        let block = match run.block(index, number, touch) {
+            Ok(block) => block,
+            Err(error) => return self.step_over(index, number, error),
+        };
+        let (start, end) = index.bounds(number);
+        let range = &self.quest.range;
+        self.here = Place {
+            number,
+            bytes: start as usize..end as usize,
+            layout: block.layout(),
+            has_end: match self.quest.direction {
+                Direction::Forward => {
+                    let last = index.last(number);
+                    !last.is_some_and(|(row, _)| range.below_high(row))
+                }
+                Direction::Backward => {
+                    let before = number.checked_sub(1).and_then(|before| index.last(before));
+                    !before.is_some_and(|(row, _)| range.above_low(row))
+                }
+            },
+        };
+        self.next = if self.is_forward() { 0 } else { block.len() };
+        if self.single {
+            self.row.clear();
+            self.row.extend_from_slice(block.prefix());
+        }
+        AGAIN
+    }
+
+    /// Goes to the next block; there is always one, or an end.
+    fn leave(&mut self) -> Flow {
+        let run = Arc::clone(&self.run);
+        let Ok(index) = run.index() else {
+            return Flow::Break(Step::End);
+        };
+        let next = if self.is_forward() {
+            Some(self.here.number + 1).filter(|next| *next < index.blocks())
+        } else {
+            self.here.number.checked_sub(1)
+        };
+        match next {
+            Some(next) => self.enter(index, next),
+            None => Flow::Break(Step::End),
         }
     }
 
     /// Tells of a damaged block and goes on behind it, if the range reaches it.
-    fn step_over(&mut self, hidden: Hidden) -> Flow {
-        let number = hidden.block as usize;
-        let reached = match self.quest.direction {
-            Direction::Forward => {
-                self.enter(number + 1);
-                // The last row may go on in the next block, behind versions that are lost.
-                self.passed = Some(hidden.last.clone());
-                self.quest.range.below_high(&hidden.first)
-            }
-            Direction::Backward => {
-                match number.checked_sub(1) {
-                    Some(before) => self.enter(before),
-                    None => self.block = None,
-                }
-                self.quest.range.above_low(&hidden.last)
-            }
+    fn step_over(&mut self, index: &Index, number: usize, error: StorageError) -> Flow {
+        let hidden = self.run.hidden(index, number, error);
+        self.here = Place {
+            number,
+            bytes: 0..0,
+            layout: Layout::EMPTY,
+            has_end: false,
         };
-        if reached {
-            Flow::Break(Some(Step::Damaged(hidden)))
+        self.next = 0;
+        let reached = if self.is_forward() {
+            // The last row may go on in the next block, behind versions that are lost.
+            self.row.clear();
+            self.row.extend_from_slice(&hidden.last);
+            self.passed = true;
+            self.quest.range.below_high(&hidden.first)
         } else {
-            Flow::Break(None)
+            self.quest.range.above_low(&hidden.last)
+        };
+        Flow::Break(if reached {
+            Step::Damaged(hidden)
+        } else {
+            Step::End
+        })
+    }
+
+    fn block(&self) -> Block<'_> {
+        self.here.layout.of(self.run.bytes(self.here.bytes.clone()))
+    }
+
+    #[inline]
+    fn look_forward(&mut self) -> Flow {
+        let block = self.here.layout.of(self.run.bytes(self.here.bytes.clone()));
+        let at = self.next;
+        let Some((suffix, stamp)) = block.suffix(at).zip(block.stamp(at)) else {
+            return self.leave();
+        };
+        self.next += 1;
+        if !self.single && self.passed && block.compare(suffix, &self.row).is_le() {
+            return self.skip_passed();
+        }
+        // The range's end before visibility: versions behind it must not be walked, however new they are.
+        if self.here.has_end {
+            block.row_into(suffix, &mut self.scratch);
+            if !self.quest.range.below_high(&self.scratch) {
+                return Flow::Break(Step::End);
+            }
+        }
+        if !self.all_visible && stamp > self.quest.at {
+            return self.skip_invisible(at);
+        }
+        if self.single {
+            // The block's prefix stands there since the block was entered.
+            self.row.truncate(self.here.layout.prefix_bytes());
+            self.row.extend_from_slice(suffix);
+        } else {
+            block.row_into(suffix, &mut self.row);
+        }
+        let value = block.value(at).flatten();
+        self.yielded(self.here.bytes.start, stamp, value)
+    }
+
+    /// Skips a version of the row that was passed.
+    fn skip_passed(&mut self) -> Flow {
+        self.skips += 1;
+        if self.skips <= SKIPS_MAX {
+            return AGAIN;
+        }
+        self.skips = 0;
+        let row = self.row.clone();
+        self.seek((&row, Lsn::ZERO))
+    }
+
+    /// Skips the version number `at`, which is too new.
+    fn skip_invisible(&mut self, at: usize) -> Flow {
+        self.skips += 1;
+        if self.single || self.skips <= SKIPS_MAX {
+            return AGAIN;
+        }
+        self.skips = 0;
+        let mut row = Vec::new();
+        let block = self.block();
+        block.row_into(block.suffix(at).unwrap_or_default(), &mut row);
+        self.seek((&row, self.quest.at))
+    }
+
+    fn look_backward(&mut self) -> Flow {
+        let block = self.here.layout.of(self.run.bytes(self.here.bytes.clone()));
+        let at = self.next.checked_sub(1);
+        let entry = at.and_then(|at| block.suffix(at).zip(block.stamp(at)));
+        let (Some(at), Some((suffix, stamp))) = (at, entry) else {
+            return self.leave();
+        };
+        block.row_into(suffix, &mut self.scratch);
+        if self.here.has_end && !self.quest.range.above_low(&self.scratch) {
+            return Flow::Break(Step::End);
+        }
+        if self.single {
+            self.next = at;
+            if stamp > self.quest.at {
+                return AGAIN;
+            }
+            std::mem::swap(&mut self.row, &mut self.scratch);
+            let value = block.value(at).flatten();
+            return self.yielded(self.here.bytes.start, stamp, value);
+        }
+        self.next = block.position((&self.scratch, Lsn::MAX));
+        if self.passed && self.row == self.scratch {
+            return AGAIN;
+        }
+        std::mem::swap(&mut self.row, &mut self.scratch);
+        self.passed = true;
+        self.newest_of_row()
+    }
+
+    /// Looks for the newest visible version of the row that was just met from behind.
+    fn newest_of_row(&mut self) -> Flow {
+        let run = Arc::clone(&self.run);
+        let Ok(index) = run.index() else {
+            return Flow::Break(Step::End);
+        };
+        // The row's newer versions may lie in blocks before this one; the newest visible one lies in the
+        // block that the index names.
+        let place = (self.row.as_slice(), self.quest.at);
+        let holder = index.find(place);
+        if holder > self.here.number {
+            return AGAIN;
+        }
+        let block = match run.block(index, holder, Touch::Behind) {
+            Ok(block) => block,
+            Err(error) => return self.step_over(index, holder, error),
+        };
+        match block.entry(block.position(place)) {
+            Some(entry) if block.compare(entry.suffix, &self.row).is_eq() => {
+                let (start, _) = index.bounds(holder);
+                self.yielded(start as usize, entry.stamp, entry.value)
+            }
+            _ => AGAIN,
         }
     }
 
-    fn enter(&mut self, block: usize) {
-        self.block = (block < self.run.index.blocks()).then_some(block);
-        self.slot = Slot::Outermost;
+    /// Has come to a row, whose value lies there in the block that starts at `start`.
+    #[inline]
+    fn yielded(&mut self, start: usize, stamp: Lsn, value: Option<Range<usize>>) -> Flow {
+        self.stamp = stamp;
+        self.value = value.map(|value| value.start + start..value.end + start);
+        self.passed = true;
+        self.skips = 0;
+        Flow::Break(Step::Row)
     }
 }
 
 impl Cursor for RunCursor {
-    fn step(&mut self) -> Option<Step> {
+    fn step(&mut self) -> Step {
+        let mut flow = match self.progress {
+            Progress::Fresh => self.start(),
+            Progress::Walking => AGAIN,
+            Progress::Ended => return Step::End,
+        };
         loop {
-            let number = self.block?;
-            if let Flow::Break(step) = self.look(number) {
-                if step.is_none() {
-                    self.block = None;
+            if let Flow::Break(step) = flow {
+                if matches!(step, Step::End) {
+                    self.progress = Progress::Ended;
                 }
                 return step;
             }
+            flow = match self.quest.direction {
+                Direction::Forward => self.look_forward(),
+                Direction::Backward => self.look_backward(),
+            };
         }
+    }
+
+    fn version(&self) -> VersionRef<'_> {
+        let value = self.value.as_ref();
+        VersionRef {
+            row: &self.row,
+            stamp: self.stamp,
+            value: value.map(|value| self.run.bytes(value.clone())),
+        }
+    }
+
+    fn value(&self) -> Option<Bytes> {
+        let value = self.value.as_ref();
+        value.map(|value| self.run.value(value.clone()))
     }
 }

@@ -58,36 +58,54 @@ pub(super) struct Footer {
     pub(super) newest: U64,
     pub(super) filter_checksum: U32,
     pub(super) index_checksum: U32,
+    /// How many bytes all rows share at their start.
+    pub(super) shared_bytes: U32,
 }
 
-/// The first bytes of a block. Behind it: the prefix, the entries' offsets (`U32` each, from the end of
-/// the offsets), the entries.
+/// The first bytes of a block. Behind it: the prefix, the rows' ends if they vary, the rows without the
+/// prefix, the stamps, the bits of tombstones if there are any, the values' ends if they vary, the values.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct BlockHead {
     pub(super) checksum: U32,
-    pub(super) entries: U32,
+    pub(super) entries: U16,
     pub(super) prefix_bytes: U16,
+    /// How long each row is without the prefix, or [`VARIES`].
+    pub(super) row_bytes: U16,
+    /// How many bytes of each stamp are there, counted from `oldest`.
+    pub(super) stamp_bytes: u8,
+    pub(super) flags: u8,
+    /// How long each value is, unless [`VALUES_VARY`].
+    pub(super) value_bytes: U32,
+    pub(super) oldest: U64,
 }
 
-/// The first bytes of an entry. Behind it: the row without the block's prefix, the value.
+/// What stands for the length of rows that are not all of one length.
+pub(super) const VARIES: u16 = u16::MAX;
+
+/// A flag of a block: a bit for each entry tells whether it is a tombstone.
+pub(super) const TOMBSTONES: u8 = 1;
+
+/// A flag of a block: its values are not all of one length.
+pub(super) const VALUES_VARY: u8 = 2;
+
+/// What the end of a row or a value takes, where they vary.
+pub(super) const END_BYTES: usize = size_of::<u16>();
+
+/// A block, as a search of the index sees it.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct EntryHead {
-    pub(super) stamp: U64,
-    pub(super) value_bytes: U32,
-    pub(super) suffix_bytes: U16,
+pub(super) struct IndexCell {
+    /// Of its last row the eight bytes behind what all rows of the run share, zeros behind a shorter row.
+    pub(super) sketch: U64,
+    /// Where it starts in the file.
+    pub(super) start: U64,
 }
 
-/// What stands for a value's length in a tombstone.
-pub(super) const TOMBSTONE: u32 = u32::MAX;
-
-/// A block, as the index lists it. Behind all of them: the smallest row, then each block's last row.
+/// What else the index knows of a block. Behind all of them: the smallest row, then each block's last row.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct IndexSlot {
-    pub(super) offset: U64,
-    pub(super) bytes: U32,
     pub(super) checksum: U32,
     /// The stamp of the block's last version.
     pub(super) stamp: U64,
@@ -97,13 +115,14 @@ pub(super) struct IndexSlot {
 
 pub(super) const HEAD_BYTES: usize = size_of::<Head>();
 pub(super) const FOOTER_BYTES: usize = size_of::<Footer>();
+pub(super) const BLOCK_HEAD_BYTES: usize = size_of::<BlockHead>();
 
 const _: () = {
     assert!(HEAD_BYTES == 24);
-    assert!(FOOTER_BYTES == 112);
-    assert!(size_of::<BlockHead>() == 10);
-    assert!(size_of::<EntryHead>() == 14);
-    assert!(size_of::<IndexSlot>() == 32);
+    assert!(FOOTER_BYTES == 116);
+    assert!(BLOCK_HEAD_BYTES == 24);
+    assert!(size_of::<IndexCell>() == 16);
+    assert!(size_of::<IndexSlot>() == 20);
 };
 
 impl Head {
@@ -194,9 +213,13 @@ impl Footer {
                 "it has more blocks than versions",
             ),
             (
-                // What a filter for these versions would take is bounded by the file's length (F23).
-                self.versions.get() <= filter / size_of::<EntryHead>() as u64,
-                "it has more versions than fit its blocks",
+                // What is kept in memory for each block is bounded by the file's length (F23).
+                self.blocks.get() <= filter / BLOCK_HEAD_BYTES as u64,
+                "it has more blocks than fit the file",
+            ),
+            (
+                self.shared_bytes.get() <= self.smallest_bytes.get(),
+                "its rows share more than there is",
             ),
             (
                 0 < self.rows.get() && self.rows.get() <= self.versions.get(),

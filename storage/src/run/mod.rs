@@ -12,7 +12,9 @@ mod entry;
 mod format;
 mod filter;
 mod block;
+mod block_builder;
 mod index;
+mod window;
 mod writer;
 mod reader;
 mod cursor;
@@ -20,6 +22,7 @@ mod walker;
 mod check;
 
 pub(crate) use block::ROW_BYTES;
+pub(crate) use cursor::RunCursor;
 pub(crate) use entry::Identity;
 pub use entry::RunEntry;
 pub(crate) use reader::Run;

@@ -1,45 +1,64 @@
-//! An open run: point reads, blocks for cursors, and the first touch that makes a block trusted.
+//! An open run: point reads, blocks for cursors, and the first touch that makes a part of it trusted.
 //!
 //! Made by `Store`, read through the list of sources.
-//! 1. Head, footer, index and filter are read with `pread` and verified when the run is opened.
-//! 2. A block's first touch reads it with `pread` into memory and verifies checksum and content: a bad
-//!    disk is an error, not a signal (F6). After that the map is used; what changes in memory later is
-//!    not noticed until the next open.
-//! 3. A damaged block is an error for its rows, at each touch, and for no others (F11).
+//! 1. Opening reads head and footer alone and maps the file; the bounds are the manifest's. So it costs the
+//!    same however large the run is, and the file's descriptor is not kept.
+//! 2. The first use of index or filter reads it with `pread` into memory and verifies checksum and
+//!    structure, a block's first touch likewise: a bad disk is an error, not a signal (F6). After that the map
+//!    is used; what changes in memory later is found by a scrub or the next open.
+//! 3. A damaged block is an error for its rows, at each touch, and for no others (F11). A damaged index or
+//!    filter is an error for all rows of the run.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use lockstone_base::Lsn;
 use lockstone_base::disk::{Disk, DiskFile, Map, OpenMode};
 use zerocopy::FromBytes;
 
-use super::block::{Block, Entry, Expected};
+use super::block::{Block, Expected};
 use super::entry::{Identity, RunEntry};
 use super::filter;
 use super::format::{FOOTER_BYTES, Footer, HEAD_BYTES, Head, VERSION};
 use super::index::Index;
+use super::window::{self, Window};
 use crate::checksum::Place;
 use crate::error::{Damage, Section, StorageError};
 use crate::file_name;
 use crate::version::Version;
+
+/// A value that is longer shares the run's map; a shorter one is copied: that is cheaper than counting who
+/// shares, where many threads count at one place, and does not keep the map of a file that was removed.
+const COPY_BYTES_MAX: usize = 1024;
 
 /// An open run.
 #[derive(Debug)]
 pub(crate) struct Run {
     entry: RunEntry,
     salt: u64,
-    path: PathBuf,
-    file: Arc<dyn DiskFile>,
+    disk: Arc<dyn Disk>,
     map: Map,
     pub(super) footer: Footer,
-    pub(super) index: Index,
-    pub(super) filter: Bytes,
+    /// Once verified.
+    index: OnceLock<Index>,
+    /// Once verified.
+    filter: OnceLock<Bytes>,
     /// One bit for each block: whether its first touch found it intact.
-    trusted: Vec<AtomicU64>,
+    trusted: Box<[AtomicU64]>,
+}
+
+/// Whom a first touch serves: how much is verified with the block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Touch {
+    /// A point read: the block alone.
+    One,
+    /// A scan: the blocks ahead of it too.
+    Ahead,
+    /// A scan that moves backward: the blocks before it too.
+    Behind,
 }
 
 impl Run {
@@ -48,65 +67,39 @@ impl Run {
     /// # Errors
     /// The disk's; [`StorageError::Corrupt`] and [`StorageError::NewerVersion`].
     pub(crate) fn open(
-        disk: &dyn Disk,
+        disk: &Arc<dyn Disk>,
         identity: Identity,
         entry: &RunEntry,
     ) -> Result<Self, StorageError> {
         let name = file_name::run(entry.number);
-        let path = disk.path(&name);
-        let file = disk
-            .open(&name, OpenMode::Read)
-            .map_err(|error| match error.kind() {
-                ErrorKind::NotFound => corrupt(&path, None, Damage::Missing),
-                _ => error.into(),
-            })?;
-        let sections = Sections {
-            file,
-            path,
-            identity,
-            entry,
+        let opening = Opening {
+            path: &disk.path(&name),
+            file: open_file(disk.as_ref(), &name)?,
+            salt: identity.salt,
         };
-        sections.check_head()?;
-        let footer = sections.footer()?;
-        let map = sections.file.map()?;
-        let (filter_at, index_at) = (footer.filter_at.get(), footer.index_at.get());
-        let footer_at = entry.bytes - FOOTER_BYTES as u64;
-        let filter = sections.section(
-            &map,
-            Section::Filter,
-            (filter_at, index_at),
-            footer.filter_checksum.get(),
-        )?;
-        if !filter::is_whole(filter.len() as u64) {
-            let what =
-                Damage::malformed(Section::Filter, "its length is not one that filters have");
-            return Err(corrupt(&sections.path, Some(filter_at), what));
+        opening.check_head(entry.number, Some(entry.bytes))?;
+        let footer = opening.footer(entry.number, entry.uuid, entry.bytes)?;
+        let same = footer.checksum.get() == entry.checksum
+            && footer.versions.get() == entry.versions
+            && footer.rows.get() == entry.rows
+            && footer.tombstones.get() == entry.tombstones
+            && footer.oldest.get() == entry.oldest.get()
+            && footer.newest.get() == entry.newest.get();
+        if !same {
+            let footer_at = entry.bytes - FOOTER_BYTES as u64;
+            return Err(corrupt(opening.path, Some(footer_at), Damage::Swapped));
         }
-        let index = sections.section(
-            &map,
-            Section::Index,
-            (index_at, footer_at),
-            footer.index_checksum.get(),
-        )?;
-        let index = Index::new(index, &footer)
-            .map_err(|what| corrupt(&sections.path, Some(index_at), what))?;
-        if index.smallest() != entry.smallest || index.largest() != entry.largest {
-            return Err(corrupt(&sections.path, Some(index_at), Damage::Swapped));
-        }
-        let trusted = (0..index.blocks().div_ceil(64))
-            .map(|_| AtomicU64::new(0))
-            .collect();
-        let Sections { file, path, .. } = sections;
+        let map = opening.file.map()?;
+        let words = (footer.blocks.get() as usize).div_ceil(64);
         Ok(Self {
             entry: entry.clone(),
             salt: identity.salt,
-            path,
-            file,
+            disk: Arc::clone(disk),
             map,
             footer,
-            index,
-            filter,
-            trusted,
+            index: OnceLock::new(),
+            filter: OnceLock::new(),
+            trusted: (0..words).map(|_| AtomicU64::new(0)).collect(),
         })
     }
 
@@ -120,247 +113,313 @@ impl Run {
         self.salt
     }
 
+    /// Whether no row is in it twice.
+    pub(super) fn has_single_versions(&self) -> bool {
+        self.footer.rows.get() == self.footer.versions.get()
+    }
+
     /// The newest version of `row`, whose [hash](crate::row_hash::row_hash) is `hash`, at or below `at`.
     ///
     /// # Errors
-    /// The disk's, and [`StorageError::Corrupt`], if the one block that can have it cannot be read.
+    /// The disk's, and [`StorageError::Corrupt`], if index, filter or the one block that can have it cannot
+    /// be read.
     pub(crate) fn get(
         &self,
         row: &[u8],
         hash: u64,
         at: Lsn,
     ) -> Result<Option<Version>, StorageError> {
-        if at < self.entry.oldest || !filter::may_contain(&self.filter, hash) {
+        if at < self.entry.oldest || !filter::may_contain(self.filter()?, hash) {
             return Ok(None);
         }
-        let spot = self.index.spot((row, at));
-        if spot.block == self.index.blocks() {
+        let index = self.index()?;
+        let spot = index.spot((row, at));
+        if spot.block == index.blocks() {
             return Ok(None);
         }
-        let block = self.block(spot.block)?;
+        let block = self.block(index, spot.block, Touch::One)?;
         let position = block.position_near((row, at), spot.share);
-        self.version_of(spot.block, &block, position, row)
-    }
-
-    /// The newest version of `row` at or below `at`, which lies in the block `number` if anywhere.
-    pub(super) fn newest_in(
-        &self,
-        number: usize,
-        row: &[u8],
-        at: Lsn,
-    ) -> Result<Option<Version>, StorageError> {
-        let block = self.block(number)?;
-        self.version_of(number, &block, block.position((row, at)), row)
-    }
-
-    /// The version at a position of the block `number`, if it is one of `row`.
-    fn version_of(
-        &self,
-        number: usize,
-        block: &Block<'_>,
-        position: usize,
-        row: &[u8],
-    ) -> Result<Option<Version>, StorageError> {
         match block.entry(position) {
             Some(entry) if block.compare(entry.suffix, row).is_eq() => {
-                self.version(number, &entry).map(Some)
+                let (start, _) = index.bounds(spot.block);
+                let shift = start as usize;
+                let value = entry
+                    .value
+                    .map(|value| value.start + shift..value.end + shift);
+                Ok(Some(Version {
+                    stamp: entry.stamp,
+                    value: value.map(|value| self.value(value)),
+                }))
             }
             _ => Ok(None),
         }
+    }
+
+    /// The bytes of a value that lies there in the map: a copy if it is short, else sharing the map.
+    pub(super) fn value(&self, place: std::ops::Range<usize>) -> Bytes {
+        if place.len() <= COPY_BYTES_MAX {
+            return Bytes::copy_from_slice(self.bytes(place));
+        }
+        let value = self.map.slice(place.start, place.len());
+        value.unwrap_or_default()
+    }
+
+    /// A part of the map; nothing outside it.
+    #[inline]
+    pub(super) fn bytes(&self, place: std::ops::Range<usize>) -> &[u8] {
+        self.map.get(place).unwrap_or_default()
+    }
+
+    /// The index, verified at its first use.
+    ///
+    /// # Errors
+    /// The disk's, and [`StorageError::Corrupt`].
+    #[inline]
+    pub(super) fn index(&self) -> Result<&Index, StorageError> {
+        if let Some(index) = self.index.get() {
+            return Ok(index);
+        }
+        let index = self.verify_index()?;
+        Ok(self.index.get_or_init(|| index))
+    }
+
+    /// The filter, verified at its first use.
+    ///
+    /// # Errors
+    /// The disk's, and [`StorageError::Corrupt`].
+    #[inline]
+    pub(super) fn filter(&self) -> Result<&Bytes, StorageError> {
+        if let Some(filter) = self.filter.get() {
+            return Ok(filter);
+        }
+        let filter = self.verify_filter()?;
+        Ok(self.filter.get_or_init(|| filter))
+    }
+
+    /// Reads the index from the device and checks everything about it; as a part of the map.
+    pub(super) fn verify_index(&self) -> Result<Index, StorageError> {
+        let start = self.footer.index_at.get();
+        let end = self.entry.bytes - FOOTER_BYTES as u64;
+        let bytes = self.section(Section::Index, start..end, self.footer.index_checksum.get())?;
+        let index = Index::new(bytes, &self.footer).map_err(|what| self.corrupt_at(start, what))?;
+        // What the manifest says of them has found the run; its own are what is searched.
+        if index.smallest() != self.entry.smallest || index.largest() != self.entry.largest {
+            return Err(self.corrupt_at(start, Damage::Swapped));
+        }
+        Ok(index)
+    }
+
+    /// Reads the filter from the device and checks it; as a part of the map.
+    pub(super) fn verify_filter(&self) -> Result<Bytes, StorageError> {
+        let bounds = self.footer.filter_at.get()..self.footer.index_at.get();
+        let start = bounds.start;
+        let filter = self.section(Section::Filter, bounds, self.footer.filter_checksum.get())?;
+        if !filter::is_whole(filter.len() as u64) {
+            let what =
+                Damage::malformed(Section::Filter, "its length is not one that filters have");
+            return Err(self.corrupt_at(start, what));
+        }
+        Ok(filter)
+    }
+
+    /// A section, verified, as a part of the map.
+    fn section(
+        &self,
+        section: Section,
+        bounds: std::ops::Range<u64>,
+        checksum: u32,
+    ) -> Result<Bytes, StorageError> {
+        let (start, bytes) = (bounds.start, (bounds.end - bounds.start) as usize);
+        let place = self.place(section, 0);
+        let found = read(self.reopen()?.as_ref(), start, bytes)?;
+        if place.checksum(&[&found]) != checksum {
+            return Err(self.corrupt_at(start, Damage::Checksum(section)));
+        }
+        let outside = Damage::malformed(section, "it is not mapped");
+        let mapped = self.map.slice(start as usize, bytes);
+        mapped.ok_or_else(|| self.corrupt_at(start, outside))
     }
 
     /// The block `number`, verified at its first touch.
     ///
     /// # Errors
     /// The disk's, and [`StorageError::Corrupt`].
-    pub(super) fn block(&self, number: usize) -> Result<Block<'_>, StorageError> {
+    #[inline]
+    pub(super) fn block(
+        &self,
+        index: &Index,
+        number: usize,
+        touch: Touch,
+    ) -> Result<Block<'_>, StorageError> {
+        if !self.trusts(number) {
+            self.first_touch(index, number, touch)?;
+        }
+        let (start, end) = index.bounds(number);
+        Block::new(self.bytes(start as usize..end as usize))
+            .map_err(|what| self.corrupt_at(start, what))
+    }
+
+    fn trusts(&self, number: usize) -> bool {
         let word = self.trusted.get(number / 64);
-        let bit = 1 << (number % 64);
-        if word.is_none_or(|word| word.load(Ordering::Relaxed) & bit == 0) {
-            self.verify(number)?;
-            if let Some(word) = word {
-                // The bytes reached the device before the run was listed: there is nothing to order.
-                word.fetch_or(bit, Ordering::Relaxed);
+        word.is_some_and(|word| word.load(Ordering::Relaxed) >> (number % 64) & 1 != 0)
+    }
+
+    /// Takes note of what the device was found to have.
+    pub(super) fn set_trusted(&self, number: usize, intact: bool) {
+        let (word, bit) = (self.trusted.get(number / 64), 1 << (number % 64));
+        // The bytes reached the device before the run was listed: there is nothing to order.
+        match word {
+            Some(word) if intact => word.fetch_or(bit, Ordering::Relaxed),
+            Some(word) => word.fetch_and(!bit, Ordering::Relaxed),
+            None => 0,
+        };
+    }
+
+    /// Verifies the block `number`, and those that are likely to be touched next.
+    #[cold]
+    fn first_touch(&self, index: &Index, number: usize, touch: Touch) -> Result<(), StorageError> {
+        let file = self.reopen()?;
+        let blocks = match touch {
+            Touch::One => number..number + 1,
+            Touch::Ahead => window::ahead(index, number),
+            Touch::Behind => window::behind(index, number),
+        };
+        let mut window = Window::default();
+        if blocks.len() > 1 && window.read(file.as_ref(), index, blocks.clone()).is_ok() {
+            for block in blocks.filter(|block| !self.trusts(*block)) {
+                let bytes = window.get(window.place(index, block));
+                if self.verify_bytes(index, block, bytes).is_ok() {
+                    self.set_trusted(block, true);
+                }
+            }
+            if self.trusts(number) {
+                return Ok(());
             }
         }
-        let (start, end) = self.bounds(number);
-        self.map
-            .get(start..end)
-            .ok_or_else(|| Damage::malformed(Section::Block, "it lies outside the file"))
-            .and_then(Block::new)
-            .map_err(|what| self.corrupt(number, what))
+        // Alone: neither a bad sector beside it nor a damaged neighbour is its own failure.
+        window.read(file.as_ref(), index, number..number + 1)?;
+        self.verify_bytes(index, number, window.get(window.place(index, number)))?;
+        self.set_trusted(number, true);
+        Ok(())
     }
 
-    /// Reads the block `number` from the disk and checks everything about it.
+    /// The block `number`, whose bytes were read anew, with everything about it checked.
     ///
     /// # Errors
-    /// The disk's, and [`StorageError::Corrupt`].
-    pub(super) fn verify(&self, number: usize) -> Result<(), StorageError> {
-        let (start, end) = self.bounds(number);
-        let bytes = read(self.file.as_ref(), start as u64, end - start)?;
-        self.verify_bytes(number, &bytes)
-            .map_err(|what| self.corrupt(number, what))
-    }
-
-    pub(super) fn verify_bytes(&self, number: usize, bytes: &[u8]) -> Result<(), Damage> {
-        let outside = Damage::malformed(Section::Block, "the index has no such block");
-        let slot = self.index.slot(number).ok_or(outside)?;
-        let place = Place {
-            salt: self.salt,
-            file: self.entry.number,
-            section: Section::Block,
-            number: number as u64,
-        };
-        Block::verify(bytes, place, slot.checksum.get())?;
-        let before = number
-            .checked_sub(1)
-            .and_then(|before| self.index.last(before));
-        Block::new(bytes)?.validate(&Expected {
-            before: before.ok_or_else(|| self.index.smallest()),
-            last: self.index.last(number).ok_or(outside)?,
-            stamps: (self.entry.oldest, self.entry.newest),
-        })
-    }
-
-    /// The version of an entry of the block `number`.
-    pub(super) fn version(
+    /// [`StorageError::Corrupt`].
+    pub(super) fn verify_bytes<'a>(
         &self,
+        index: &Index,
         number: usize,
-        entry: &Entry<'_>,
-    ) -> Result<Version, StorageError> {
-        let value = match &entry.value {
-            None => None,
-            Some(range) => {
-                let (start, _) = self.bounds(number);
-                let value = self.map.slice(start + range.start, range.len());
-                let outside = Damage::malformed(Section::Block, "a value lies outside the file");
-                Some(value.ok_or_else(|| self.corrupt(number, outside))?)
-            }
+        bytes: &'a [u8],
+    ) -> Result<Block<'a>, StorageError> {
+        let outside = Damage::malformed(Section::Block, "the index has no such block");
+        let verified = || {
+            let checksum = index.checksum(number).ok_or(outside)?;
+            Block::verify(bytes, self.place(Section::Block, number as u64), checksum)?;
+            let before = number.checked_sub(1).and_then(|before| index.last(before));
+            let block = Block::new(bytes)?;
+            block.validate(&Expected {
+                before: before.ok_or_else(|| index.smallest()),
+                last: index.last(number).ok_or(outside)?,
+                stamps: (self.entry.oldest, self.entry.newest),
+            })?;
+            Ok(block)
         };
-        Ok(Version {
-            stamp: entry.stamp,
-            value,
-        })
-    }
-
-    /// How many blocks it has.
-    pub(super) fn blocks(&self) -> usize {
-        self.index.blocks()
+        verified().map_err(|what| self.corrupt_at(index.bounds(number).0, what))
     }
 
     /// The run's file, for reads past the map.
-    pub(super) fn file(&self) -> &Arc<dyn DiskFile> {
-        &self.file
+    ///
+    /// # Errors
+    /// The disk's; [`StorageError::Corrupt`] if the file is missing.
+    pub(super) fn reopen(&self) -> Result<Arc<dyn DiskFile>, StorageError> {
+        open_file(self.disk.as_ref(), &file_name::run(self.entry.number))
     }
 
-    /// Where the block `number` starts and ends in the file.
-    pub(super) fn bounds(&self, number: usize) -> (usize, usize) {
-        let (start, end) = self.index.bounds(number);
-        (start as usize, end as usize)
-    }
-
-    pub(super) fn corrupt(&self, number: usize, what: Damage) -> StorageError {
-        self.corrupt_at(self.bounds(number).0 as u64, what)
+    fn place(&self, section: Section, number: u64) -> Place {
+        Place {
+            salt: self.salt,
+            file: self.entry.number,
+            section,
+            number,
+        }
     }
 
     pub(super) fn corrupt_at(&self, offset: u64, what: Damage) -> StorageError {
-        corrupt(&self.path, Some(offset), what)
+        let path = self.disk.path(&file_name::run(self.entry.number));
+        corrupt(&path, Some(offset), what)
     }
 }
 
-/// A run that is being opened: what is read once, and kept.
-struct Sections<'a> {
-    file: Arc<dyn DiskFile>,
-    path: PathBuf,
-    identity: Identity,
-    entry: &'a RunEntry,
+/// A run that is being opened.
+pub(super) struct Opening<'a> {
+    pub(super) path: &'a Path,
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) salt: u64,
 }
 
-impl Sections<'_> {
-    /// Checks the file's length, and that it begins as this run of a version that is known.
-    fn check_head(&self) -> Result<(), StorageError> {
-        let (found, expected) = (self.file.len()?, self.entry.bytes);
-        if found != expected || found < (HEAD_BYTES + FOOTER_BYTES) as u64 {
-            return Err(corrupt(
-                &self.path,
-                None,
-                Damage::Length { found, expected },
-            ));
+impl Opening<'_> {
+    /// Checks the file's length, if it is known, and that it begins as this run of a version that is known;
+    /// its length.
+    pub(super) fn check_head(
+        &self,
+        number: u64,
+        expected: Option<u64>,
+    ) -> Result<u64, StorageError> {
+        let found = self.file.len()?;
+        let least = (HEAD_BYTES + FOOTER_BYTES) as u64;
+        let expected = expected.unwrap_or(found.max(least));
+        if found != expected || found < least {
+            return Err(corrupt(self.path, None, Damage::Length { found, expected }));
         }
         let bytes = read(self.file.as_ref(), 0, HEAD_BYTES)?;
         let head = Head::ref_from_bytes(&bytes).map_err(|_| Damage::Magic);
         let version = head
-            .and_then(|head| head.version_of(self.entry.number, self.identity.salt))
-            .map_err(|what| corrupt(&self.path, Some(0), what))?;
+            .and_then(|head| head.version_of(number, self.salt))
+            .map_err(|what| corrupt(self.path, Some(0), what))?;
         if version != VERSION {
-            let file = self.path.clone();
+            let file = self.path.to_owned();
             return Err(StorageError::NewerVersion {
                 file,
                 found: version,
                 supported: VERSION,
             });
         }
-        Ok(())
+        Ok(found)
     }
 
-    /// The footer, if it is the one that the manifest speaks of.
-    fn footer(&self) -> Result<Footer, StorageError> {
-        let (entry, offset) = (self.entry, self.entry.bytes - FOOTER_BYTES as u64);
-        let bytes = read(self.file.as_ref(), offset, FOOTER_BYTES)?;
-        let cut = Damage::malformed(Section::Footer, "it is cut off");
-        Footer::read_from_bytes(&bytes)
-            .map_err(|_| cut)
-            .and_then(|footer| {
-                let identity = Identity {
-                    uuid: entry.uuid,
-                    ..self.identity
-                };
-                footer.verify(entry.number, identity, entry.bytes)?;
-                let same = footer.checksum.get() == entry.checksum
-                    && footer.versions.get() == entry.versions
-                    && footer.rows.get() == entry.rows
-                    && footer.tombstones.get() == entry.tombstones
-                    && footer.oldest.get() == entry.oldest.get()
-                    && footer.newest.get() == entry.newest.get();
-                if same {
-                    Ok(footer)
-                } else {
-                    Err(Damage::Swapped)
-                }
-            })
-            .map_err(|what| corrupt(&self.path, Some(offset), what))
-    }
-
-    /// A section, verified, as a part of the map.
-    fn section(
+    /// The footer of this run, in a file of `bytes` bytes.
+    pub(super) fn footer(
         &self,
-        map: &Map,
-        section: Section,
-        bounds: (u64, u64),
-        checksum: u32,
-    ) -> Result<Bytes, StorageError> {
-        let (start, bytes) = (bounds.0, (bounds.1 - bounds.0) as usize);
-        let place = Place {
-            salt: self.identity.salt,
-            file: self.entry.number,
-            section,
-            number: 0,
+        number: u64,
+        uuid: u128,
+        bytes: u64,
+    ) -> Result<Footer, StorageError> {
+        let offset = bytes - FOOTER_BYTES as u64;
+        let found = read(self.file.as_ref(), offset, FOOTER_BYTES)?;
+        let cut = Damage::malformed(Section::Footer, "it is cut off");
+        let identity = Identity {
+            uuid,
+            salt: self.salt,
         };
-        let found = read(self.file.as_ref(), start, bytes)?;
-        if place.checksum(&[&found]) != checksum {
-            return Err(corrupt(&self.path, Some(start), Damage::Checksum(section)));
-        }
-        map.slice(start as usize, bytes).ok_or_else(|| {
-            corrupt(
-                &self.path,
-                Some(start),
-                Damage::malformed(section, "it is not mapped"),
-            )
-        })
+        Footer::read_from_bytes(&found)
+            .map_err(|_| cut)
+            .and_then(|footer| footer.verify(number, identity, bytes).map(|()| footer))
+            .map_err(|what| corrupt(self.path, Some(offset), what))
     }
 }
 
-fn corrupt(path: &Path, offset: Option<u64>, what: Damage) -> StorageError {
+/// Opens the run file `name`, to read.
+fn open_file(disk: &dyn Disk, name: &str) -> Result<Arc<dyn DiskFile>, StorageError> {
+    disk.open(name, OpenMode::Read)
+        .map_err(|error| match error.kind() {
+            ErrorKind::NotFound => corrupt(&disk.path(name), None, Damage::Missing),
+            _ => error.into(),
+        })
+}
+
+pub(super) fn corrupt(path: &Path, offset: Option<u64>, what: Damage) -> StorageError {
     StorageError::Corrupt {
         file: path.to_owned(),
         offset,

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstone_base::Lsn;
+use lockstone_base::disk::Disk;
 use lockstone_testkit::SimDisk;
 use proptest::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::format::{BlockHead, FOOTER_BYTES, Footer, IndexSlot};
+use super::format::{BlockHead, FOOTER_BYTES, Footer, IndexCell, IndexSlot};
 use super::*;
 use crate::checksum::Place;
-use crate::cursor::{Direction, Quest, RowRange, Step};
+use crate::cursor::{Cursor, Direction, Quest, RowRange, Step};
 use crate::error::{Damage, Section, StorageError};
 use crate::row_hash::row_hash;
 use crate::version::{RowVersion, Version};
@@ -79,8 +80,9 @@ fn written(versions: &[RowVersion]) -> (Arc<SimDisk>, RunEntry) {
     (disk, entry)
 }
 
-fn opened(disk: &SimDisk, entry: &RunEntry) -> Result<Arc<Run>, StorageError> {
-    Run::open(disk, IDENTITY, entry).map(Arc::new)
+fn opened(disk: &Arc<SimDisk>, entry: &RunEntry) -> Result<Arc<Run>, StorageError> {
+    let disk: Arc<dyn Disk> = Arc::clone(disk) as _;
+    Run::open(&disk, IDENTITY, entry).map(Arc::new)
 }
 
 fn get(run: &Run, row: &[u8], at: u64) -> Result<Option<Version>, StorageError> {
@@ -102,11 +104,16 @@ fn whole(at: u64, direction: Direction) -> Quest {
 /// The rows that a cursor yields, and the errors that it meets.
 fn walk(run: &Arc<Run>, quest: &Quest) -> (Vec<RowVersion>, Vec<StorageError>) {
     let (mut rows, mut errors) = (Vec::new(), Vec::new());
-    for mut cursor in run.cursors(quest) {
-        while let Some(step) = cursor.step() {
-            match step {
-                Step::Row(row) => rows.push(row),
+    if let Some(mut cursor) = run.cursor(quest) {
+        loop {
+            match cursor.step() {
+                Step::Row => {
+                    let row = cursor.version().to_owned();
+                    assert_eq!(cursor.value(), row.version.value);
+                    rows.push(row);
+                }
                 Step::Damaged(hidden) => errors.push(hidden.error),
+                Step::End => break,
             }
             assert!(
                 rows.len() + errors.len() < 100_000,
@@ -159,7 +166,7 @@ fn versions_of_every_shape_are_read_back() {
     let versions = varied();
     let (disk, entry) = written(&versions);
     let run = opened(&disk, &entry).unwrap();
-    assert!(run.index.blocks() > 6, "several blocks");
+    assert!(run.index().unwrap().blocks() > 6, "several blocks");
     assert_reads(&run, &versions);
     for absent in [
         &b"\0\0\0\x01row0020x"[..],
@@ -242,10 +249,10 @@ fn blocks_in_each_others_place_are_found() {
     let (disk, entry) = written(&versions);
     let run = opened(&disk, &entry).unwrap();
     let bounds = |number| {
-        let slot = run.index.slot(number).unwrap();
-        slot.offset.get() as usize..(slot.offset.get() + u64::from(slot.bytes.get())) as usize
+        let (start, end) = run.index().unwrap().bounds(number);
+        start as usize..end as usize
     };
-    let blocks = run.index.blocks();
+    let blocks = run.index().unwrap().blocks();
     let pairs = (0..blocks).flat_map(|one| (one + 1..blocks).map(move |two| (one, two)));
     let mut same = pairs.filter(|(one, two)| bounds(*one).len() == bounds(*two).len());
     let (one, two) = same.next_back().expect("some blocks are of one length");
@@ -276,7 +283,7 @@ fn a_block_is_trusted_after_its_first_touch_only() {
     assert!(get(&run, b"\0\0\0\x01row0039", u64::MAX).is_err());
     assert_eq!(
         run.check().findings.len(),
-        run.index.blocks(),
+        run.index().unwrap().blocks(),
         "a check reads every block anew"
     );
 }
@@ -298,15 +305,17 @@ fn forge(bytes: &mut [u8], target: Target, changes: &[(usize, u8)]) -> u32 {
         footer.filter_at.get() as usize,
         footer.index_at.get() as usize,
     );
-    let slot_at = |block: usize| index_at + block * size_of::<IndexSlot>();
+    let blocks = footer.blocks.get() as usize;
+    let slot_at =
+        |block: usize| index_at + blocks * size_of::<IndexCell>() + block * size_of::<IndexSlot>();
     let block_bounds = |bytes: &[u8], block: usize| {
-        let slot = IndexSlot::read_from_prefix(&bytes[slot_at(block)..])
+        let cells = &bytes[index_at..];
+        let cells = <[IndexCell]>::ref_from_prefix_with_elems(cells, blocks)
             .unwrap()
             .0;
-        let start = slot.offset.get() as usize;
-        start..start + slot.bytes.get() as usize
+        let start = |block: usize| cells.get(block).map(|cell| cell.start.get() as usize);
+        start(block).unwrap()..start(block + 1).unwrap_or(filter_at)
     };
-    let blocks = footer.blocks.get() as usize;
     let bounds = match target {
         Target::Block(block) => block_bounds(bytes, block % blocks),
         Target::Filter => filter_at..index_at,
@@ -331,7 +340,7 @@ fn forge(bytes: &mut [u8], target: Target, changes: &[(usize, u8)]) -> u32 {
             .checksum(&[&bytes_of_block[4..]])
             .to_le_bytes();
         bytes_of_block[..4].copy_from_slice(&sum);
-        bytes[slot_at(block) + 12..][..4].copy_from_slice(&sum);
+        bytes[slot_at(block)..][..4].copy_from_slice(&sum);
     }
     if matches!(target, Target::Footer) {
         footer = Footer::read_from_bytes(&bytes[footer_at..]).unwrap();
@@ -420,8 +429,8 @@ proptest! {
 fn a_footer_cannot_ask_for_more_memory_than_its_file_has_bytes() {
     let (disk, mut entry) = written(&varied());
     let mut bytes = disk.read_file(NAME);
-    // The fourth byte of the number of versions, from which a merge would size its filter.
-    entry.checksum = forge(&mut bytes, Target::Footer, &[(35, 1)]);
+    // The fourth bytes of the numbers of versions and of blocks: each block takes a bit of memory.
+    entry.checksum = forge(&mut bytes, Target::Footer, &[(35, 1), (59, 1)]);
     entry.versions |= 1 << 24;
     disk.write_file(NAME, &bytes);
     let error = opened(&disk, &entry).unwrap_err();

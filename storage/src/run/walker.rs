@@ -2,40 +2,37 @@
 //!
 //! Made by `Run::walk`.
 //! 1. Every block is read with `pread` and verified anew, whatever readers of the map have found: a merge
-//!    never carries damage on.
-//! 2. Memory: one window, or one block where that is larger.
+//!    never carries damage on (F11).
+//! 2. Memory: one window. The file is open while the walk goes on.
 //! 3. The walk ends at the first error.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use lockstone_base::Lsn;
+use lockstone_base::disk::DiskFile;
 
-use super::block::Block;
+use super::block::Layout;
 use super::reader::Run;
+use super::window::{self, Window};
 use crate::error::StorageError;
 use crate::version::VersionRef;
 use crate::walk::Walker;
-
-/// What is read at once: large enough that a call costs little beside the bytes, small enough for the
-/// processor's cache.
-const WINDOW_BYTES: usize = 256 << 10;
 
 /// Every version of a run.
 #[derive(Debug)]
 pub(crate) struct RunWalker {
     run: Arc<Run>,
-    window: Vec<u8>,
-    /// The blocks that lie in the window.
-    blocks: Range<usize>,
-    /// Where the window's first block starts in the file.
-    window_at: usize,
-    block: usize,
-    /// Where the block lies in the window.
-    bytes: Range<usize>,
+    file: Option<Arc<dyn DiskFile>>,
+    window: Window,
+    /// The block that is walked, and where it lies in the window.
+    block: Option<(Layout, Range<usize>)>,
+    /// The number of the block to be walked next.
+    next_block: usize,
     /// The number of the next entry of the block.
     next: usize,
     row: Vec<u8>,
+    prefix_bytes: usize,
     stamp: Lsn,
     /// Where the value lies in the window.
     value: Option<Range<usize>>,
@@ -46,13 +43,13 @@ impl Run {
     pub(crate) fn walk(self: &Arc<Self>) -> RunWalker {
         RunWalker {
             run: Arc::clone(self),
-            window: Vec::new(),
-            blocks: 0..0,
-            window_at: 0,
-            block: 0,
-            bytes: 0..0,
+            file: None,
+            window: Window::default(),
+            block: None,
+            next_block: 0,
             next: 0,
             row: Vec::new(),
+            prefix_bytes: 0,
             stamp: Lsn::ZERO,
             value: None,
         }
@@ -60,54 +57,48 @@ impl Run {
 }
 
 impl RunWalker {
-    /// Goes to the block `number`, reads the window that it begins if need be.
-    fn enter(&mut self, number: usize) -> Result<(), StorageError> {
-        if !self.blocks.contains(&number) {
-            self.read_window(number)?;
+    /// Goes to the next block; whether there is one.
+    fn enter(&mut self) -> Result<bool, StorageError> {
+        let (index, number) = (self.run.index()?, self.next_block);
+        if number >= index.blocks() {
+            return Ok(false);
         }
-        let (start, end) = self.run.bounds(number);
-        self.bytes = start - self.window_at..end - self.window_at;
-        let bytes = self.window.get(self.bytes.clone()).unwrap_or_default();
-        self.run
-            .verify_bytes(number, bytes)
-            .map_err(|what| self.run.corrupt(number, what))?;
-        self.block = number;
+        if !self.window.has(number) {
+            let file = match self.file.take() {
+                Some(file) => file,
+                None => self.run.reopen()?,
+            };
+            let blocks = window::ahead(index, number);
+            self.window.read(file.as_ref(), index, blocks)?;
+            self.file = Some(file);
+        }
+        let place = self.window.place(index, number);
+        let block = self
+            .run
+            .verify_bytes(index, number, self.window.get(place.clone()))?;
+        self.row.clear();
+        self.row.extend_from_slice(block.prefix());
+        self.prefix_bytes = self.row.len();
+        self.block = Some((block.layout(), place));
+        self.next_block += 1;
         self.next = 0;
-        Ok(())
-    }
-
-    fn read_window(&mut self, first: usize) -> Result<(), StorageError> {
-        let (start, mut end) = self.run.bounds(first);
-        let mut behind = first + 1;
-        while behind < self.run.blocks() {
-            let (_, next_end) = self.run.bounds(behind);
-            if next_end - start > WINDOW_BYTES {
-                break;
-            }
-            (end, behind) = (next_end, behind + 1);
-        }
-        // Zeros, which no checksum fits, where the file has become shorter.
-        self.window.clear();
-        self.window.resize(end - start, 0);
-        let file = self.run.file();
-        file.read_at(start as u64, &mut self.window)?;
-        (self.window_at, self.blocks) = (start, first..behind);
-        Ok(())
+        Ok(true)
     }
 
     /// Takes the next entry of the block that the walk is in, if there is one.
     fn take(&mut self) -> bool {
-        let bytes = self.window.get(self.bytes.clone()).unwrap_or_default();
-        let Some((block, entry)) = Block::new(bytes)
-            .ok()
-            .and_then(|block| Some((block, block.entry(self.next)?)))
-        else {
+        let Some((layout, place)) = &self.block else {
+            return false;
+        };
+        let block = layout.of(self.window.get(place.clone()));
+        let Some(entry) = block.entry(self.next) else {
             return false;
         };
         self.next += 1;
-        block.row_into(entry.suffix, &mut self.row);
+        self.row.truncate(self.prefix_bytes);
+        self.row.extend_from_slice(entry.suffix);
         self.stamp = entry.stamp;
-        let shift = self.bytes.start;
+        let shift = place.start;
         self.value = entry
             .value
             .map(|value| value.start + shift..value.end + shift);
@@ -117,19 +108,12 @@ impl RunWalker {
 
 impl Walker for RunWalker {
     fn advance(&mut self) -> Result<bool, StorageError> {
-        if self.take() {
-            return Ok(true);
+        while !self.take() {
+            if !self.enter()? {
+                return Ok(false);
+            }
         }
-        let next = if self.blocks.is_empty() {
-            0
-        } else {
-            self.block + 1
-        };
-        if next >= self.run.blocks() {
-            return Ok(false);
-        }
-        self.enter(next)?;
-        Ok(self.take())
+        Ok(true)
     }
 
     fn version(&self) -> VersionRef<'_> {
@@ -137,7 +121,7 @@ impl Walker for RunWalker {
         VersionRef {
             row: &self.row,
             stamp: self.stamp,
-            value: value.map(|value| self.window.get(value.clone()).unwrap_or_default()),
+            value: value.map(|value| self.window.get(value.clone())),
         }
     }
 }

@@ -12,7 +12,7 @@ use lockstone_base::Lsn;
 use lockstone_base::disk::{Disk, DiskFile, OpenMode};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::block::BlockBuilder;
+use super::block_builder::BlockBuilder;
 use super::entry::{Identity, RunEntry};
 use super::filter;
 use super::format::{Footer, Head};
@@ -135,7 +135,8 @@ impl<'a> RunWriter<'a> {
         self.footer.filter_checksum = self.place(Section::Filter, 0).checksum(&[&filter]).into();
         self.buffer.extend_from_slice(&filter);
         self.footer.index_at = self.bytes_so_far().into();
-        let index = std::mem::take(&mut self.index).into_bytes();
+        let (index, shared_bytes) = std::mem::take(&mut self.index).into_bytes();
+        self.footer.shared_bytes = (shared_bytes as u32).into();
         self.footer.index_checksum = self.place(Section::Index, 0).checksum(&[&index]).into();
         self.buffer.extend_from_slice(&index);
         self.footer.seal(self.plan.identity.salt);
@@ -187,9 +188,8 @@ impl<'a> RunWriter<'a> {
         let offset = self.bytes_so_far();
         let place = self.place(Section::Block, self.index.blocks());
         let checksum = self.block.finish(place, &mut self.buffer);
-        let bytes = (self.bytes_so_far() - offset) as u32;
         let last = (self.last.0.as_slice(), self.last.1);
-        self.index.push(offset, bytes, checksum, last);
+        self.index.push(offset, checksum, last);
         if self.buffer.len() >= BUFFER_BYTES {
             self.write_buffer()?;
         }

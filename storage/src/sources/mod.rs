@@ -3,6 +3,9 @@
 //! Replaced by the store, taken by every reader.
 
 mod list;
+mod damages;
+mod level_cursor;
+mod end;
 mod scan;
 
 pub use list::Sources;

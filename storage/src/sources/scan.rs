@@ -6,27 +6,31 @@
 //! 2. The ends meet: no row is yielded twice, none is missed.
 //! 3. A damaged block is one `Err`, whichever end meets it first. The rows that it hides are left out,
 //!    unless a newer source has them: an older version never takes the place of a lost one (F11).
+//! 4. Rows are shown where they lie; whoever keeps one copies it.
 
-use std::fmt;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstone_base::Lsn;
 
+use super::damages::Damages;
+use super::end::End;
 use super::list::Sources;
-use crate::cursor::{Cursor, Direction, Hidden, Quest, RowRange, Step};
+use crate::cursor::{Direction, Quest, RowRange};
 use crate::error::StorageError;
-use crate::version::{RowVersion, Version};
+use crate::version::Version;
 
 /// The live rows of a range at one LSN, in order, from both ends: encoded row and version.
+#[derive(Debug)]
 pub struct Scan {
     sources: Arc<Sources>,
-    /// What neither end has passed.
-    left: RowRange,
+    range: RowRange,
     at: Lsn,
     front: Option<End>,
     back: Option<End>,
+    /// The ends have met, or the range has ended.
+    finished: bool,
     damages: Damages,
 }
 
@@ -34,180 +38,149 @@ impl Sources {
     /// The rows of a range of encoded rows that live at `at`, in order, from both ends.
     pub fn scan(self: &Arc<Self>, range: (Bound<Bytes>, Bound<Bytes>), at: Lsn) -> Scan {
         let (low, high) = range;
-        Scan::new(Arc::clone(self), RowRange { low, high }, at)
+        Scan {
+            sources: Arc::clone(self),
+            range: RowRange { low, high },
+            at,
+            front: None,
+            back: None,
+            finished: false,
+            damages: Damages::default(),
+        }
     }
 }
 
 impl Scan {
-    fn new(sources: Arc<Sources>, range: RowRange, at: Lsn) -> Self {
-        Self {
-            sources,
-            left: range,
-            at,
-            front: None,
-            back: None,
-            damages: Damages::default(),
+    /// Goes to the next row from one end. `None`: there is none, the ends have met. The row that the other
+    /// end has come to counts as taken.
+    ///
+    /// # Errors
+    /// The disk's, and [`StorageError::Corrupt`]: what is damaged is told once, and the scan goes on behind
+    /// it.
+    #[inline]
+    pub fn advance(&mut self, end: Direction) -> Option<Result<(), StorageError>> {
+        if self.finished {
+            return None;
+        }
+        self.open(end);
+        let (mine, other) = match end {
+            Direction::Forward => (self.front.as_mut()?, self.back.as_ref()),
+            Direction::Backward => (self.back.as_mut()?, self.front.as_ref()),
+        };
+        loop {
+            if !mine.pending {
+                mine.advance(&mut self.damages);
+                mine.pending = true;
+            }
+            if let Some(error) = self.damages.take_unreported() {
+                return Some(Err(error));
+            }
+            let Some((version, rank)) = mine.now() else {
+                self.finished = true;
+                return None;
+            };
+            if other.is_some_and(|other| has_met(end, version.row, other)) {
+                self.finished = true;
+                return None;
+            }
+            let lives = version.value.is_some() && !self.damages.hide(rank, version.row);
+            mine.pending = false;
+            if lives {
+                return Some(Ok(()));
+            }
         }
     }
 
-    fn advance(&mut self, direction: Direction) -> Option<Result<(Bytes, Version), StorageError>> {
-        let end = match direction {
+    fn open(&mut self, end: Direction) {
+        let mine = match end {
             Direction::Forward => &mut self.front,
             Direction::Backward => &mut self.back,
         };
-        let end = end.get_or_insert_with(|| {
+        if mine.is_none() {
             let quest = Quest {
-                range: self.left.clone(),
+                range: self.range.clone(),
                 at: self.at,
-                direction,
+                direction: end,
             };
-            End::new(&self.sources, &quest)
-        });
-        loop {
-            end.fill(&mut self.damages);
-            if let Some(error) = self.damages.unreported.pop() {
-                return Some(Err(error));
-            }
-            let (rank, found) = end.take()?;
-            if !self.left.above_low(&found.row) || !self.left.below_high(&found.row) {
-                // The other end has been here.
-                return None;
-            }
-            match direction {
-                Direction::Forward => self.left.low = Bound::Excluded(found.row.clone()),
-                Direction::Backward => self.left.high = Bound::Excluded(found.row.clone()),
-            }
-            if found.version.value.is_some() && !self.damages.hide(rank, &found.row) {
-                return Some(Ok((found.row, found.version)));
-            }
+            *mine = Some(End::new(&self.sources, &quest));
         }
     }
+
+    fn end(&self, end: Direction) -> Option<&End> {
+        match end {
+            Direction::Forward => self.front.as_ref(),
+            Direction::Backward => self.back.as_ref(),
+        }
+    }
+
+    /// The row that an end has come to, and its value, where they lie: after [`Scan::advance`] said so.
+    pub fn row(&self, end: Direction) -> (&[u8], &[u8]) {
+        let now = self.end(end).and_then(End::now);
+        now.map(|(version, _)| (version.row, version.value.unwrap_or_default()))
+            .unwrap_or_default()
+    }
+
+    /// The value of the row that an end has come to, for whoever keeps it: shared where a copy costs more.
+    pub fn value(&self, end: Direction) -> Bytes {
+        let value = self.end(end).and_then(End::value);
+        value.unwrap_or_default()
+    }
+
+    /// Shows all rows that are left, from the front, until `see` breaks.
+    ///
+    /// # Errors
+    /// As [`Scan::advance`]; the visit may be taken up again behind the damage.
+    pub fn visit<B>(
+        &mut self,
+        mut see: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>, StorageError> {
+        while let Some(there) = self.advance(Direction::Forward) {
+            there?;
+            let (row, value) = self.row(Direction::Forward);
+            if let ControlFlow::Break(stopped) = see(row, value) {
+                return Ok(ControlFlow::Break(stopped));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn take(&mut self, end: Direction) -> Option<Result<(Bytes, Version), StorageError>> {
+        Some(self.advance(end)?.map(|()| {
+            let now = self.end(end).and_then(End::now);
+            let (version, _) = now.expect("the end has just come to a row");
+            let row = Bytes::copy_from_slice(version.row);
+            let version = Version {
+                stamp: version.stamp,
+                value: Some(self.value(end)),
+            };
+            (row, version)
+        }))
+    }
+}
+
+/// Whether an end that comes to `row` has met the other one.
+fn has_met(end: Direction, row: &[u8], other: &End) -> bool {
+    let Some((taken, _)) = other.now() else {
+        return true;
+    };
+    let order = match end {
+        Direction::Forward => row.cmp(taken.row),
+        Direction::Backward => taken.row.cmp(row),
+    };
+    // What the other end has come to and not given out is still to be had.
+    order.is_gt() || order.is_eq() && !other.pending
 }
 
 impl Iterator for Scan {
     type Item = Result<(Bytes, Version), StorageError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.advance(Direction::Forward)
+        self.take(Direction::Forward)
     }
 }
 
 impl DoubleEndedIterator for Scan {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.advance(Direction::Backward)
-    }
-}
-
-impl fmt::Debug for Scan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scan")
-            .field("left", &self.left)
-            .field("at", &self.at)
-            .finish_non_exhaustive()
-    }
-}
-
-/// One end: all sources' cursors in one direction, each with its next row.
-struct End {
-    direction: Direction,
-    cursors: Vec<Ranked>,
-}
-
-struct Ranked {
-    /// The place of the source in the list: smaller is newer.
-    rank: usize,
-    cursor: Box<dyn Cursor>,
-    head: Option<RowVersion>,
-    exhausted: bool,
-}
-
-impl End {
-    fn new(sources: &Arc<Sources>, quest: &Quest) -> Self {
-        let memtables = sources
-            .memtables
-            .iter()
-            .map(|memtable| memtable.cursors(quest));
-        let runs = sources.tree.runs().map(|run| run.cursors(quest));
-        let cursors = memtables
-            .chain(runs)
-            .enumerate()
-            .flat_map(|(rank, cursors)| {
-                cursors.into_iter().map(move |cursor| Ranked {
-                    rank,
-                    cursor,
-                    head: None,
-                    exhausted: false,
-                })
-            })
-            .collect();
-        Self {
-            direction: quest.direction,
-            cursors,
-        }
-    }
-
-    /// Sees to it that every cursor that is not exhausted has its next row.
-    fn fill(&mut self, damages: &mut Damages) {
-        for ranked in &mut self.cursors {
-            while ranked.head.is_none() && !ranked.exhausted {
-                match ranked.cursor.step() {
-                    Some(Step::Row(row)) => ranked.head = Some(row),
-                    Some(Step::Damaged(hidden)) => damages.note(ranked.rank, hidden),
-                    None => ranked.exhausted = true,
-                }
-            }
-        }
-        self.cursors.retain(|ranked| !ranked.exhausted);
-    }
-
-    /// Takes the next row's newest version, and the rank of its source.
-    fn take(&mut self) -> Option<(usize, RowVersion)> {
-        let heads = self
-            .cursors
-            .iter()
-            .filter_map(|ranked| ranked.head.as_ref());
-        let row = match self.direction {
-            Direction::Forward => heads.map(|head| &head.row).min(),
-            Direction::Backward => heads.map(|head| &head.row).max(),
-        }?
-        .clone();
-        let mut best: Option<(usize, RowVersion)> = None;
-        for ranked in &mut self.cursors {
-            let Some(head) = ranked.head.take_if(|head| head.row == row) else {
-                continue;
-            };
-            if best
-                .as_ref()
-                .is_none_or(|(_, found)| found.version.stamp < head.version.stamp)
-            {
-                best = Some((ranked.rank, head));
-            }
-        }
-        best
-    }
-}
-
-/// The damaged blocks that either end has met.
-#[derive(Default)]
-struct Damages {
-    met: Vec<(usize, Hidden)>,
-    unreported: Vec<StorageError>,
-}
-
-impl Damages {
-    fn note(&mut self, rank: usize, hidden: Hidden) {
-        let known =
-            |(other, known): &(usize, Hidden)| *other == rank && known.block == hidden.block;
-        if !self.met.iter().any(known) {
-            self.unreported.push(hidden.error.clone());
-            self.met.push((rank, hidden));
-        }
-    }
-
-    /// Whether a version of `row` from the source `rank` could be older than one that is lost.
-    fn hide(&self, rank: usize, row: &Bytes) -> bool {
-        self.met
-            .iter()
-            .any(|(newer, hidden)| *newer < rank && hidden.first <= *row && *row <= hidden.last)
+        self.take(Direction::Backward)
     }
 }

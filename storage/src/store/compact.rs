@@ -232,8 +232,7 @@ impl Store {
         if !entries.is_empty() {
             self.disk.sync_dir()?;
         }
-        let open =
-            |entry: &RunEntry| Run::open(self.disk.as_ref(), self.identity, entry).map(Arc::new);
+        let open = |entry: &RunEntry| Run::open(&self.disk, self.identity, entry).map(Arc::new);
         entries.iter().map(open).collect::<Result<_, _>>().map(Some)
     }
 

@@ -128,6 +128,10 @@ impl Store {
             return Ok(None);
         };
         disk.sync_dir()?;
-        Ok(Some(Arc::new(Run::open(disk, self.identity, &entry)?)))
+        Ok(Some(Arc::new(Run::open(
+            &self.disk,
+            self.identity,
+            &entry,
+        )?)))
     }
 }

@@ -18,6 +18,7 @@ mod flush;
 mod compact;
 mod files;
 mod sweep;
+mod scrub;
 mod pin;
 mod check;
 
@@ -45,6 +46,7 @@ pub use check::StoreCheck;
 pub use compact::{Droppable, WholeCompaction};
 
 pub use pin::Pin;
+pub use scrub::StoreScrub;
 
 /// How a store is kept.
 #[derive(Debug, Clone, Copy, Default)]
@@ -75,6 +77,8 @@ pub struct Store {
     counts: Counts,
     /// Files below this number were there before the open; those that are not needed may be swept.
     first_run: u64,
+    /// Where the next scrub goes on.
+    scrubbed: Mutex<ScrubPlace>,
 }
 
 /// What has been done since the open.
@@ -84,6 +88,14 @@ struct Counts {
     compactions: AtomicU64,
     read_bytes: AtomicU64,
     written_bytes: AtomicU64,
+}
+
+/// Where a round of scrubbing goes on.
+#[derive(Debug, Clone, Copy, Default)]
+struct ScrubPlace {
+    /// The number of the run.
+    run: u64,
+    block: u64,
 }
 
 /// What tells whether the store keeps up with its writers.
@@ -160,7 +172,7 @@ impl Store {
     ///
     /// # Errors
     /// The disk's; [`StorageError::Corrupt`] if a run is missing, swapped, of another database, or if its
-    /// head, footer, index or filter is damaged. Nothing on disk has changed.
+    /// head or footer is damaged. Nothing on disk has changed.
     pub fn open(
         disk: Arc<dyn Disk>,
         config: StoreConfig,
@@ -173,7 +185,7 @@ impl Store {
         };
         let mut runs = Vec::with_capacity(manifest.runs.len());
         for listed in &manifest.runs {
-            let run = Run::open(disk.as_ref(), identity, &listed.entry)?;
+            let run = Run::open(&disk, identity, &listed.entry)?;
             runs.push((listed.level, Arc::new(run)));
         }
         // A run that no manifest lists has a number all the same: a new file never takes its name.
@@ -210,6 +222,7 @@ impl Store {
             flushed_through: AtomicU64::new(manifest.flushed_through.get()),
             counts: Counts::default(),
             first_run: next_run,
+            scrubbed: Mutex::default(),
         })
     }
 

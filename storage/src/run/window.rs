@@ -1,0 +1,82 @@
+//! Some neighbouring blocks of a run, read from the device at once.
+//!
+//! Used by walkers, by the first touch of a scan, by checks and scrubs.
+//! 1. Memory: [`WINDOW_BYTES`], or one block where that is larger.
+//! 2. What lies behind the end of a file that has become shorter reads as zeros, which no checksum fits.
+
+use std::ops::Range;
+
+use lockstone_base::disk::DiskFile;
+
+use super::index::Index;
+use crate::error::StorageError;
+
+/// What is read at once: large enough that a call costs little beside the bytes, small enough for the
+/// processor's cache.
+pub(super) const WINDOW_BYTES: u64 = 256 << 10;
+
+/// Blocks in memory of their own.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    bytes: Vec<u8>,
+    /// Where the first block starts in the file.
+    start: u64,
+    blocks: Range<usize>,
+}
+
+/// The blocks of a window that begins with `first`.
+pub(super) fn ahead(index: &Index, first: usize) -> Range<usize> {
+    let (start, _) = index.bounds(first);
+    let mut end = first + 1;
+    while end < index.blocks() && index.bounds(end).1 - start <= WINDOW_BYTES {
+        end += 1;
+    }
+    first..end
+}
+
+/// The blocks of a window that ends with `last`.
+pub(super) fn behind(index: &Index, last: usize) -> Range<usize> {
+    let (_, end) = index.bounds(last);
+    let mut first = last;
+    while first > 0 && end - index.bounds(first - 1).0 <= WINDOW_BYTES {
+        first -= 1;
+    }
+    first..last + 1
+}
+
+impl Window {
+    /// Reads these blocks in the place of those that were there.
+    ///
+    /// # Errors
+    /// The disk's; the window is empty then.
+    pub(super) fn read(
+        &mut self,
+        file: &dyn DiskFile,
+        index: &Index,
+        blocks: Range<usize>,
+    ) -> Result<(), StorageError> {
+        self.blocks = 0..0;
+        let (start, _) = index.bounds(blocks.start);
+        let (_, end) = index.bounds(blocks.end.saturating_sub(1));
+        self.bytes.clear();
+        self.bytes.resize((end - start) as usize, 0);
+        file.read_at(start, &mut self.bytes)?;
+        (self.start, self.blocks) = (start, blocks);
+        Ok(())
+    }
+
+    pub(super) fn has(&self, block: usize) -> bool {
+        self.blocks.contains(&block)
+    }
+
+    /// Where a block that the window has lies in it.
+    pub(super) fn place(&self, index: &Index, block: usize) -> Range<usize> {
+        let (start, end) = index.bounds(block);
+        let shift = |at: u64| at.saturating_sub(self.start) as usize;
+        shift(start)..shift(end)
+    }
+
+    pub(super) fn get(&self, place: Range<usize>) -> &[u8] {
+        self.bytes.get(place).unwrap_or_default()
+    }
+}
