@@ -112,7 +112,7 @@ fn roll_back_holder(engine: &Engine, holder: &LiveTxn) {
         tracing::warn!(txn = %holder.owner.id(), "rolled back: it held the log at its limit");
     }
     // Its records are needed no more, whoever ended it.
-    engine.live.end(holder.owner.id());
+    engine.live.end(&holder.notes, holder.owner.id());
 }
 
 fn checkpoint(engine: &Engine) -> Result<()> {

@@ -112,7 +112,7 @@ fn end_transactions(engine: &Engine) {
         while txn.owner.state() == OwnerState::Committing {
             engine.ports.clock.sleep(Duration::from_micros(50));
         }
-        engine.live.end(txn.owner.id());
+        engine.live.end(&txn.notes, txn.owner.id());
     }
 }
 

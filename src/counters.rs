@@ -2,10 +2,13 @@
 
 use std::sync::atomic::AtomicU64;
 
+use lockstone_base::Striped;
+
 /// Counts since open.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) commits: AtomicU64,
+    /// The sum of all copies.
+    pub(crate) commits: Striped<AtomicU64>,
     pub(crate) aborts: AtomicU64,
     pub(crate) waits: AtomicU64,
     pub(crate) timeouts: AtomicU64,

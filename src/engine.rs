@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use lockstone_base::clock::Clock;
 use lockstone_base::disk::Disk;
 use lockstone_base::entropy::Entropy;
-use lockstone_base::{Lsn, TxnId};
+use lockstone_base::{Apart, Lsn, TxnId};
 use lockstone_locks::{AbortCause, LockTable, Wakes};
 use lockstone_recovery::RecoveryReport;
 use lockstone_recovery::directory::DirectoryLock;
@@ -72,17 +72,22 @@ pub(crate) struct Engine {
     /// Whether something was appended that nobody waits for: the keeper sees to it.
     pub(crate) unattended: AtomicBool,
     /// The end of the last `Buffered` commit: on the device within the bound, seen to by the keeper.
-    pub(crate) buffered: AtomicU64,
+    pub(crate) buffered: Apart<AtomicU64>,
     /// The threads beside the checkpointer are to end.
     pub(crate) stopping: AtomicBool,
     pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
     pub(crate) directory: Mutex<Option<DirectoryLock>>,
     pub(crate) closed: AtomicBool,
     pub(crate) poison_spread: AtomicBool,
-    pub(crate) next_txn: AtomicU64,
+    pub(crate) next_txn: Apart<AtomicU64>,
     /// The state of [`Engine::draw`], seeded from the entropy port.
     pub(crate) draws: AtomicU64,
+    /// What [`Engine::draw_of`] begins with.
+    pub(crate) draw_seed: u64,
 }
+
+/// The step of SplitMix64.
+const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Engine {
     /// Whether calls are still served.
@@ -129,14 +134,15 @@ impl Engine {
     /// A random number for draws and jitter, at no system call's cost: SplitMix64 (Steele, Lea and Flood,
     /// "Fast splittable pseudorandom number generators", 2014).
     pub(crate) fn draw(&self) -> u64 {
-        const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
-        let state = self
-            .draws
-            .fetch_add(GAMMA, Ordering::Relaxed)
-            .wrapping_add(GAMMA);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        mixed(self.draws.fetch_add(GAMMA, Ordering::Relaxed))
+    }
+
+    /// The random number of a transaction: the same whenever it is asked for, and no two threads meet for it.
+    pub(crate) fn draw_of(&self, txn: TxnId) -> u64 {
+        mixed(
+            self.draw_seed
+                .wrapping_add(txn.sequence.wrapping_mul(GAMMA)),
+        )
     }
 
     /// The commit tail, and sources that hold all versions it needs. W5: the LSN first, the sources
@@ -155,4 +161,12 @@ impl Engine {
     pub(crate) fn snapshot_lsn(&self) -> Lsn {
         self.watermarks.snapshot(self.log.durable())
     }
+}
+
+/// The number behind `state` in the sequence of SplitMix64.
+fn mixed(state: u64) -> u64 {
+    let state = state.wrapping_add(GAMMA);
+    let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }

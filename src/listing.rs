@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::live::LiveTxn;
 use crate::names::RowName;
 use crate::txn_state::name_row;
 
@@ -212,14 +213,14 @@ pub(crate) fn locks(engine: &Engine) -> Vec<Result<LockInfo>> {
 
 pub(crate) fn transactions(engine: &Engine) -> Vec<TransactionInfo> {
     let now = engine.ports.clock.now();
-    let info = |txn: Arc<crate::live::LiveTxn>| TransactionInfo {
+    let info = |txn: LiveTxn| TransactionInfo {
         txn: txn.owner.id(),
         label: txn.owner.label().cloned(),
         priority: txn.owner.rank(),
         rolled_back: txn.owner.state() == OwnerState::Aborted,
-        locks: txn.locks.load(Ordering::Relaxed),
-        writes: txn.writes.load(Ordering::Relaxed),
-        age: now.saturating_sub(txn.begun),
+        locks: txn.notes.locks.load(Ordering::Relaxed),
+        writes: txn.notes.writes.load(Ordering::Relaxed),
+        age: now.saturating_sub(txn.notes.begun),
     };
     engine.live.all().into_iter().map(info).collect()
 }
@@ -229,7 +230,7 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
     let counters = &engine.counters;
     let store = engine.store.stats();
     Stats {
-        commits: count(&counters.commits),
+        commits: counters.commits.all().map(count).sum(),
         aborts: count(&counters.aborts),
         lock_waits: count(&counters.waits),
         lock_timeouts: count(&counters.timeouts),

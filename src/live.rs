@@ -5,26 +5,43 @@
 //!    end: the note was stored before the append, and the append came before the hold.
 //! 2. S7: it notes a table *before* it looks at the table's gate for the first time.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::Duration;
 
-use lockstone_base::{Lsn, TableId, TxnId};
-use lockstone_locks::Owner;
+use lockstone_base::{Lsn, Striped, TableId, TxnId};
+use lockstone_locks::{Notify, Owner};
 use parking_lot::Mutex;
 
-/// What others may know of a transaction.
-#[derive(Debug)]
+use crate::parker::Parker;
+
+/// A transaction that has begun and whose handle still exists.
+#[derive(Debug, Clone)]
 pub(crate) struct LiveTxn {
     pub(crate) owner: Arc<Owner>,
+    pub(crate) notes: Arc<Notes>,
+}
+
+/// What others may know of a transaction, and where its thread sleeps.
+#[derive(Debug)]
+pub(crate) struct Notes {
     pub(crate) begun: Duration,
     pub(crate) locks: AtomicU64,
     pub(crate) writes: AtomicU64,
+    pub(crate) parker: Parker,
     first_record: AtomicU64,
     /// The first table that it has locked or written in; most use no other.
     first_table: AtomicU32,
     other_tables: Mutex<Vec<TableId>>,
+    /// Where it stands in the list of all: in whose copy, and in which slot of that.
+    stripe: usize,
+    slot: AtomicUsize,
+}
+
+impl Notify for Notes {
+    fn notify(&self) {
+        self.parker.notify();
+    }
 }
 
 /// No record yet.
@@ -32,7 +49,22 @@ const NOTHING_LOGGED: u64 = u64::MAX;
 /// No table yet: this one is the engine's own, and no user has a handle of it.
 const NO_TABLE: u32 = TableId::ENGINE.0;
 
-impl LiveTxn {
+impl Notes {
+    /// What is known of one that begins at time `begun`, in the calling thread.
+    pub(crate) fn new(begun: Duration) -> Self {
+        Self {
+            begun,
+            locks: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            parker: Parker::default(),
+            first_record: AtomicU64::new(NOTHING_LOGGED),
+            first_table: AtomicU32::new(NO_TABLE),
+            other_tables: Mutex::default(),
+            stripe: Striped::<()>::own_number(),
+            slot: AtomicUsize::new(0),
+        }
+    }
+
     /// Notes that the first record is about to be appended, at or behind `log_end`.
     pub(crate) fn note_first_record(&self, log_end: Lsn) {
         self.first_record.store(log_end.get(), Ordering::SeqCst);
@@ -74,48 +106,76 @@ impl LiveTxn {
 
 /// All transactions that have begun and whose handles still exist.
 #[derive(Debug, Default)]
-pub(crate) struct LiveTxns(Mutex<BTreeMap<TxnId, Arc<LiveTxn>>>);
+pub(crate) struct LiveTxns(Striped<Mutex<Slots>>);
+
+/// Those that threads of one stripe began.
+#[derive(Debug, Default)]
+struct Slots {
+    slots: Vec<Option<LiveTxn>>,
+    free: Vec<usize>,
+}
 
 impl LiveTxns {
-    /// A transaction begins at time `begun`.
-    pub(crate) fn begin(&self, owner: Arc<Owner>, begun: Duration) -> Arc<LiveTxn> {
-        let txn = Arc::new(LiveTxn {
-            begun,
-            locks: AtomicU64::new(0),
-            writes: AtomicU64::new(0),
-            first_record: AtomicU64::new(NOTHING_LOGGED),
-            first_table: AtomicU32::new(NO_TABLE),
-            other_tables: Mutex::default(),
-            owner,
-        });
-        let before = self.0.lock().insert(txn.owner.id(), txn.clone());
-        assert!(before.is_none(), "transaction ids are never reused");
-        txn
+    /// A transaction begins.
+    pub(crate) fn begin(&self, owner: &Arc<Owner>, notes: &Arc<Notes>) {
+        let txn = LiveTxn {
+            owner: Arc::clone(owner),
+            notes: Arc::clone(notes),
+        };
+        let mut live = self.0.at(notes.stripe).lock();
+        let slot = live.free.pop().unwrap_or(live.slots.len());
+        notes.slot.store(slot, Ordering::Relaxed);
+        if slot == live.slots.len() {
+            live.slots.push(None);
+        }
+        let before = live.slots.get_mut(slot).and_then(|at| at.replace(txn));
+        assert!(before.is_none(), "a slot that is free holds nobody");
     }
 
-    /// A transaction has ended, and the log is no longer needed for it.
-    pub(crate) fn end(&self, id: TxnId) {
-        self.0.lock().remove(&id);
+    /// Transaction `id` has ended, and the log is no longer needed for it. Harmless when that was said before.
+    pub(crate) fn end(&self, notes: &Notes, id: TxnId) {
+        let mut live = self.0.at(notes.stripe).lock();
+        let slot = notes.slot.load(Ordering::Relaxed);
+        let is_it = |txn: &mut LiveTxn| txn.owner.id() == id;
+        let ended = live.slots.get_mut(slot).and_then(|at| at.take_if(is_it));
+        if ended.is_some() {
+            live.free.push(slot);
+        }
+        drop(live);
+        // Behind the latch: this may be the last who knows it.
+        drop(ended);
     }
 
     /// The one whose records reach back farthest, and how far.
-    pub(crate) fn oldest_in_log(&self) -> Option<(Lsn, Arc<LiveTxn>)> {
-        let live = self.0.lock();
-        let firsts = live
-            .values()
-            .filter_map(|txn| Some((txn.first_record()?, txn)));
-        firsts
-            .min_by_key(|(first, _)| *first)
-            .map(|(first, txn)| (first, txn.clone()))
+    pub(crate) fn oldest_in_log(&self) -> Option<(Lsn, LiveTxn)> {
+        let mut oldest: Option<(Lsn, LiveTxn)> = None;
+        for live in self.0.all() {
+            for txn in live.lock().slots.iter().flatten() {
+                let first = txn.notes.first_record();
+                let Some(first) =
+                    first.filter(|first| oldest.as_ref().is_none_or(|(at, _)| first < at))
+                else {
+                    continue;
+                };
+                oldest = Some((first, txn.clone()));
+            }
+        }
+        oldest
     }
 
     /// All of them, the oldest first.
-    pub(crate) fn all(&self) -> Vec<Arc<LiveTxn>> {
-        self.0.lock().values().cloned().collect()
+    pub(crate) fn all(&self) -> Vec<LiveTxn> {
+        let mut all = Vec::new();
+        for live in self.0.all() {
+            all.extend(live.lock().slots.iter().flatten().cloned());
+        }
+        all.sort_by_key(|txn| txn.owner.id());
+        all
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.0.lock().len()
+        let count = |live: &Mutex<Slots>| live.lock().slots.iter().flatten().count();
+        self.0.all().map(count).sum()
     }
 }

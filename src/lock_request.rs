@@ -165,7 +165,7 @@ fn wait(
         if left == Some(Duration::ZERO) {
             return give_up_waiting(engine, txn, wanted, ticket);
         }
-        txn.parker.park(left);
+        txn.live.parker.park(left);
     }
 }
 

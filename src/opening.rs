@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use lockstone_base::TableId;
 use lockstone_base::clock::MonotonicClock;
 use lockstone_base::disk::{Disk, IoMode, OsDisk};
 use lockstone_base::entropy::OsEntropy;
+use lockstone_base::{Apart, TableId};
 use lockstone_locks::LockTable;
 use lockstone_recovery::directory::{self, Content, DirectoryLock};
 use lockstone_recovery::{Config, Identity};
@@ -134,12 +134,13 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
         checkpoints: Requests::default(),
         stopping: AtomicBool::new(false),
         unattended: AtomicBool::new(false),
-        buffered: AtomicU64::new(0),
+        buffered: Apart(AtomicU64::new(0)),
         threads: Mutex::new(Vec::new()),
         closed: AtomicBool::new(false),
         poison_spread: AtomicBool::new(false),
-        next_txn: AtomicU64::new(1),
+        next_txn: Apart(AtomicU64::new(1)),
         draws: AtomicU64::new(ports.entropy.next_u64()),
+        draw_seed: ports.entropy.next_u64(),
         options,
         ports,
     });

@@ -4,22 +4,12 @@
 //! 1. A row that stands in several places of the write set is there once, with its newest effect.
 //! 2. Both ends may be used on one iterator; they meet in the middle.
 
-use std::collections::btree_map;
 use std::ops::Range;
 
-use bytes::Bytes;
 use lockstone_base::RowKey;
 use lockstone_storage::PackedRows;
 
-/// What a write leaves in its row: a value, or nothing.
-pub(crate) type Effect = Option<Bytes>;
-
-/// The effects on one row: the newest, and those that a rollback would bring back.
-#[derive(Debug)]
-pub(crate) struct Effects {
-    pub(crate) newest: (u32, Effect),
-    pub(crate) older: Vec<(u32, Effect)>,
-}
+use crate::single_writes::{Effect, Effects, SingleRows};
 
 /// What one call wrote that writes many rows.
 #[derive(Debug)]
@@ -83,7 +73,7 @@ impl<'a> OwnRow<'a> {
 /// Walks the rows.
 #[derive(Debug, Clone)]
 pub(crate) struct OwnRows<'a> {
-    pub(crate) singles: btree_map::Range<'a, RowKey, Effects>,
+    pub(crate) singles: SingleRows<'a>,
     /// Which rows of each are left. The sub-transactions ascend.
     pub(crate) many: Vec<(&'a ManyWritten, Range<usize>)>,
 }

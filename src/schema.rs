@@ -13,7 +13,6 @@
 //!
 //! Crash: before the record is durable the table is there with all its rows; behind it, it never is again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use lockstone_base::TableId;
@@ -127,7 +126,7 @@ fn drain(engine: &Engine, table: &CatalogEntry) -> Result<()> {
 }
 
 /// A transaction that has locked or written in the table and could still commit.
-fn user_of(engine: &Engine, table: TableId) -> Option<Arc<LiveTxn>> {
+fn user_of(engine: &Engine, table: TableId) -> Option<LiveTxn> {
     let binds = |txn: &LiveTxn| {
         matches!(
             txn.owner.state(),
@@ -138,7 +137,7 @@ fn user_of(engine: &Engine, table: TableId) -> Option<Arc<LiveTxn>> {
         .live
         .all()
         .into_iter()
-        .find(|txn| txn.uses_table(table) && binds(txn))
+        .find(|txn| txn.notes.uses_table(table) && binds(txn))
 }
 
 /// Waits a little, longer each time.

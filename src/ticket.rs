@@ -17,7 +17,7 @@ use lockstone_wal::Watch;
 
 use crate::closing::EngineRef;
 use crate::error::Result;
-use crate::write_path::{self, Promise};
+use crate::promise::{self, Promise};
 
 /// A commit that is on its way to the device. A `Future` for any executor; [`CommitTicket::wait`] for a
 /// thread. One thread can have thousands of them.
@@ -84,23 +84,23 @@ impl CommitTicket {
     pub fn wait(self) -> Result<Lsn> {
         match self.state {
             State::Done(outcome) => outcome,
-            State::Pending(promise) => write_path::keep(&self.engine, promise),
+            State::Pending(promise) => promise::keep(&self.engine, promise),
         }
     }
 
     fn look(&mut self, promise: Promise, context: &mut Context<'_>) -> Poll<Result<Lsn>> {
         let engine = &**self.engine;
         let Some(until) = promise.until else {
-            return Poll::Ready(write_path::acknowledge(engine, promise, Ok(())));
+            return Poll::Ready(promise::acknowledge(engine, promise, Ok(())));
         };
         if !engine.ports.background {
             // Nobody else is there to drive the flush.
-            return Poll::Ready(write_path::keep(engine, promise));
+            return Poll::Ready(promise::keep(engine, promise));
         }
         engine
             .log
             .poll_durable(until, &mut self.watch, context)
-            .map(|reached| write_path::acknowledge(engine, promise, reached))
+            .map(|reached| promise::acknowledge(engine, promise, reached))
     }
 }
 

@@ -14,9 +14,10 @@ use crate::closing::EngineRef;
 use crate::error::{Error, Result};
 use crate::key_range::{KeyRange, row_bounds};
 use crate::key_value::Value;
+use crate::live::Notes;
 use crate::many_rows;
 use crate::options::TxnOptions;
-use crate::parker::Parker;
+use crate::promise;
 use crate::range::Range;
 use crate::range_for::RangeFor;
 use crate::table::Table;
@@ -67,17 +68,15 @@ impl Transaction {
     /// A new transaction; `first` is the attempt of which it is a retry.
     pub(crate) fn begin(engine: Arc<EngineRef>, options: TxnOptions, first: Option<TxnId>) -> Self {
         let id = engine.next_txn_id();
-        let parker = Arc::new(Parker::default());
-        let owner = engine
-            .locks
-            .begin(id, options.label.clone(), parker.clone());
+        let notes = Arc::new(Notes::new(engine.ports.clock.now()));
+        let owner = engine.locks.begin(id, options.label.clone(), notes.clone());
         if let Some(first) = first {
             owner.inherit_age(first);
         }
-        let live = engine.live.begin(owner.clone(), engine.ports.clock.now());
+        engine.live.begin(&owner, &notes);
         Self {
             engine,
-            state: Some(TxnState::new(owner, live, parker, options)),
+            state: Some(TxnState::new(owner, notes, options)),
         }
     }
 
@@ -129,7 +128,8 @@ impl Transaction {
         txn.note(read())
     }
 
-    /// Locks `key` in `mode`, then reads its newest value. The row need not exist.
+    /// Locks `key` in `mode`, then reads its newest value. The row need not exist. The lock's record is in the log
+    /// once the transaction locks or writes again, or asks for the token.
     ///
     /// # Errors
     /// As [`Transaction::lock`] and [`Transaction::get`].
@@ -140,9 +140,13 @@ impl Transaction {
         mode: LockMode,
     ) -> Result<Option<Value>> {
         let key = key.as_ref();
-        let result = self
-            .lock_row(table, key, mode)
-            .and_then(|_| self.read(table, key));
+        let mut get = || {
+            let (engine, txn) = self.parts();
+            let row = table.row_to_lock(engine, txn, key)?;
+            write_path::lock_unlogged(engine, txn, &row, mode, true)?;
+            self.read_row(table, &row)
+        };
+        let result = get();
         self.state().note(result)
     }
 
@@ -240,7 +244,7 @@ impl Transaction {
         let mut insert = || {
             let write = Write::put(value)?;
             let row = self.lock_to_write(table, key)?;
-            let absent = self.read(table, key)?.is_none();
+            let absent = self.read_row(table, &row)?.is_none();
             if absent {
                 self.write_row(row, write)?;
             }
@@ -258,7 +262,7 @@ impl Transaction {
         let key = key.as_ref();
         let mut delete = || {
             let row = self.lock_to_write(table, key)?;
-            let exists = self.read(table, key)?.is_some();
+            let exists = self.read_row(table, &row)?.is_some();
             if exists {
                 self.write_row(row, Write::Delete)?;
             }
@@ -352,7 +356,7 @@ impl Transaction {
     pub fn commit(mut self) -> Result<Lsn> {
         let state = self.state.take().expect(HAS_STATE);
         let promise = write_path::commit(&self.engine, state)?;
-        write_path::keep(&self.engine, promise)
+        promise::keep(&self.engine, promise)
     }
 
     /// Commits as [`Transaction::commit`] does, and returns before the commit is on the device: the ticket
@@ -377,7 +381,7 @@ impl Transaction {
     /// The fencing token of the lock that this transaction holds on `key`.
     pub fn fencing_token(&self, table: &Table, key: impl AsRef<[u8]>) -> Option<FencingToken> {
         let row = table.row(&self.engine, key.as_ref()).ok()?;
-        self.engine.locks.token(&self.state().owner, &row)
+        write_path::token(&self.engine, self.state(), &row)
     }
 
     /// Whether the last failing call may succeed when the transaction is run again.
@@ -412,15 +416,20 @@ impl Transaction {
     fn lock_to_write(&mut self, table: &Table, key: &[u8]) -> Result<RowKey> {
         let (engine, txn) = self.parts();
         let row = table.row_to_lock(engine, txn, key)?;
-        write_path::lock(engine, txn, &row, LockMode::Update, false)?;
+        write_path::lock_unlogged(engine, txn, &row, LockMode::Update, false)?;
         Ok(row)
     }
 
     fn read(&self, table: &Table, key: &[u8]) -> Result<Option<Value>> {
+        self.state().check(&self.engine)?;
+        let row = table.row(&self.engine, key)?;
+        self.read_row(table, &row)
+    }
+
+    fn read_row(&self, table: &Table, row: &RowKey) -> Result<Option<Value>> {
         let txn = self.state();
         txn.check(&self.engine)?;
-        let row = table.row(&self.engine, key)?;
-        let value = txn.read(&self.engine, &row)?;
+        let value = txn.read(&self.engine, row)?;
         table.check_there()?;
         txn.check(&self.engine)?;
         Ok(value.map(Value::new))

@@ -18,22 +18,23 @@ use smallvec::SmallVec;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::live::LiveTxn;
+use crate::live::Notes;
 use crate::names::{Cycle, CycleWait, RowName};
 use crate::options::{OnConflict, TxnOptions};
-use crate::parker::Parker;
+use crate::put_off::PutOffLock;
 use crate::write_set::WriteSet;
 
 /// The state of one transaction.
 pub(crate) struct TxnState {
     pub(crate) owner: Arc<Owner>,
-    pub(crate) live: Arc<LiveTxn>,
-    pub(crate) parker: Arc<Parker>,
+    pub(crate) live: Arc<Notes>,
     pub(crate) options: TxnOptions,
     pub(crate) writes: WriteSet,
     /// The id and rank as its records carry them; there once the rank is settled.
     pub(crate) context: Option<[u8; CONTEXT_BYTES]>,
     pub(crate) sub: u32,
+    /// A lock whose record is owed.
+    pub(crate) put_off: PutOffLock,
     /// The tables whose gates it has passed.
     pub(crate) tables: SmallVec<[TableId; 4]>,
     /// The savepoints that are still valid, the innermost last.
@@ -60,21 +61,16 @@ impl fmt::Debug for TxnState {
 }
 
 impl TxnState {
-    pub(crate) fn new(
-        owner: Arc<Owner>,
-        live: Arc<LiveTxn>,
-        parker: Arc<Parker>,
-        options: TxnOptions,
-    ) -> Self {
+    pub(crate) fn new(owner: Arc<Owner>, live: Arc<Notes>, options: TxnOptions) -> Self {
         Self {
             owner,
             live,
-            parker,
             failed: options.validate().err(),
             options,
             writes: WriteSet::default(),
             context: None,
             sub: 0,
+            put_off: PutOffLock::default(),
             tables: SmallVec::new(),
             savepoints: Vec::new(),
             rolled_back: false,
@@ -122,7 +118,10 @@ impl TxnState {
     /// Settles the rank at the first locking call; `explicit` if that one locks and does not write.
     pub(crate) fn settle(&mut self, engine: &Engine, explicit: bool) -> [u8; CONTEXT_BYTES] {
         *self.context.get_or_insert_with(|| {
-            let rank: Rank = self.options.priority.settle(engine.draw() as u32, explicit);
+            let rank: Rank = self
+                .options
+                .priority
+                .settle(engine.draw_of(self.owner.id()) as u32, explicit);
             self.owner.settle(rank);
             Context {
                 txn: self.owner.id(),

@@ -7,22 +7,26 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lockstone_base::Lsn;
+use lockstone_base::{Apart, Lsn, Striped};
 
 /// The two marks. Both only grow.
 #[derive(Debug)]
 pub(crate) struct Watermarks {
-    tail: AtomicU64,
-    acknowledged: AtomicU64,
+    /// Every reader loads it, every commit stores it: nothing else is beside it.
+    tail: Apart<AtomicU64>,
+    /// The highest of all copies counts: commits are acknowledged side by side.
+    acknowledged: Striped<AtomicU64>,
 }
 
 impl Watermarks {
     /// Everything at or below `tail` is committed, durable and applied: what recovery found.
     pub(crate) fn new(tail: Lsn) -> Self {
-        Self {
-            tail: AtomicU64::new(tail.get()),
-            acknowledged: AtomicU64::new(tail.get()),
-        }
+        let marks = Self {
+            tail: Apart(AtomicU64::new(tail.get())),
+            acknowledged: Striped::default(),
+        };
+        marks.acknowledge(tail);
+        marks
     }
 
     /// The LSN of the last commit.
@@ -41,12 +45,16 @@ impl Watermarks {
 
     /// Notes that the success of `commit` is about to be returned.
     pub(crate) fn acknowledge(&self, commit: Lsn) {
-        self.acknowledged.fetch_max(commit.get(), Ordering::AcqRel);
+        let own = self.acknowledged.own();
+        own.fetch_max(commit.get(), Ordering::AcqRel);
     }
 
     /// The highest commit whose success was returned.
     pub(crate) fn acknowledged(&self) -> Lsn {
-        Lsn::new(self.acknowledged.load(Ordering::Acquire))
+        // Whoever was told of a commit before this call is seen here, whichever thread acknowledged it.
+        let marks = self.acknowledged.all();
+        let highest = marks.map(|mark| mark.load(Ordering::Acquire)).max();
+        Lsn::new(highest.unwrap_or_default())
     }
 
     /// What a new snapshot reads at, when the log is on the device up to `durable` (W6): never what a

@@ -10,7 +10,7 @@
 //! commit    in one hold of the append latch: Active -> Committing, append the commit     W2
 //! apply     still in that hold: the writes into the memtable, then move the commit tail  W2
 //! release   all locks are void; the next in line are woken, before the sync              W1
-//! ack       wait until the commit is on the device                                       W3
+//! ack       wait until the commit is on the device: `promise`                           W3
 //! ```
 //!
 //! Crash: before the commit record is durable the transaction never was; behind it, it is whole (R1).
@@ -18,13 +18,13 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
+use lockstone_base::{FencingToken, LockMode, RowKey};
 use lockstone_locks::{AbortCause, Batch, Grant, Wakes};
 use lockstone_recovery::record::{
     Body, COMMIT_BODY_BYTES, CONTEXT_BYTES, Effect, Provisional, ProvisionalMany, granted_byte,
 };
 use lockstone_storage::PackedRows;
-use lockstone_wal::{Appended, Hold, Record, Room, WalError};
+use lockstone_wal::{Appended, Hold, Record, Room};
 
 use crate::checkpoint;
 use crate::engine::Engine;
@@ -32,6 +32,8 @@ use crate::error::{Error, Result};
 use crate::lock_request::{request, request_many};
 use crate::options::Durability;
 use crate::pressure;
+use crate::promise::{Promise, promise, promise_reader};
+use crate::put_off::PutOff;
 use crate::row_limits::check_value;
 use crate::txn_state::TxnState;
 use crate::write_set::WriteSet;
@@ -65,11 +67,61 @@ pub(crate) fn lock(
     mode: LockMode,
     explicit: bool,
 ) -> Result<()> {
+    log_put_off(engine, txn)?;
     let grant = request(engine, txn, row, mode, explicit)?;
     if grant.strengthened {
         log(engine, txn, row, grant, None)?;
     }
     Ok(())
+}
+
+/// Takes the row in `mode` for a caller that is told no token: *lock*. Its record is put off to the
+/// transaction's next call that locks or writes, or asks for a token: mostly that writes this row, and one record
+/// says both. Until then a crash, which frees the lock anyway, leaves no trace of it.
+pub(crate) fn lock_unlogged(
+    engine: &Engine,
+    txn: &mut TxnState,
+    row: &RowKey,
+    mode: LockMode,
+    explicit: bool,
+) -> Result<()> {
+    log_put_off(engine, txn)?;
+    let grant = request(engine, txn, row, mode, explicit)?;
+    if grant.strengthened {
+        let (row, sub) = (row.clone(), txn.sub);
+        *txn.put_off.get_mut() = Some(PutOff { row, sub, grant });
+    }
+    Ok(())
+}
+
+/// *log*, of a lock whose record was put off.
+fn log_put_off(engine: &Engine, txn: &mut TxnState) -> Result<()> {
+    let Some(lock) = txn.put_off.get_mut().take() else {
+        return Ok(());
+    };
+    let appended = append(engine, txn, Body::Provisional(lock.record()))?;
+    let token = FencingToken::new(appended.lsn);
+    engine.locks.stamp(&txn.owner, &lock.row, token);
+    txn.check(engine)
+}
+
+/// The token of the lock on `row`. If its record was put off it is appended now; none if that fails: then the
+/// next call says why.
+pub(crate) fn token(engine: &Engine, txn: &TxnState, row: &RowKey) -> Option<FencingToken> {
+    let put_off = txn.put_off.take_if_of(row);
+    if let Some(lock) = put_off {
+        let appended = checkpoint::admit(engine)
+            .and_then(|()| txn.check(engine))
+            .and_then(|()| try_append(engine, txn, Body::Provisional(lock.record())));
+        match appended {
+            Ok(appended) => {
+                let token = FencingToken::new(appended.lsn);
+                engine.locks.stamp(&txn.owner, row, token);
+            }
+            Err(_) => txn.put_off.put_back(lock),
+        }
+    }
+    engine.locks.token(&txn.owner, row)
 }
 
 /// Locks the row as the write demands, logs it and keeps it: *lock, log, stage*.
@@ -79,7 +131,20 @@ pub(crate) fn write(engine: &Engine, txn: &mut TxnState, row: RowKey, write: Wri
     } else {
         LockMode::NoKeyUpdate
     };
-    let grant = request(engine, txn, &row, mode, false)?;
+    if !txn
+        .put_off
+        .get_mut()
+        .as_ref()
+        .is_some_and(|lock| lock.is_of(&row, txn.sub))
+    {
+        log_put_off(engine, txn)?;
+    }
+    let mut grant = request(engine, txn, &row, mode, false)?;
+    if let Some(lock) = txn.put_off.get_mut().take() {
+        // One record for both: the lock's and the write's.
+        grant.fresh |= lock.grant.fresh;
+        grant.strengthened = true;
+    }
     log(engine, txn, &row, grant, Some(&write))?;
     let effect = match write {
         Write::Put(value) => Some(value),
@@ -97,6 +162,7 @@ pub(crate) fn write_many(engine: &Engine, txn: &mut TxnState, rows: PackedRows) 
     if rows.is_empty() {
         return Ok(());
     }
+    log_put_off(engine, txn)?;
     let sub = txn.next_sub()?;
     let written = try_write_many(engine, txn, rows);
     if written.is_err() && txn.check(engine).is_ok() {
@@ -217,30 +283,32 @@ fn log_parts<'a>(
 fn append(engine: &Engine, txn: &mut TxnState, body: Body<'_>) -> Result<Appended> {
     checkpoint::admit(engine).map_err(|error| failed(engine, txn, error))?;
     txn.check(engine)?;
-    let context = txn.settle(engine, false);
-    if !txn.is_logged() {
-        txn.live.note_first_record(engine.log.end());
-        if let Some(label) = txn.options.label.clone() {
-            append_record(engine, txn, &context, Body::Begin { label: &label })?;
-        }
-    }
-    append_record(engine, txn, &context, body)
+    txn.settle(engine, false);
+    try_append(engine, txn, body).map_err(|error| failed(engine, txn, error))
 }
 
-fn append_record(
-    engine: &Engine,
-    txn: &mut TxnState,
-    context: &[u8],
-    body: Body<'_>,
-) -> Result<Appended> {
-    let bytes = body.encode();
-    let appended = engine.log.append(&Record {
-        tag: bytes.tag as u8,
-        context,
-        body: &bytes.pieces(),
-    });
-    checkpoint::attend(engine);
-    appended.map_err(|error| failed(engine, txn, error.into()))
+/// As [`append`], for a transaction that is admitted and whose rank is settled.
+fn try_append(engine: &Engine, txn: &TxnState, body: Body<'_>) -> Result<Appended> {
+    let context = txn
+        .context
+        .expect("the rank is settled before the first lock");
+    let append = |body: Body<'_>| {
+        let bytes = body.encode();
+        let appended = engine.log.append(&Record {
+            tag: bytes.tag as u8,
+            context: &context,
+            body: &bytes.pieces(),
+        });
+        checkpoint::attend(engine);
+        appended
+    };
+    if !txn.is_logged() {
+        txn.live.note_first_record(engine.log.end());
+        if let Some(label) = &txn.options.label {
+            append(Body::Begin { label })?;
+        }
+    }
+    Ok(append(body)?)
 }
 
 /// A record could not be appended, so locks, writes and log no longer agree: the transaction cannot go on.
@@ -255,16 +323,6 @@ fn failed(engine: &Engine, txn: &mut TxnState, error: Error) -> Error {
 // ---------------------------------------------------------------------------------------------------
 // reserve, commit, apply, release, ack
 
-/// What is still to come about before the success of a commit may be told: the *ack* step.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Promise {
-    /// The LSN of the commit, or what a transaction that wrote nothing has read at.
-    lsn: Lsn,
-    /// What has to be on the device.
-    pub(crate) until: Option<Lsn>,
-    wrote: bool,
-}
-
 /// Commits up to the *ack*: *reserve, commit, apply, release*.
 pub(crate) fn commit(engine: &Engine, mut txn: TxnState) -> Result<Promise> {
     let durability = txn.options.durability;
@@ -273,7 +331,7 @@ pub(crate) fn commit(engine: &Engine, mut txn: TxnState) -> Result<Promise> {
         roll_back(engine, &mut txn);
         engine.spread_poison();
     }
-    engine.live.end(txn.owner.id());
+    engine.live.end(&txn.live, txn.owner.id());
     let Some(commit) = outcome? else {
         return Ok(promise_reader(engine, txn.seen.get()));
     };
@@ -306,7 +364,14 @@ fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appen
             context: &context,
             body: &body.pieces(),
         };
-        let appended = hold.append(room, &record);
+        let appended = match room {
+            Some(room) => hold.append(room, &record),
+            None => hold.append_fitting(&record),
+        };
+        if txn.options.durability == Durability::Buffered {
+            // In the hold, which orders it: the last one is the highest.
+            engine.buffered.store(appended.end.get(), Ordering::Release);
+        }
         if rows > 0 {
             // W2: applied in the hold that gave the LSN; the tail moves last.
             engine.store.apply_prepared(&mut prepared, appended.lsn);
@@ -319,25 +384,29 @@ fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appen
     }
     txn.owner.released();
     release(engine, txn);
-    engine.counters.commits.fetch_add(1, Ordering::Relaxed);
+    engine
+        .counters
+        .commits
+        .own()
+        .fetch_add(1, Ordering::Relaxed);
     Ok(commit)
 }
 
-/// The append latch, and room for a commit record in it: reserved in the hold if there is some, for then one
-/// hold is enough; else before it, for that may wait.
-fn hold_with_room(engine: &Engine) -> Result<(Hold<'_>, Room<'_>)> {
+/// The append latch, in which a commit record fits; if there was no room at once, what was reserved before, for
+/// that may wait.
+fn hold_with_room(engine: &Engine) -> Result<(Hold<'_>, Option<Room<'_>>)> {
     const BYTES: usize = CONTEXT_BYTES + COMMIT_BODY_BYTES;
     let hold = engine.log.hold();
     hold.check()?;
-    if let Some(room) = hold.reserve(BYTES) {
-        return Ok((hold, room));
+    if hold.fits(BYTES) {
+        return Ok((hold, None));
     }
     drop(hold);
     let reserved = engine.log.reserve(BYTES);
     let room = reserved.map_err(|error| Error::from(error).for_want_of_room())?;
     let hold = engine.log.hold();
     hold.check()?;
-    Ok((hold, room))
+    Ok((hold, Some(room)))
 }
 
 /// *release*: the release pass of a transaction that has ended; the next in line are woken.
@@ -347,67 +416,6 @@ fn release(engine: &Engine, txn: &TxnState) {
     wakes.fire();
 }
 
-fn promise(engine: &Engine, commit: Appended, durability: Durability) -> Promise {
-    let until = match durability {
-        Durability::Sync => Some(commit.end),
-        Durability::Buffered => {
-            engine
-                .buffered
-                .fetch_max(commit.end.get(), Ordering::AcqRel);
-            checkpoint::attend(engine);
-            None
-        }
-    };
-    Promise {
-        lsn: commit.lsn,
-        until,
-        wrote: true,
-    }
-}
-
-/// Of a transaction that wrote nothing (W6): all that it could have seen has to be on the device, or to be
-/// acknowledged.
-fn promise_reader(engine: &Engine, seen: Lsn) -> Promise {
-    let lsn = if seen == Lsn::ZERO {
-        engine.snapshot_lsn()
-    } else {
-        seen
-    };
-    Promise {
-        lsn,
-        until: (lsn > engine.watermarks.acknowledged()).then(|| lsn.plus(1)),
-        wrote: false,
-    }
-}
-
-/// *ack*: waits for the device. The LSN of the commit, or what was read at.
-pub(crate) fn keep(engine: &Engine, promise: Promise) -> Result<Lsn> {
-    let reached = promise
-        .until
-        .map_or(Ok(()), |until| engine.log.wait_durable(until));
-    acknowledge(engine, promise, reached)
-}
-
-/// *ack*: `reached` tells how the device has answered. Notes the commit as acknowledged before its success
-/// is returned (W6).
-pub(crate) fn acknowledge(
-    engine: &Engine,
-    promise: Promise,
-    reached: std::result::Result<(), WalError>,
-) -> Result<Lsn> {
-    // W11: nothing is acknowledged once the log has failed, a buffered commit neither.
-    let failed = promise.wrote && engine.log.is_poisoned();
-    let reached = reached.map_err(Error::from);
-    if let Err(error) = reached.and(if failed { Err(Error::Poisoned) } else { Ok(()) }) {
-        engine.spread_poison();
-        return Err(error);
-    }
-    if promise.wrote {
-        engine.watermarks.acknowledge(promise.lsn);
-    }
-    Ok(promise.lsn)
-}
-
 // ---------------------------------------------------------------------------------------------------
 // the ways back
 
@@ -415,6 +423,15 @@ pub(crate) fn acknowledge(
 /// the record is in the log before any of the locks can be granted to another.
 pub(crate) fn rollback_to(engine: &Engine, txn: &mut TxnState, from: u32) -> Result<()> {
     txn.check(engine)?;
+    if txn
+        .put_off
+        .get_mut()
+        .as_ref()
+        .is_some_and(|lock| lock.sub >= from)
+    {
+        *txn.put_off.get_mut() = None;
+    }
+    log_put_off(engine, txn)?;
     let through = txn.sub;
     txn.next_sub()?;
     if txn.is_logged() {
@@ -435,7 +452,7 @@ pub(crate) fn rollback_to(engine: &Engine, txn: &mut TxnState, from: u32) -> Res
 /// there is room for it, tells the next recovery's report that it was no longer in flight.
 pub(crate) fn abort(engine: &Engine, mut txn: TxnState) {
     roll_back(engine, &mut txn);
-    engine.live.end(txn.owner.id());
+    engine.live.end(&txn.live, txn.owner.id());
 }
 
 /// Active -> Aborted, and the release pass; harmless when somebody else has done it. Counted and logged

@@ -9,22 +9,22 @@
 //!
 //! Crash: memory only; the log has it all.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map;
 use std::ops::Bound;
 
 use lockstone_base::RowKey;
 use lockstone_storage::{PackedRows, RowPacker, WriteBatch};
+use smallvec::SmallVec;
 
 use crate::key_range::RowBounds;
-use crate::own_rows::{Effect, Effects, ManyWritten, OwnRows};
+use crate::own_rows::{ManyWritten, OwnRows};
+use crate::single_writes::{Effect, Effects, SingleWrites};
 
 /// The uncommitted writes of one transaction.
 #[derive(Debug, Default)]
 pub(crate) struct WriteSet {
-    rows: BTreeMap<RowKey, Effects>,
+    rows: SingleWrites,
     /// Which sub-transaction put an effect on which row, in order.
-    undo: Vec<(u32, RowKey)>,
+    undo: SmallVec<[(u32, RowKey); 1]>,
     /// The sub-transactions ascend.
     many: Vec<ManyWritten>,
 }
@@ -32,29 +32,22 @@ pub(crate) struct WriteSet {
 impl WriteSet {
     /// Remembers what sub-transaction `sub` did to `row`.
     pub(crate) fn stage(&mut self, row: RowKey, sub: u32, effect: Effect) {
-        match self.rows.entry(row) {
-            btree_map::Entry::Vacant(entry) => {
-                self.undo.push((sub, entry.key().clone()));
-                entry.insert(Effects {
-                    newest: (sub, effect),
-                    older: Vec::new(),
-                });
-            }
-            btree_map::Entry::Occupied(mut entry) => {
-                assert!(
-                    entry.get().newest.0 <= sub,
-                    "sub-transaction numbers only grow"
-                );
-                if entry.get().newest.0 == sub {
-                    entry.get_mut().newest.1 = effect;
-                } else {
-                    self.undo.push((sub, entry.key().clone()));
-                    let effects = entry.get_mut();
-                    effects
-                        .older
-                        .push(std::mem::replace(&mut effects.newest, (sub, effect)));
-                }
-            }
+        let Some(effects) = self.rows.get_mut(row.as_bytes()) else {
+            self.undo.push((sub, row.clone()));
+            let effects = Effects {
+                newest: (sub, effect),
+                older: Vec::new(),
+            };
+            self.rows.insert(row, effects);
+            return;
+        };
+        assert!(effects.newest.0 <= sub, "sub-transaction numbers only grow");
+        if effects.newest.0 == sub {
+            effects.newest.1 = effect;
+        } else {
+            self.undo.push((sub, row));
+            let older = std::mem::replace(&mut effects.newest, (sub, effect));
+            effects.older.push(older);
         }
     }
 
@@ -103,7 +96,7 @@ impl WriteSet {
             start..end
         };
         OwnRows {
-            singles: self.rows.range::<[u8], _>(bounds),
+            singles: self.rows.range(bounds),
             many: self.many.iter().map(|many| (many, within(many))).collect(),
         }
     }
@@ -112,18 +105,19 @@ impl WriteSet {
     pub(crate) fn rollback_to(&mut self, from: u32) {
         let keep = self.many.partition_point(|many| many.sub < from);
         self.many.truncate(keep);
-        while let Some((sub, row)) = self.undo.pop_if(|(sub, _)| *sub >= from) {
-            let btree_map::Entry::Occupied(mut entry) = self.rows.entry(row) else {
-                unreachable!("every undo entry stands for an effect");
+        while self.undo.last().is_some_and(|(sub, _)| *sub >= from) {
+            let Some((sub, row)) = self.undo.pop() else {
+                break;
             };
+            let effects = self.rows.get_mut(row.as_bytes());
+            let effects = effects.expect("every undo entry stands for an effect");
             assert_eq!(
-                entry.get().newest.0,
-                sub,
+                effects.newest.0, sub,
                 "effects and undo entries run in step"
             );
-            match entry.get_mut().older.pop() {
-                Some(older) => entry.get_mut().newest = older,
-                None => drop(entry.remove()),
+            match effects.older.pop() {
+                Some(older) => effects.newest = older,
+                None => self.rows.remove(row.as_bytes()),
             }
         }
     }
@@ -142,15 +136,18 @@ impl WriteSet {
             return WriteBatch::packed(only.rows);
         }
         if self.many.is_empty() {
-            let rows = self.rows.into_iter();
-            return WriteBatch::from_sorted(rows.map(|(row, effects)| (row, effects.newest.1)));
+            let newest = |(row, effects): (RowKey, Effects)| (row, effects.newest.1);
+            return match self.rows {
+                SingleWrites::Few(rows) => WriteBatch::from_sorted(rows.into_iter().map(newest)),
+                SingleWrites::Many(rows) => WriteBatch::from_sorted(rows.into_iter().map(newest)),
+            };
         }
         let mut packer = RowPacker::default();
         let mut subs = Vec::with_capacity(self.rows.len());
-        for (row, effects) in self.rows {
+        self.rows.drain(|(row, effects)| {
             subs.push(effects.newest.0);
             packer.add(&row, effects.newest.1);
-        }
+        });
         let mut all = packer.finish();
         for many in self.many {
             subs.resize(subs.len() + many.rows.len(), many.sub);
@@ -163,7 +160,7 @@ impl WriteSet {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::ops::Bound;
 
     use bytes::Bytes;
@@ -228,7 +225,7 @@ mod tests {
         /// Against copies of a plain map, one kept at each savepoint.
         #[test]
         fn it_agrees_with_copies_of_a_map(
-            steps in prop::collection::vec((0u8..5, 0u8..9, any::<u8>()), 1..60),
+            steps in prop::collection::vec((0u8..8, 0u8..24, any::<u8>()), 1..90),
             turns in prop::collection::vec(any::<bool>(), 12),
         ) {
             let (mut writes, mut sub) = (WriteSet::default(), 0);
@@ -249,7 +246,7 @@ mod tests {
                         sub += 1;
                     }
                     2 => {
-                        let keys: BTreeSet<u8> = (0..9).filter(|key| byte >> (key % 8) & 1 == 1).collect();
+                        let keys: BTreeSet<u8> = (0..24).filter(|key| byte >> (key % 8) & 1 == 1).collect();
                         sub += 1;
                         writes.stage_many(sub, packed(keys.clone(), byte));
                         model.extend(keys.into_iter().map(|key| (key, value(byte))));
@@ -261,7 +258,7 @@ mod tests {
                         model.insert(key, effect);
                     }
                 }
-                let found: Vec<_> = (0..9).filter_map(|key| Some((key, writes.get(row(key).as_bytes())?))).collect();
+                let found: Vec<_> = (0..24).filter_map(|key| Some((key, writes.get(row(key).as_bytes())?))).collect();
                 prop_assert_eq!(&found, &model.clone().into_iter().collect::<Vec<_>>());
                 let bounds = (Bound::Included(row(key / 2).to_bytes()), Bound::Excluded(row(key).to_bytes()));
                 let mut rows = writes.range(&bounds);

@@ -10,8 +10,9 @@ mod machine;
 
 use std::time::Duration;
 
-use lockstone::{Error, LockMode, OnConflict, Outcome, Priority, Transaction, TxnOptions};
-use machine::{fresh, no_wait};
+use lockstone::{Error, LockMode, OnConflict, Outcome, Priority, Table, Transaction, TxnOptions};
+use lockstone_testkit::SimDisk;
+use machine::{fresh, no_wait, open};
 
 #[test]
 fn a_locked_row_refuses_who_does_not_wait_and_names_the_holder() {
@@ -225,4 +226,80 @@ fn listings_name_transactions_and_locks() {
         ["t"]
     );
     assert_eq!(db.info().boot_epoch, db.recovery_report().boot_epoch);
+}
+
+/// The record of a lock that nobody was told the token of is put off to the transaction's next call.
+#[test]
+fn a_row_locked_and_then_written_is_one_record_in_the_log() {
+    let in_flight = |work: &dyn Fn(&mut Transaction, &Table)| {
+        let disk = SimDisk::new(1);
+        let db = open(&disk).unwrap();
+        let t = db.create_table("t").unwrap();
+        let mut txn = db.begin_with(no_wait());
+        work(&mut txn, &t);
+        // What was appended before it is on the device with it.
+        db.transact(|other| other.put(&t, "other", "x")).unwrap();
+        let db = open(&disk.after_kill(disk.io_count())).unwrap();
+        let report = db.recovery_report().clone();
+        let of = report.in_flight.first();
+        (
+            report.records,
+            of.map_or((0, 0), |of| (of.locks, of.writes)),
+        )
+    };
+    let (nothing, _) = in_flight(&|_, _| {});
+    let (records, of) = in_flight(&|txn, t| {
+        txn.get_for(t, "a", LockMode::Update).unwrap();
+        txn.put(t, "a", "1").unwrap();
+    });
+    assert_eq!((records, of), (nothing + 1, (1, 1)));
+    // What is asked for in between is said first, and so is what was locked in another part.
+    let (records, of) = in_flight(&|txn, t| {
+        txn.get_for(t, "a", LockMode::Update).unwrap();
+        txn.get_for(t, "b", LockMode::Share).unwrap();
+        txn.put(t, "a", "1").unwrap();
+        txn.get_for(t, "c", LockMode::Update).unwrap();
+        txn.savepoint();
+        txn.put(t, "c", "1").unwrap();
+    });
+    assert_eq!((records, of), (nothing + 5, (3, 2)));
+    // Undone before it was said: nothing to say but that.
+    let (records, of) = in_flight(&|txn, t| {
+        txn.put(t, "a", "1").unwrap();
+        let savepoint = txn.savepoint();
+        txn.get_for(t, "b", LockMode::Update).unwrap();
+        txn.rollback_to(savepoint).unwrap();
+        assert_eq!(txn.holds(t, "b"), None);
+    });
+    assert_eq!((records, of), (nothing + 2, (1, 1)));
+    let (records, of) = in_flight(&|txn, t| {
+        txn.get_for(t, "a", LockMode::Update).unwrap();
+        let savepoint = txn.savepoint();
+        txn.rollback_to(savepoint).unwrap();
+        assert_eq!(txn.holds(t, "a"), Some(LockMode::Update));
+    });
+    assert_eq!((records, of), (nothing + 2, (1, 0)));
+}
+
+#[test]
+fn the_token_of_a_row_that_was_read_for_update_is_there_when_it_is_asked_for() {
+    let (_dir, db) = fresh();
+    let t = db.create_table("t").unwrap();
+    let mut first = db.begin();
+    let before = first.lock(&t, "a", LockMode::Update).unwrap();
+    first.commit().unwrap();
+    let mut txn = db.begin();
+    txn.get_for(&t, "a", LockMode::Share).unwrap();
+    let token = txn.fencing_token(&t, "a").unwrap();
+    assert!(token > before);
+    assert_eq!(txn.fencing_token(&t, "a"), Some(token));
+    let listed = db.locks().next().unwrap().unwrap();
+    assert_eq!(listed.token, Some(token));
+    // Stronger: another one. Put off first, then told by the write's record.
+    txn.get_for(&t, "a", LockMode::Update).unwrap();
+    txn.put(&t, "a", "1").unwrap();
+    let stronger = txn.fencing_token(&t, "a").unwrap();
+    assert!(stronger > token);
+    txn.put(&t, "a", "2").unwrap();
+    assert_eq!(txn.lock(&t, "a", LockMode::Update).unwrap(), stronger);
 }

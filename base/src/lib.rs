@@ -15,12 +15,14 @@ mod lock_mode;
 mod lsn;
 mod priority;
 mod row_key;
+mod striped;
 mod txn_id;
 
 pub use lock_mode::{LockMode, UnknownLockMode};
 pub use lsn::{FencingToken, Lsn};
 pub use priority::{Priority, Rank};
 pub use row_key::{RowKey, TableId};
+pub use striped::{Apart, Striped};
 pub use txn_id::{InvalidTxnId, TxnId};
 
 /// File offsets and lengths travel as `u64`, memory sizes as `usize`: on this engine's one platform

@@ -19,6 +19,7 @@ use std::sync::{Arc, OnceLock};
 
 use lockstone_base::{FencingToken, Rank, RowKey, TxnId};
 use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
 
 use crate::cycle::Cycle;
 use crate::ticket::{Hold, Ticket, UNSTAMPED};
@@ -73,7 +74,7 @@ pub(crate) struct Acquisition {
 #[derive(Debug, Default)]
 pub(crate) struct Holdings {
     /// Oldest first; sub-transaction numbers never fall.
-    acquired: Vec<Acquisition>,
+    acquired: SmallVec<[Acquisition; 1]>,
     /// K4: the one queue it waits in. Stays here when granted, until the grant is taken.
     waiting: Option<Arc<Ticket>>,
 }
@@ -116,11 +117,11 @@ impl Holdings {
     /// L9: the acquisitions of sub-transactions from `sub` on, oldest first.
     pub(crate) fn split_off(&mut self, sub: u32) -> Vec<Acquisition> {
         let keep = self.acquired.partition_point(|kept| kept.sub < sub);
-        self.acquired.split_off(keep)
+        self.acquired.drain(keep..).collect()
     }
 
     /// K5: everything, for the release pass.
-    pub(crate) fn take(&mut self) -> (Option<Arc<Ticket>>, Vec<Acquisition>) {
+    pub(crate) fn take(&mut self) -> (Option<Arc<Ticket>>, SmallVec<[Acquisition; 1]>) {
         (self.waiting.take(), mem::take(&mut self.acquired))
     }
 

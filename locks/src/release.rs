@@ -99,8 +99,12 @@ pub(crate) fn release_pass(
         shards.latch(hash).settle(hash, &row, wakes);
     }
     let left = acquired.len().saturating_sub(leftovers.released_at_once);
-    shards.settle_each(acquired.drain(left..).as_slice().iter().rev(), wakes);
-    leftovers.add(acquired);
+    let at_once = acquired.get(left..).unwrap_or_default();
+    shards.settle_each(at_once.iter().rev(), wakes);
+    acquired.truncate(left);
+    if left > 0 {
+        leftovers.add(acquired.into_vec());
+    }
 }
 
 /// L9: undoes what sub-transactions from `sub` on acquired.

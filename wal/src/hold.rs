@@ -61,6 +61,25 @@ impl<'a> Hold<'a> {
         appended
     }
 
+    /// Whether a record with up to `bytes` bytes of context and body could be appended now, all promises to others
+    /// kept. It stays so as long as nothing is appended in this hold: whoever promises needs the latch.
+    pub fn fits(&self, bytes: usize) -> bool {
+        let more = Promise::of_record(bytes);
+        let promised = self.rooms.promised();
+        self.staging.can_promise(promised, more).is_ok()
+    }
+
+    /// Appends `record`, of which [`Hold::fits`] has said so in this hold.
+    ///
+    /// # Panics
+    /// If it does not fit, its tag is 0 or its context longer than 64 bytes.
+    pub fn append_fitting(&mut self, record: &Record<'_>) -> Appended {
+        record.check();
+        self.staging
+            .append(record, self.rooms.promised())
+            .expect("G10: what could be promised can be appended")
+    }
+
     /// Behind the last record, or the last frame.
     pub fn end(&self) -> Lsn {
         self.staging.end()

@@ -29,6 +29,7 @@ use crate::waiter::{Bed, Waiter, Wake, Watch};
 const YIELDS_MAX: u32 = 20;
 
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Progress {
     durable: AtomicU64,
     poisoned: AtomicBool,

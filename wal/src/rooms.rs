@@ -49,8 +49,9 @@ impl Promise {
     }
 }
 
-/// All promises that are open.
+/// All promises that are open. Changed with every reservation: on cache lines of its own.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(crate) struct Rooms {
     bytes: AtomicUsize,
     padded: AtomicU64,

@@ -10,6 +10,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use lockstone_base::Apart;
 use parking_lot::Mutex;
 
 use super::table::{BITS_MAX, BITS_MIN, Table};
@@ -27,6 +28,12 @@ pub(super) struct Index {
     tables: [OnceLock<Table>; SIZES],
     /// [`State`] in one word.
     state: AtomicU32,
+    /// What changes with new rows, apart from what readers look at.
+    growth: Apart<Growth>,
+}
+
+#[derive(Debug, Default)]
+struct Growth {
     /// The writer's: how many cells of the older table have been moved.
     moved: AtomicUsize,
     rows: AtomicUsize,
@@ -60,19 +67,19 @@ impl State {
 impl Index {
     /// Makes room for `more` rows beyond those that are there. Allocates; outside the append latch.
     pub(super) fn make_room(&self, more: usize) {
-        let wanted = self.rows.load(Ordering::Acquire) + more;
+        let wanted = self.growth.rows.load(Ordering::Acquire) + more;
         let ahead = wanted + wanted / 4;
-        let room = self.room.load(Ordering::Acquire);
+        let room = self.growth.room.load(Ordering::Acquire);
         if ahead <= room {
             return;
         }
         // One makes the next table ahead of need; the others wait for it only if they need it now.
         let growing = if wanted <= room {
-            self.growing.try_lock()
+            self.growth.growing.try_lock()
         } else {
-            Some(self.growing.lock())
+            Some(self.growth.growing.lock())
         };
-        if growing.is_none() || ahead <= self.room.load(Ordering::Relaxed) {
+        if growing.is_none() || ahead <= self.growth.room.load(Ordering::Relaxed) {
             return;
         }
         let bits = Table::bits_for(ahead).max(BITS_MIN);
@@ -81,7 +88,9 @@ impl Index {
             .get((bits - BITS_MIN) as usize)
             .is_some_and(|table| table.set(Table::new(bits)).is_ok());
         assert!(made, "a table is made once, in the latch");
-        self.room.store(Table::rows_max(bits), Ordering::Release);
+        self.growth
+            .room
+            .store(Table::rows_max(bits), Ordering::Release);
     }
 
     /// The number of the row with this hash for which `is_row` holds.
@@ -97,7 +106,7 @@ impl Index {
 
     /// Adds a row that is not there, for which room was made. One writer at a time.
     pub(super) fn add(&self, hash: u64, number: u32) {
-        let rows = self.rows.load(Ordering::Relaxed) + 1;
+        let rows = self.growth.rows.load(Ordering::Relaxed) + 1;
         let mut state = State::unpack(self.state.load(Ordering::Relaxed));
         let full = self
             .table(state.newer)
@@ -109,7 +118,7 @@ impl Index {
         self.table(state.newer)
             .expect("W2: room is made before the append latch is taken")
             .add(hash, number);
-        self.rows.store(rows, Ordering::Release);
+        self.growth.rows.store(rows, Ordering::Release);
     }
 
     /// Goes over to the next table that was made.
@@ -121,14 +130,14 @@ impl Index {
         let largest = (0..SIZES)
             .rev()
             .find(|size| self.table(*size).is_some())
-            .filter(|_| rows <= self.room.load(Ordering::Acquire))
+            .filter(|_| rows <= self.growth.room.load(Ordering::Acquire))
             .expect("W2: room is made before the append latch is taken");
         let next = State {
             newer: largest,
             // There is none yet when the first row comes.
             older: self.table(state.newer).map(|_| state.newer),
         };
-        self.moved.store(0, Ordering::Relaxed);
+        self.growth.moved.store(0, Ordering::Relaxed);
         self.state.store(next.pack(), Ordering::Release);
         next
     }
@@ -139,14 +148,14 @@ impl Index {
             return state;
         };
         let newer = self.table(state.newer).expect("it is in use");
-        let start = self.moved.load(Ordering::Relaxed);
+        let start = self.growth.moved.load(Ordering::Relaxed);
         let end = (start + CELLS_MOVED).min(older.len());
         for cell in (start..end).map(|place| older.cell(place)) {
             if cell != 0 {
                 newer.add_cell(cell);
             }
         }
-        self.moved.store(end, Ordering::Relaxed);
+        self.growth.moved.store(end, Ordering::Relaxed);
         if end < older.len() {
             return state;
         }
@@ -168,10 +177,7 @@ impl Default for Index {
         Self {
             tables: [const { OnceLock::new() }; SIZES],
             state: AtomicU32::new(0),
-            moved: AtomicUsize::new(0),
-            rows: AtomicUsize::new(0),
-            room: AtomicUsize::new(0),
-            growing: Mutex::new(()),
+            growth: Apart::default(),
         }
     }
 }

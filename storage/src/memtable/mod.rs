@@ -23,7 +23,7 @@ mod prepared;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use lockstone_base::Lsn;
+use lockstone_base::{Apart, Lsn};
 
 use crate::cursor::{Cursor, Quest};
 use crate::merge::Merge;
@@ -46,12 +46,18 @@ pub struct Memtable {
     singles: Singles,
     /// Oldest first.
     chunks: Slots<Arc<Chunk>, CHUNK_BLOCK_BITS>,
-    bytes: AtomicUsize,
     /// Every stamp in it, now and later, is above this commit tail.
     floor: AtomicU64,
+    end: OnceLock<Lsn>,
+    /// What changes with every commit, apart from what readers look at.
+    growth: Apart<Growth>,
+}
+
+#[derive(Debug, Default)]
+struct Growth {
+    bytes: AtomicUsize,
     /// The newest stamp in it, or the floor.
     newest: AtomicU64,
-    end: OnceLock<Lsn>,
 }
 
 impl Memtable {
@@ -59,7 +65,7 @@ impl Memtable {
     pub(crate) fn above(floor: Lsn) -> Self {
         let memtable = Self::default();
         memtable.floor.store(floor.get(), Ordering::Relaxed);
-        memtable.newest.store(floor.get(), Ordering::Relaxed);
+        memtable.growth.newest.store(floor.get(), Ordering::Relaxed);
         memtable
     }
 
@@ -73,7 +79,7 @@ impl Memtable {
         versions.sort_by(|a, b| a.row.cmp(&b.row).then(b.stamp.cmp(&a.stamp)));
         versions.dedup_by(|a, b| a.row == b.row && a.stamp == b.stamp);
         let memtable = Self::default();
-        memtable.newest.store(end.get(), Ordering::Relaxed);
+        memtable.growth.newest.store(end.get(), Ordering::Relaxed);
         let mut bytes = 0;
         if !versions.is_empty() {
             let chunk = Chunk::sorted(versions);
@@ -81,7 +87,7 @@ impl Memtable {
             memtable.chunks.make_room(1);
             memtable.chunks.push(Arc::new(chunk));
         }
-        memtable.bytes.store(bytes, Ordering::Relaxed);
+        memtable.growth.bytes.store(bytes, Ordering::Relaxed);
         memtable.seal(end);
         memtable
     }
@@ -115,8 +121,10 @@ impl Memtable {
             self.newest() < stamp,
             "W2: commits are applied in the order of their LSNs"
         );
-        self.newest.store(stamp.get(), Ordering::Relaxed);
-        self.bytes.fetch_add(prepared.bytes, Ordering::Relaxed);
+        self.growth.newest.store(stamp.get(), Ordering::Relaxed);
+        self.growth
+            .bytes
+            .fetch_add(prepared.bytes, Ordering::Relaxed);
         match &mut prepared.writes {
             Writes::Singles(singles) => {
                 for (hash, entry) in singles.drain(..) {
@@ -148,7 +156,7 @@ impl Memtable {
             "S1: only an empty memtable holds nothing at or below the tail"
         );
         self.floor.fetch_max(tail.get(), Ordering::Relaxed);
-        self.newest.fetch_max(tail.get(), Ordering::Relaxed);
+        self.growth.newest.fetch_max(tail.get(), Ordering::Relaxed);
     }
 
     /// The commit tail that every stamp in it, now and later, is above.
@@ -157,7 +165,7 @@ impl Memtable {
     }
 
     fn newest(&self) -> Lsn {
-        Lsn::new(self.newest.load(Ordering::Relaxed))
+        Lsn::new(self.growth.newest.load(Ordering::Relaxed))
     }
 
     /// The commit tail at its sealing.
@@ -172,7 +180,7 @@ impl Memtable {
 
     /// How much memory it takes, in bytes.
     pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.growth.bytes.load(Ordering::Relaxed)
     }
 
     /// How many versions it has.

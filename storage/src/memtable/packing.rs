@@ -6,7 +6,7 @@
 //! 2. A value that somebody keeps keeps its piece of memory: [`PIECE_BYTES`]. Larger ones have their own.
 
 use bytes::{Bytes, BytesMut};
-use lockstone_base::RowKey;
+use lockstone_base::{RowKey, Striped};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::entry::{Content, Entry};
@@ -16,22 +16,17 @@ use crate::packed_rows::PIECE_BYTES;
 /// be left half empty.
 const PACKED_BYTES_MAX: usize = PIECE_BYTES / 8;
 
-/// How many can pack at once without waiting. A piece for each.
-const PACKERS: usize = 8;
-
-/// The pieces that are being filled.
+/// The pieces that are being filled: threads fill one of their own.
 #[derive(Debug, Default)]
-pub(super) struct Packing([Mutex<BytesMut>; PACKERS]);
+pub(super) struct Packing(Striped<Mutex<BytesMut>>);
 
 /// Leave to fill one of the pieces.
 pub(super) struct Packer<'a>(MutexGuard<'a, BytesMut>);
 
 impl Packing {
-    /// The first piece that nobody fills: a lone client always takes the same, which its core has cached.
+    /// The calling thread's piece.
     pub(super) fn packer(&self) -> Packer<'_> {
-        let [first, ..] = &self.0;
-        let free = self.0.iter().find_map(Mutex::try_lock);
-        Packer(free.unwrap_or_else(|| first.lock()))
+        Packer(self.0.own().lock())
     }
 }
 

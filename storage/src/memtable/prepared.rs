@@ -7,8 +7,9 @@
 //! 3. Linked once. One that is dropped instead gives its room back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use lockstone_base::Apart;
 use smallvec::SmallVec;
 
 use super::chunk::Chunk;
@@ -41,19 +42,19 @@ pub(crate) struct Preparing {
     promised: Arc<Promised>,
 }
 
-/// Room that prepared write sets will need.
+/// Room that prepared write sets will need: chunks in the upper bits, single rows in the lower ones.
 #[derive(Debug, Default)]
-pub(crate) struct Promised {
-    singles: AtomicUsize,
-    chunks: AtomicUsize,
-}
+pub(crate) struct Promised(Apart<AtomicU64>);
+
+/// Where the number of chunks begins. There are fewer single rows than this leaves room for: a memtable's numbers
+/// have 32 bits.
+const CHUNKS_SHIFT: u32 = 40;
 
 /// One promise.
 #[derive(Debug)]
 struct Room {
     promised: Arc<Promised>,
-    singles: usize,
-    chunks: usize,
+    packed: u64,
 }
 
 impl Preparing {
@@ -115,32 +116,25 @@ impl Promised {
     /// Single rows and chunks, all promises together.
     pub(super) fn all(&self) -> (usize, usize) {
         // A promise that is given back was linked before: whoever sees it gone sees the versions.
-        (
-            self.singles.load(Ordering::Acquire),
-            self.chunks.load(Ordering::Acquire),
-        )
+        let all = self.0.load(Ordering::Acquire);
+        let singles = all & ((1 << CHUNKS_SHIFT) - 1);
+        (singles as usize, (all >> CHUNKS_SHIFT) as usize)
     }
 }
 
 impl Room {
     fn promise(promised: &Arc<Promised>, singles: usize, chunks: usize) -> Self {
-        promised.singles.fetch_add(singles, Ordering::AcqRel);
-        promised.chunks.fetch_add(chunks, Ordering::AcqRel);
-        Self {
+        let room = Self {
             promised: Arc::clone(promised),
-            singles,
-            chunks,
-        }
+            packed: (chunks as u64) << CHUNKS_SHIFT | singles as u64,
+        };
+        room.promised.0.fetch_add(room.packed, Ordering::AcqRel);
+        room
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.promised
-            .singles
-            .fetch_sub(self.singles, Ordering::AcqRel);
-        self.promised
-            .chunks
-            .fetch_sub(self.chunks, Ordering::AcqRel);
+        self.promised.0.fetch_sub(self.packed, Ordering::AcqRel);
     }
 }
