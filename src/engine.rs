@@ -15,7 +15,7 @@ use lockstone_base::{Apart, Lsn, TxnId};
 use lockstone_locks::{AbortCause, LockTable, Wakes};
 use lockstone_recovery::RecoveryReport;
 use lockstone_recovery::directory::DirectoryLock;
-use lockstone_storage::{Manifest, Sources, Store};
+use lockstone_storage::{Current, Manifest, Store};
 use lockstone_wal::Log;
 use parking_lot::{Mutex, RwLock};
 
@@ -146,11 +146,11 @@ impl Engine {
     }
 
     /// The commit tail, and sources that hold all versions it needs. W5: the LSN first, the sources
-    /// second; W7: both again if a merge has dropped versions in between.
-    pub(crate) fn newest(&self) -> (Lsn, Arc<Sources>) {
+    /// second; W7: both again if a compaction has dropped versions in between.
+    pub(crate) fn newest(&self) -> (Lsn, Current) {
         loop {
             let tail = self.watermarks.tail();
-            let sources = self.store.sources();
+            let sources = self.store.current();
             if sources.drop_horizon() <= tail {
                 return (tail, sources);
             }

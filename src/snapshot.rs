@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use lockstone_base::Lsn;
-use lockstone_storage::Sources;
+use lockstone_storage::Current;
 
 use crate::closing::EngineRef;
 use crate::error::Result;
@@ -74,17 +74,18 @@ impl Snapshot {
     pub fn range(&self, table: &Table, range: impl KeyRange) -> Result<Range<'_>> {
         let bounds = row_bounds(table.id_in(&self.engine)?, &range);
         table.check_at(self.lsn)?;
+        let sources = self.sources()?;
         Ok(Range::of_snapshot(
             &self.engine,
-            &self.sources()?,
+            &sources,
             bounds,
             self.lsn,
         ))
     }
 
-    fn sources(&self) -> Result<Arc<Sources>> {
+    fn sources(&self) -> Result<Current> {
         self.engine.check_open()?;
-        let sources = self.engine.store.sources();
+        let sources = self.engine.store.current();
         assert!(
             sources.drop_horizon() <= self.lsn,
             "W7: nothing that a registered snapshot sees is dropped"

@@ -252,17 +252,15 @@ impl Picker<'_> {
         let inside = |entry: &RunEntry| {
             entry.smallest.first_chunk::<4>() == entry.largest.first_chunk::<4>()
         };
-        for level in (1..=LEVEL_MAX).rev() {
-            for run in self.runs_of(level) {
-                if !self.concerns_dropped(run.entry()) {
-                    continue;
-                }
-                let action = if inside(run.entry()) {
-                    Action::Remove
-                } else {
-                    Action::Merge
-                };
-                if let Some(job) = self.alone(level, run, action) {
+        // What costs nothing first.
+        for action in [Action::Remove, Action::Merge] {
+            for level in (1..=LEVEL_MAX).rev() {
+                let runs = self.runs_of(level).iter();
+                let mut runs = runs.filter(|run| {
+                    let entry = run.entry();
+                    self.concerns_dropped(entry) && (action == Action::Merge || inside(entry))
+                });
+                if let Some(job) = runs.find_map(|run| self.alone(level, run, action)) {
                     return Some(job);
                 }
             }

@@ -23,11 +23,11 @@ pub(super) const ONE_LEVEL: Shape = Shape {
     run_bytes: 1 << 30,
 };
 
-/// A few hundred rows make three levels below level 0.
+/// A hundred rows of some size make three levels below level 0; a run has about one block.
 pub(super) const MANY_LEVELS: Shape = Shape {
     level_0_runs: 2,
-    base_bytes: 300,
-    run_bytes: 700,
+    base_bytes: 150,
+    run_bytes: 3000,
 };
 
 /// Nothing ever stops a compaction.
