@@ -75,12 +75,7 @@ impl Snapshot {
         let bounds = row_bounds(table.id_in(&self.engine)?, &range);
         table.check_at(self.lsn)?;
         let sources = self.sources()?;
-        Ok(Range::of_snapshot(
-            &self.engine,
-            &sources,
-            bounds,
-            self.lsn,
-        ))
+        Ok(Range::of_snapshot(&self.engine, &sources, bounds, self.lsn))
     }
 
     fn sources(&self) -> Result<Current> {

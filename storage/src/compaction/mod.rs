@@ -7,7 +7,6 @@
 
 mod targets;
 mod deeper;
-mod stoppable;
 mod keep;
 mod job;
 mod pick;
@@ -18,4 +17,3 @@ pub(crate) use keep::Keep;
 pub(crate) use outputs::Outputs;
 pub(crate) use pick::Picker;
 pub use pick::Shape;
-pub(crate) use stoppable::{Stop, Stoppable};

@@ -14,7 +14,7 @@ mod format;
 
 use std::io::ErrorKind;
 
-use lockstone_base::disk::{Disk, DiskError, DiskOp, OpenMode};
+use lockstone_base::disk::{Disk, OpenMode};
 
 use crate::error::{Damage, StorageError};
 use crate::file_name::{self, TEMPORARY};
@@ -22,9 +22,9 @@ use format::Refusal;
 
 pub use state::{DroppedTable, LEVEL_MAX, ListedRun, Manifest, TableEntry};
 
-/// The longest manifest: thirty thousand runs between the longest keys, a million between short ones. None that is
-/// longer is written, so a file that claims more is damaged, and is not given the memory (F23).
-const MANIFEST_BYTES_MAX: u64 = 256 << 20;
+/// The longest manifest that is read: some hundred thousand tables and runs. A file that claims more is
+/// damaged, and is not given the memory (F23).
+const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 
 impl Manifest {
     /// Its bytes on disk.
@@ -54,9 +54,25 @@ impl Manifest {
     /// its place (S5).
     pub fn read_newest(disk: &dyn Disk) -> Result<Option<Self>, StorageError> {
         let names = disk.list()?;
-        let Some(generation) = generations(&names).max() else {
-            return Ok(None);
-        };
+        let newest = generations(&names).max();
+        newest
+            .map(|generation| Self::read(disk, generation))
+            .transpose()
+    }
+
+    /// Every manifest of a directory, the newest first: for salvage alone.
+    ///
+    /// # Errors
+    /// The directory cannot be listed. What is wrong with a manifest stands in its place.
+    pub fn read_all(disk: &dyn Disk) -> Result<Vec<Result<Self, StorageError>>, StorageError> {
+        let names = disk.list()?;
+        let mut generations: Vec<_> = generations(&names).collect();
+        generations.sort_unstable_by(|a, b| b.cmp(a));
+        let read = |generation| Self::read(disk, generation);
+        Ok(generations.into_iter().map(read).collect())
+    }
+
+    fn read(disk: &dyn Disk, generation: u64) -> Result<Self, StorageError> {
         let name = file_name::manifest(generation);
         let file = disk.open(&name, OpenMode::Read)?;
         let found = file.len()?;
@@ -74,14 +90,14 @@ impl Manifest {
         if manifest.generation != generation {
             return Err(corrupt(disk, &name, Damage::Swapped));
         }
-        Ok(Some(manifest))
+        Ok(manifest)
     }
 
     /// Makes this manifest the newest one. When it returns, it is durable, the one before it is kept, and
     /// older ones are gone.
     ///
     /// # Errors
-    /// The disk's, of kind `FileTooLarge` for one that no open would read. Up to the rename the old manifest is in force; a failure of the rename or behind it
+    /// The disk's. Up to the rename the old manifest is in force; a failure of the rename or behind it
     /// leaves open which of the two a crash would find. Both are true: the caller may go on, removes no
     /// file that either needs, and raises the generation for the next try.
     pub fn write(&self, disk: &dyn Disk) -> Result<(), StorageError> {
@@ -89,10 +105,8 @@ impl Manifest {
             panic!("a manifest is refused before it is written: {rule}");
         }
         let name = file_name::manifest(self.generation);
-        let bytes = self.encode();
-        check_length(disk, &name, bytes.len() as u64, MANIFEST_BYTES_MAX)?;
         let temporary = format!("{name}{TEMPORARY}");
-        let written = write_synced(disk, &temporary, &bytes);
+        let written = write_synced(disk, &temporary, &self.encode());
         if written.is_err() {
             // Only tidiness: whatever stays under a temporary name is swept after the next open.
             disk.remove(&temporary).ok();
@@ -109,17 +123,6 @@ impl Manifest {
         );
         Ok(())
     }
-}
-
-/// What no open would read again is an error while there is another manifest in force.
-fn check_length(disk: &dyn Disk, name: &str, found: u64, max: u64) -> Result<(), StorageError> {
-    if found <= max {
-        return Ok(());
-    }
-    let why =
-        format!("a manifest of {found} bytes: at most {max} are possible; larger runs are fewer");
-    let source = std::io::Error::new(ErrorKind::FileTooLarge, why);
-    Err(DiskError::new(DiskOp::Write, &disk.path(name), source).into())
 }
 
 fn write_synced(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<(), StorageError> {

@@ -571,7 +571,8 @@ fn random_work_in_many_levels_agrees_with_the_model_at_every_moment() {
                     // At or below every snapshot that is open.
                     let oldest = snapshots.iter().map(|(_, at)| *at).min();
                     let horizon = oldest.unwrap_or(rig.durable);
-                    if rig.compact(horizon.min(rig.durable)).unwrap() && random().is_multiple_of(2) {
+                    if rig.compact(horizon.min(rig.durable)).unwrap() && random().is_multiple_of(2)
+                    {
                         rig.write_manifest().unwrap();
                     }
                 }
