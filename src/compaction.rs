@@ -10,7 +10,7 @@
 //!
 //! Crash: what a manifest does not list yet is swept at the next open.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lockstone_storage::{Droppable, WholeCompaction};
@@ -25,12 +25,15 @@ const PAUSE_LAST: Duration = Duration::from_mins(1);
 /// While everything is compacted, level 0 is looked after when it has more runs than this.
 const LEVEL_0_RUNS_BESIDE: usize = 8;
 
-/// Runs one compaction that is due; whether one was.
+/// Runs one compaction that is due, and writes a manifest behind it, or behind an earlier one whose manifest could
+/// not be written; whether there was something to do.
 ///
 /// # Errors
 /// What the disk refused, or damage: the old runs stay in use.
 fn step(engine: &Engine) -> Result<bool> {
-    if !engine.store.compact(&droppable(engine), stop(engine))? {
+    let compacted = engine.store.compact(&droppable(engine), stop(engine))?;
+    // Nothing may be due because nothing lists what the last one made.
+    if !compacted && !engine.unpublished.load(Ordering::Acquire) {
         return Ok(false);
     }
     publish(engine, None)?;
@@ -54,7 +57,8 @@ pub(crate) fn settle(engine: &Engine) {
 /// The body of a thread that compacts.
 pub(crate) fn serve(engine: &Engine) {
     let (mut seen, mut pause) = (0, PAUSE_FIRST);
-    while let Some(ring) = engine.bell.wait(seen) {
+    let mut hearer = engine.bell.hear();
+    while let Some(ring) = hearer.wait(seen) {
         let done = {
             let _shared = engine.compacting.read();
             step(engine)
@@ -67,12 +71,12 @@ pub(crate) fn serve(engine: &Engine) {
             }
             Ok(false) => {
                 seen = ring;
-                engine.bell.idle(ring);
+                hearer.idle(ring);
             }
             Err(error) => {
                 tracing::warn!(%error, ?pause, "a compaction failed; it is tried again later");
                 engine.spread_poison();
-                if !engine.bell.back_off(pause) {
+                if !hearer.back_off(pause) {
                     return;
                 }
                 pause = (pause * 2).min(PAUSE_LAST);

@@ -60,6 +60,8 @@ pub(crate) struct Engine {
     pub(crate) uuid: u128,
     /// The newest durable manifest; held while the next one is written.
     pub(crate) manifest: Mutex<Manifest>,
+    /// The last try to write a manifest failed: what compactions have replaced takes space until one succeeds.
+    pub(crate) unpublished: AtomicBool,
     /// One checkpoint at a time.
     pub(crate) checkpointing: Mutex<()>,
     /// Shared by compactions; a compaction of everything runs alone.

@@ -46,7 +46,7 @@ fn in_order(mut rows: PackedRows) -> PackedRows {
                 packer.put(&row_head(row.len(), value.len()), [row, &[]], value);
             } else if let Some((row, value)) = rows.row_key(index).zip(rows.effect(index)) {
                 // A large value stays where it is.
-                packer.add(&row, value);
+                packer.add_apart(&row, value.unwrap_or_default());
             }
         }
     }

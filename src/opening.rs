@@ -120,6 +120,7 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
         watermarks: Watermarks::new(recovered.commit_tail),
         uuid: recovered.manifest.uuid,
         manifest: Mutex::new(recovered.manifest),
+        unpublished: AtomicBool::new(false),
         checkpointing: Mutex::new(()),
         compacting: RwLock::new(()),
         bell: Bell::default(),

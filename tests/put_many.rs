@@ -295,6 +295,28 @@ fn two_hundred_thousand_rows_are_there_and_free_after_a_commit_a_rollback_and_a_
 }
 
 #[test]
+fn what_just_fits_or_not_into_a_shared_piece_is_read_back_from_the_log_in_any_order() {
+    // What stands in front of a row in the log counts too: a row apart by these six bytes alone once came back
+    // without them when rows were put in order, and the log could not be read.
+    let disk = SimDisk::new(1);
+    let db = open(&disk).unwrap();
+    let t = db.create_table("t").unwrap();
+    let sizes = || (4060..4110_u32).rev();
+    let mut txn = db.begin();
+    txn.put_many(&t, sizes().map(|n| (n.to_be_bytes(), vec![7; n as usize])))
+        .unwrap();
+    txn.commit().unwrap();
+    let db = open(&disk.after_kill(disk.io_count())).unwrap();
+    assert_eq!(db.recovery_report().rows_replayed, 50);
+    let rows = rows_of(&db, &db.table("t").unwrap());
+    assert!(
+        rows.iter()
+            .map(|(_, value)| value.len() as u32)
+            .eq(sizes().rev())
+    );
+}
+
+#[test]
 fn recovery_replays_it_and_tells_how_much_was_in_flight() {
     let disk = SimDisk::new(1);
     let db = open(&disk).unwrap();

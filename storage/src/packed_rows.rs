@@ -256,17 +256,7 @@ impl RowPacker {
     pub fn add(&mut self, row: &RowKey, effect: Option<Bytes>) {
         match effect {
             Some(value) if row.as_bytes().len() + value.len() > SHARED_BYTES_MAX => {
-                // Others' piece must hold nothing but them: it goes into the log as it is.
-                self.seal();
-                self.put(&[], [row.as_bytes(), &[]], &[]);
-                self.seal();
-                let piece = self.packed.pieces.len() as u32;
-                if let Some(place) = self.packed.places.last_mut() {
-                    place.apart = true;
-                    place.value = Start { piece, at: 0 };
-                    place.value_bytes = value.len() as u32;
-                }
-                self.packed.pieces.push(value);
+                self.add_apart(row, value);
             }
             Some(value) => self.put(&[], [row.as_bytes(), &[]], &value),
             None => {
@@ -276,6 +266,21 @@ impl RowPacker {
                 }
             }
         }
+    }
+
+    /// Adds a row that gets `value`, which stays where it is: in a piece of its own, whatever its length.
+    pub fn add_apart(&mut self, row: &RowKey, value: Bytes) {
+        // Others' piece must hold nothing but them: it goes into the log as it is.
+        self.seal();
+        self.put(&[], [row.as_bytes(), &[]], &[]);
+        self.seal();
+        let piece = self.packed.pieces.len() as u32;
+        if let Some(place) = self.packed.places.last_mut() {
+            place.apart = true;
+            place.value = Start { piece, at: 0 };
+            place.value_bytes = value.len() as u32;
+        }
+        self.packed.pieces.push(value);
     }
 
     /// The encoded row that was added last.

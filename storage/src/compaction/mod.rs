@@ -7,6 +7,7 @@
 
 mod targets;
 mod deeper;
+mod stoppable;
 mod keep;
 mod job;
 mod pick;
@@ -17,3 +18,4 @@ pub(crate) use keep::Keep;
 pub(crate) use outputs::Outputs;
 pub(crate) use pick::Picker;
 pub use pick::Shape;
+pub(crate) use stoppable::{Stop, Stoppable};

@@ -14,7 +14,7 @@ mod format;
 
 use std::io::ErrorKind;
 
-use lockstone_base::disk::{Disk, OpenMode};
+use lockstone_base::disk::{Disk, DiskError, DiskOp, OpenMode};
 
 use crate::error::{Damage, StorageError};
 use crate::file_name::{self, TEMPORARY};
@@ -22,9 +22,9 @@ use format::Refusal;
 
 pub use state::{DroppedTable, LEVEL_MAX, ListedRun, Manifest, TableEntry};
 
-/// The longest manifest that is read: some hundred thousand tables and runs. A file that claims more is
-/// damaged, and is not given the memory (F23).
-const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+/// The longest manifest: thirty thousand runs between the longest keys, a million between short ones. None that is
+/// longer is written, so a file that claims more is damaged, and is not given the memory (F23).
+const MANIFEST_BYTES_MAX: u64 = 256 << 20;
 
 impl Manifest {
     /// Its bytes on disk.
@@ -97,7 +97,7 @@ impl Manifest {
     /// older ones are gone.
     ///
     /// # Errors
-    /// The disk's. Up to the rename the old manifest is in force; a failure of the rename or behind it
+    /// The disk's, of kind `FileTooLarge` for one that no open would read. Up to the rename the old manifest is in force; a failure of the rename or behind it
     /// leaves open which of the two a crash would find. Both are true: the caller may go on, removes no
     /// file that either needs, and raises the generation for the next try.
     pub fn write(&self, disk: &dyn Disk) -> Result<(), StorageError> {
@@ -105,8 +105,10 @@ impl Manifest {
             panic!("a manifest is refused before it is written: {rule}");
         }
         let name = file_name::manifest(self.generation);
+        let bytes = self.encode();
+        check_length(disk, &name, bytes.len() as u64, MANIFEST_BYTES_MAX)?;
         let temporary = format!("{name}{TEMPORARY}");
-        let written = write_synced(disk, &temporary, &self.encode());
+        let written = write_synced(disk, &temporary, &bytes);
         if written.is_err() {
             // Only tidiness: whatever stays under a temporary name is swept after the next open.
             disk.remove(&temporary).ok();
@@ -123,6 +125,17 @@ impl Manifest {
         );
         Ok(())
     }
+}
+
+/// What no open would read again is an error while there is another manifest in force.
+fn check_length(disk: &dyn Disk, name: &str, found: u64, max: u64) -> Result<(), StorageError> {
+    if found <= max {
+        return Ok(());
+    }
+    let why =
+        format!("a manifest of {found} bytes: at most {max} are possible; larger runs are fewer");
+    let source = std::io::Error::new(ErrorKind::FileTooLarge, why);
+    Err(DiskError::new(DiskOp::Write, &disk.path(name), source).into())
 }
 
 fn write_synced(disk: &dyn Disk, name: &str, bytes: &[u8]) -> Result<(), StorageError> {

@@ -183,6 +183,14 @@ fn a_file_too_large_to_be_a_manifest_is_refused_unread() {
 }
 
 #[test]
+fn what_no_open_would_read_is_not_written() {
+    let disk = SimDisk::new(1);
+    assert!(check_length(disk.as_ref(), "manifest", 9, 9).is_ok());
+    let error = check_length(disk.as_ref(), "manifest", 10, 9).unwrap_err();
+    assert!(error.to_string().contains("10 bytes"), "{error}");
+}
+
+#[test]
 fn every_crash_leaves_the_old_or_the_new_one() {
     let disk = SimDisk::new(1);
     manifest(1).write(disk.as_ref()).unwrap();

@@ -24,6 +24,8 @@ pub(super) struct Catalogue {
     pub(super) taken: Taken,
     /// Runs that a compaction could not read (F11).
     pub(super) damaged: HashSet<u64>,
+    /// Runs that the device has refused to read once.
+    pub(super) refused: HashSet<u64>,
     /// Dropped tables whose rows may go.
     pub(super) dropped: Vec<TableId>,
     /// Runs that have none of their rows, whatever their ends say.
@@ -50,6 +52,7 @@ impl Catalogue {
             listed,
             taken: Taken::default(),
             damaged: HashSet::new(),
+            refused: HashSet::new(),
             dropped: Vec::new(),
             cleaned: HashSet::new(),
             turns: vec![Bytes::new(); usize::from(LEVEL_MAX) + 1],

@@ -13,10 +13,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use lockstone_base::disk::DiskOp;
 use lockstone_base::{Lsn, TableId};
 
 use super::Store;
-use crate::compaction::{Action, Job, Keep, Outputs};
+use crate::compaction::{Action, Job, Keep, Outputs, Stop, Stoppable};
 use crate::error::StorageError;
 use crate::file_name;
 use crate::manifest::LEVEL_MAX;
@@ -53,9 +54,6 @@ pub struct Droppable {
     /// The rows of these tables: dropped, and seen by nobody at or above the horizon (S7).
     pub tables: Vec<TableId>,
 }
-
-/// How many versions are written between two looks at the flag that stops a job.
-const VERSIONS_BETWEEN_LOOKS: u32 = 1024;
 
 impl Store {
     /// Runs the most urgent compaction, if one is due; whether it did. What it made counts once a manifest
@@ -143,7 +141,9 @@ impl Store {
 
     /// Lets compactions try again what they could not read.
     pub fn forget_damage(&self) {
-        self.catalogue.lock().damaged.clear();
+        let mut catalogue = self.catalogue.lock();
+        catalogue.damaged.clear();
+        catalogue.refused.clear();
     }
 
     /// Whether no row of the table, which was dropped at `at`, is left anywhere.
@@ -216,17 +216,13 @@ impl Store {
     ) -> Result<Option<Vec<Arc<Run>>>, StorageError> {
         let rules = job.rules(droppable.horizon, &droppable.tables);
         let inputs = job.inputs.iter().map(Run::walk).collect();
-        let mut kept = Keep::new(Merge::new(inputs), rules);
-        let mut until_look = 0;
+        let stop = Stop::new(stop);
+        let mut kept = Keep::new(Stoppable::new(Merge::new(inputs), &stop), rules);
         while kept.advance()? {
             outputs.add(kept.version())?;
-            if until_look == 0 {
-                if stop.load(Ordering::Relaxed) {
-                    return Ok(None);
-                }
-                until_look = VERSIONS_BETWEEN_LOOKS;
-            }
-            until_look -= 1;
+        }
+        if stop.stopped.get() {
+            return Ok(None);
         }
         let entries = outputs.finish()?;
         if !entries.is_empty() {
@@ -279,18 +275,23 @@ impl Store {
         );
     }
 
-    /// F11: whoever could not be read is left alone.
+    /// F11: whoever could not be read is left alone. A device that refuses to read may do so once, and is asked
+    /// again (F6).
     fn note_failure(&self, job: &Job, error: &StorageError) {
-        let StorageError::Corrupt { file, .. } = error else {
-            return;
+        let (file, is_refusal) = match error {
+            StorageError::Corrupt { file, .. } => (file, false),
+            StorageError::Disk(error) if error.op == DiskOp::Read => (&error.path, true),
+            _ => return,
         };
         let numbers = || job.inputs.iter().map(|run| run.entry().number);
         let is_named = |number: &u64| self.disk.path(&file_name::run(*number)) == *file;
         let mut catalogue = self.catalogue.lock();
         match numbers().find(is_named) {
+            Some(number) if is_refusal && catalogue.refused.insert(number) => {}
             Some(number) => {
                 catalogue.damaged.insert(number);
             }
+            None if is_refusal => {}
             // Two inputs contradict each other.
             None => catalogue.damaged.extend(numbers()),
         }

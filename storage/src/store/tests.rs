@@ -2,15 +2,17 @@
 //! flushes, compactions, manifests, crashes and reads at every LSN that may be read.
 
 mod compaction;
+mod parallel;
 mod rig;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use lockstone_base::Lsn;
 use lockstone_base::disk::{Disk, DiskOp};
+use lockstone_base::{Lsn, TableId};
 use lockstone_testkit::{SimDisk, Survivors};
 use proptest::prelude::*;
 
@@ -396,6 +398,39 @@ fn a_run_that_cannot_be_read_is_an_error_and_no_older_answer() {
         .get(row(5).as_bytes(), Lsn::new(rig.model.tail))
         .unwrap()
         .unwrap();
+}
+
+#[test]
+fn a_compaction_that_keeps_nothing_is_stopped_too() {
+    let rig = rig_with_runs();
+    let droppable = Droppable {
+        horizon: Lsn::new(rig.model.tail),
+        tables: vec![TableId(1), TableId(2)],
+    };
+    let stop = AtomicBool::new(true);
+    assert!(!rig.store.compact(&droppable, &stop).unwrap());
+    assert_eq!(rig.store.runs().len(), 3);
+    stop.store(false, Ordering::SeqCst);
+    assert!(rig.store.compact(&droppable, &stop).unwrap());
+    assert!(rig.store.runs().is_empty());
+}
+
+/// F6, F11: one run that the device does not read any more once kept all others from being compacted.
+#[test]
+fn a_run_that_the_device_refuses_to_read_is_asked_again_and_then_left_alone() {
+    let rig = rig_with_runs();
+    let oldest = rig.store.runs()[2].number;
+    rig.disk
+        .fail_matching(DiskOp::Read, &file_name::run(oldest), ErrorKind::Other);
+    for damaged in [0, 1] {
+        assert!(rig.compact(rig.model.tail).is_err());
+        assert_eq!(rig.store.stats().damaged_runs, damaged);
+    }
+    assert!(!rig.compact(rig.model.tail).unwrap());
+    rig.disk.clear_faults();
+    rig.store.forget_damage();
+    assert!(rig.compact(rig.model.tail).unwrap());
+    rig.assert_readable();
 }
 
 #[test]
