@@ -8,6 +8,7 @@ use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use zerocopy::IntoBytes;
 
 /// A table's number. Never reused; table 0 is the engine's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,14 +34,15 @@ pub struct RowKey(Repr);
 /// Nobody sees which of the two it is: rows are compared by their bytes.
 #[derive(Clone)]
 enum Repr {
-    InPlace { len: u8, bytes: [u8; IN_PLACE_MAX] },
+    /// The row, zeros, and in the last byte the row's length. In words, so that it is copied in words.
+    InPlace([u64; 3]),
     Shared(Bytes),
 }
 
 const TABLE_BYTES: usize = 4;
 
 /// So much fits into the space that a shared row takes anyway: a key of 19 bytes.
-const IN_PLACE_MAX: usize = 23;
+const IN_PLACE_MAX: usize = size_of::<[u64; 3]>() - 1;
 
 const _: () = assert!(size_of::<RowKey>() == size_of::<Bytes>());
 
@@ -57,14 +59,15 @@ impl RowKey {
     }
 
     fn in_place(head: &[u8], rest: &[u8]) -> Option<Self> {
-        let mut bytes = [0; IN_PLACE_MAX];
         let len = head.len() + rest.len();
+        if len > IN_PLACE_MAX {
+            return None;
+        }
+        let mut bytes = [0; IN_PLACE_MAX + 1];
         bytes.get_mut(..head.len())?.copy_from_slice(head);
         bytes.get_mut(head.len()..len)?.copy_from_slice(rest);
-        Some(Self(Repr::InPlace {
-            len: len as u8,
-            bytes,
-        }))
+        *bytes.last_mut()? = len as u8;
+        Some(Self(Repr::InPlace(zerocopy::transmute!(bytes))))
     }
 
     /// The row whose encoding is `row`; `None` if it is too short to name a table.
@@ -97,7 +100,7 @@ impl RowKey {
     /// The key within the table; shares this row's memory if that is not in place.
     pub fn key_bytes(&self) -> Bytes {
         match &self.0 {
-            Repr::InPlace { .. } => Bytes::copy_from_slice(self.key()),
+            Repr::InPlace(_) => Bytes::copy_from_slice(self.key()),
             Repr::Shared(row) => row.slice(TABLE_BYTES..),
         }
     }
@@ -105,9 +108,11 @@ impl RowKey {
     /// The whole encoding.
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
-            Repr::InPlace { len, bytes } => bytes
-                .get(..usize::from(*len))
-                .expect("the length was checked when it was made"),
+            Repr::InPlace(words) => {
+                let bytes = words.as_bytes();
+                let len = bytes.last().copied().unwrap_or_default();
+                bytes.get(..usize::from(len)).unwrap_or_default()
+            }
             Repr::Shared(row) => row,
         }
     }
@@ -115,7 +120,7 @@ impl RowKey {
     /// The whole encoding; shares this row's memory if that is not in place.
     pub fn to_bytes(&self) -> Bytes {
         match &self.0 {
-            Repr::InPlace { .. } => Bytes::copy_from_slice(self.as_bytes()),
+            Repr::InPlace(_) => Bytes::copy_from_slice(self.as_bytes()),
             Repr::Shared(row) => row.clone(),
         }
     }
@@ -123,7 +128,10 @@ impl RowKey {
 
 impl PartialEq for RowKey {
     fn eq(&self, other: &Self) -> bool {
-        self.as_bytes() == other.as_bytes()
+        match (&self.0, &other.0) {
+            (Repr::InPlace(words), Repr::InPlace(others)) => words == others,
+            _ => self.as_bytes() == other.as_bytes(),
+        }
     }
 }
 

@@ -352,6 +352,45 @@ impl Owner {
     }
 }
 
+/// Who asks for rows, with as many shares of itself as they will need.
+///
+/// Counting a share while the row's memory is still on its way would wait for that, row by row: shares for many
+/// rows are counted before, and counted back after (`Shards::settle_each`).
+#[derive(Debug)]
+pub(crate) struct Asker<'a> {
+    owner: &'a Arc<Owner>,
+    shares: Vec<Arc<Owner>>,
+}
+
+impl<'a> Asker<'a> {
+    /// For one row.
+    pub(crate) fn one(owner: &'a Arc<Owner>) -> Self {
+        Self {
+            owner,
+            shares: Vec::new(),
+        }
+    }
+
+    /// Counts shares for `rows` rows.
+    pub(crate) fn count(&mut self, rows: usize) {
+        let missing = rows.saturating_sub(self.shares.len());
+        self.shares
+            .extend(std::iter::repeat_n(self.owner, missing).cloned());
+    }
+
+    pub(crate) fn share(&mut self) -> Arc<Owner> {
+        self.shares.pop().unwrap_or_else(|| Arc::clone(self.owner))
+    }
+}
+
+impl std::ops::Deref for Asker<'_> {
+    type Target = Arc<Owner>;
+
+    fn deref(&self) -> &Arc<Owner> {
+        self.owner
+    }
+}
+
 impl fmt::Debug for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Owner")

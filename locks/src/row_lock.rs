@@ -61,15 +61,33 @@ pub(crate) struct Obstacle {
 
 impl RowLock {
     /// A row that `owner` holds alone.
-    pub(crate) fn held_by(owner: &Arc<Owner>, want: &Want<'_>) -> Self {
-        let mut lock = Self {
+    pub(crate) fn held_by(owner: Arc<Owner>, want: &Want<'_>) -> Self {
+        let hold = Hold {
+            mode: want.mode,
+            sub: want.sub,
+            token: UNSTAMPED,
+        };
+        let holder = Holder {
+            owner,
+            hold,
+            on_stack: false,
+        };
+        Self {
             row: want.row.clone(),
             hash: want.hash,
-            holders: SmallVec::new(),
+            holders: SmallVec::from_buf([holder]),
             queue: None,
-        };
-        lock.hold(owner, want.mode, want.sub);
-        lock
+        }
+    }
+
+    /// K5: whether nobody waits and nobody's hold binds.
+    pub(crate) fn is_void(&self) -> bool {
+        self.queue.is_none() && self.holders.iter().all(|holder| !holder.owner.binds())
+    }
+
+    /// Whoever held it, for the caller to let go.
+    pub(crate) fn into_owners(self) -> impl Iterator<Item = Arc<Owner>> {
+        self.holders.into_iter().map(|holder| holder.owner)
     }
 
     pub(crate) fn row(&self) -> &RowKey {

@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 use crate::batch::VISIT_ROWS_MAX;
 use crate::decision::Policy;
-use crate::owner::{Acquisition, Owner};
+use crate::owner::{Acquisition, Asker, Owner};
 use crate::row_lock::{RowLock, Verdict};
 use crate::ticket::{Grant, Hold, Ticket, Want};
 use crate::wait_queue::Waiter;
@@ -97,16 +97,20 @@ impl Shards {
         wakes: &mut Wakes,
     ) {
         let mut acquired = acquired.peekable();
+        let mut gone = Vec::new();
         while let Some(first) = acquired.next() {
             let mut shard = self.latch(first.hash);
-            shard.settle(first.hash, &first.row, wakes);
+            shard.let_go(first, wakes, &mut gone);
             let same = |next: &&Acquisition| Self::index(next.hash) == Self::index(first.hash);
             for _ in 1..VISIT_ROWS_MAX {
                 let Some(next) = acquired.next_if(same) else {
                     break;
                 };
-                shard.settle(next.hash, &next.row, wakes);
+                shard.let_go(next, wakes, &mut gone);
             }
+            drop(shard);
+            // Behind the latch, and all at once: see [`Asker`](crate::owner::Asker).
+            gone.clear();
         }
     }
 
@@ -140,6 +144,18 @@ impl Shard {
         self.change(hash, row, wakes, |_| {});
     }
 
+    /// [`Shard::settle`]; those who held the row and hold it no more are left in `gone`, if it is free now.
+    fn let_go(&mut self, was: &Acquisition, wakes: &mut Wakes, gone: &mut Vec<Arc<Owner>>) {
+        let entry = self
+            .rows
+            .find_entry(was.hash, |lock| *lock.row() == was.row);
+        match entry {
+            Ok(entry) if entry.get().is_void() => gone.extend(entry.remove().0.into_owners()),
+            Ok(_) => self.settle(was.hash, &was.row, wakes),
+            Err(_) => {}
+        }
+    }
+
     /// Changes the row's lock, if it has one, and settles it.
     pub(crate) fn change(
         &mut self,
@@ -165,7 +181,7 @@ impl Shard {
     /// K1, K4: grants, queues or refuses.
     pub(crate) fn request(
         &mut self,
-        owner: &Arc<Owner>,
+        asker: &mut Asker<'_>,
         want: Want<'_>,
         policy: Policy,
         wakes: &mut Wakes,
@@ -173,7 +189,7 @@ impl Shard {
         let same = |lock: &RowLock| lock.row() == want.row;
         match self.rows.entry(want.hash, same, RowLock::hash) {
             Entry::Vacant(entry) => {
-                entry.insert(RowLock::held_by(owner, &want));
+                entry.insert(RowLock::held_by(asker.share(), &want));
                 let grant = Grant {
                     fresh: true,
                     strengthened: true,
@@ -181,7 +197,7 @@ impl Shard {
                 };
                 Placed::Granted(grant, None)
             }
-            Entry::Occupied(entry) => ask(entry.into_mut(), owner, want, policy, wakes),
+            Entry::Occupied(entry) => ask(entry.into_mut(), asker, want, policy, wakes),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::batch::{Batch, Terms};
 use crate::deadlock;
 use crate::decision::{Decision, LockEntry, LockStatus, Refusal, Request};
 use crate::hash::RowHasher;
-use crate::owner::{AbortCause, Acquisition, Notify, Owner};
+use crate::owner::{AbortCause, Acquisition, Asker, Notify, Owner};
 use crate::release::{self, Leftovers, RELEASED_AT_ONCE_MAX};
 use crate::row_lock::RowLock;
 use crate::shards::{Placed, SHARDS, Shards};
@@ -83,10 +83,10 @@ impl LockTable {
             holdings.waiting().is_none(),
             "K4: a transaction that waits asks for nothing"
         );
-        let placed = self
-            .shards
-            .latch(hash)
-            .request(owner, want, request.policy, wakes);
+        let placed =
+            self.shards
+                .latch(hash)
+                .request(&mut Asker::one(owner), want, request.policy, wakes);
         match placed {
             Placed::Covered(grant) => Decision::Granted(grant),
             Placed::Refused(blocker) => Decision::Refused(Refusal::WouldBlock(blocker)),
@@ -134,11 +134,13 @@ impl LockTable {
             order: owner.order(),
             ..terms
         };
+        let mut asker = Asker::one(owner);
         loop {
             let visit = batch.visit(|a, b| Shards::index(a) == Shards::index(b));
             let hash = batch.next()?.hash;
             self.leftovers
                 .sweep(&self.shards, SWEPT_PER_REQUEST * visit, wakes);
+            asker.count(visit);
             let mut holdings = owner.latch();
             if !owner.is_active() {
                 return Some(Decision::Refused(Refusal::Ended));
@@ -150,7 +152,7 @@ impl LockTable {
             let mut shard = self.shards.latch(hash);
             for _ in 0..visit {
                 let ask = batch.next()?;
-                match shard.request(owner, terms.want(ask), terms.policy, wakes) {
+                match shard.request(&mut asker, terms.want(ask), terms.policy, wakes) {
                     Placed::Covered(grant) => batch.granted(grant),
                     Placed::Refused(blocker) => {
                         return Some(Decision::Refused(Refusal::WouldBlock(blocker)));

@@ -206,7 +206,7 @@ fn nobody_dies_on_a_stale_view() {
     };
     let placed = {
         let mut shard = ring.table.shards.latch(want.hash);
-        shard.request(&a, want, Policy::Wait, &mut Wakes::new())
+        shard.request(&mut Asker::one(&a), want, Policy::Wait, &mut Wakes::new())
     };
     let Placed::Queued(of_a, _) = placed else {
         panic!("the other row is held");
