@@ -55,7 +55,6 @@ mod schema;
 mod backup;
 mod typed;
 mod database;
-mod salvage;
 pub mod inspect;
 
 pub use database::Database;

@@ -54,6 +54,14 @@ impl<'a> OwnRow<'a> {
         }
     }
 
+    /// The value that the transaction sees in it, where it lies; `None`: nothing.
+    pub(crate) fn value(&self) -> Option<&'a [u8]> {
+        match self.0 {
+            Place::Single(_, effects) => effects.newest.1.as_deref(),
+            Place::Many(many, index) => many.rows.value(index),
+        }
+    }
+
     /// Whether the transaction sees nothing in it.
     pub(crate) fn is_deleted(&self) -> bool {
         match self.0 {

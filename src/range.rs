@@ -3,19 +3,20 @@
 //! 1. All rows are as of one moment: the LSN that the range was opened with.
 //! 2. Both ends may be used on one iterator; they meet in the middle.
 //! 3. W10: each step checks the transaction's state after it has read.
+//! 4. A committed row stays where it lies; what is given out as a handle is copied if it is short.
 
 use std::cmp::Ordering;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use lockstone_base::{Lsn, RowKey};
-use lockstone_storage::{Scan, Sources, StorageError, Version};
+use lockstone_storage::{Direction, Scan, Sources, StorageError};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::key_range::RowBounds;
 use crate::key_value::{Key, Value};
-use crate::own_rows::OwnRows;
+use crate::own_rows::{OwnRow, OwnRows};
 use crate::txn_state::TxnState;
 
 /// The rows of a range, in order of their keys.
@@ -35,9 +36,20 @@ enum Checks<'a> {
 
 #[derive(Debug)]
 struct Merged<'a> {
-    committed: BothEnds<Scan>,
+    committed: Peeked,
     own: Option<OwnRows<'a>>,
 }
+
+/// Where the row lies that a step has come to.
+#[derive(Debug)]
+enum Found<'a> {
+    /// At this end of the scan.
+    Committed(Direction),
+    Own(OwnRow<'a>),
+}
+
+/// A visit asks for a snapshot's sake whether the database is still open at every so many rows.
+const VISITED_MAX: u32 = 256;
 
 impl<'a> Range<'a> {
     pub(crate) fn of_transaction(
@@ -49,7 +61,7 @@ impl<'a> Range<'a> {
     ) -> Self {
         let rows = bounds.map(|bounds| Merged {
             own: (!txn.writes.is_empty()).then(|| txn.writes.range(&bounds)),
-            committed: BothEnds::new(sources.scan(bounds, at)),
+            committed: Peeked::new(sources.scan(bounds, at)),
         });
         Self {
             rows,
@@ -65,7 +77,7 @@ impl<'a> Range<'a> {
     ) -> Self {
         let committed = |bounds| Merged {
             own: None,
-            committed: BothEnds::new(sources.scan(bounds, at)),
+            committed: Peeked::new(sources.scan(bounds, at)),
         };
         Self {
             rows: bounds.map(committed),
@@ -73,13 +85,121 @@ impl<'a> Range<'a> {
         }
     }
 
-    fn finish(&self, row: Result<(RowKey, Bytes), StorageError>) -> Result<(Key, Value)> {
-        let row = row.map_err(Error::from);
-        let (row, value) = match self.checks {
-            Checks::Transaction(engine, txn) => txn.note(txn.check(engine).and(row))?,
-            Checks::Snapshot(engine) => engine.check_open().and(row)?,
+    /// Shows every row that is left, key and value, from the front, until `see` breaks: without a copy. Short of
+    /// that it is as if the rows were taken with [`next`](Iterator::next), and the range may be used further.
+    ///
+    /// ```
+    /// # fn main() -> lockstone::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = lockstone::Database::open(dir.path().join("db"))?;
+    /// # let fruit = db.create_table("fruit")?;
+    /// use std::ops::ControlFlow;
+    ///
+    /// let mut bytes = 0;
+    /// let seen = db.snapshot().range(&fruit, ..)?.visit(|key, value| {
+    ///     bytes += key.len() + value.len();
+    ///     if bytes < 1_000_000 { ControlFlow::Continue(()) } else { ControlFlow::Break("enough") }
+    /// })?;
+    /// assert_eq!(seen, ControlFlow::Continue(()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As each step of the iterator; a visit that is begun anew goes on behind what could not be read.
+    pub fn visit<B>(
+        &mut self,
+        mut see: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>> {
+        let Some(rows) = &mut self.rows else {
+            return Ok(ControlFlow::Continue(()));
         };
-        Ok((Key::new(row.key_bytes()), Value::new(value)))
+        if rows.own.is_some() || !rows.committed.is_untouched() {
+            return self.visit_merged(see);
+        }
+        let mut failed = None;
+        let mut unchecked = 0;
+        let checks = &self.checks;
+        let seen = rows.committed.scan.visit(|row, value| {
+            unchecked += 1;
+            if unchecked == VISITED_MAX || matches!(checks, Checks::Transaction(..)) {
+                unchecked = 0;
+                if let Err(error) = checks.check(Ok(())) {
+                    failed = Some(error);
+                    return ControlFlow::Break(None);
+                }
+            }
+            see(key_of(row), value).map_break(Some)
+        });
+        match (seen, failed) {
+            (_, Some(error)) => Err(error),
+            (Ok(ControlFlow::Break(Some(stopped))), _) => Ok(ControlFlow::Break(stopped)),
+            (read, _) => {
+                checks.check(read.as_ref().map(|_| ()))?;
+                Ok(ControlFlow::Continue(()))
+            }
+        }
+    }
+
+    /// Shows rows one by one, where own writes stand between them.
+    fn visit_merged<B>(
+        &mut self,
+        mut see: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
+    ) -> Result<ControlFlow<B>> {
+        let Some(rows) = &mut self.rows else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        while let Some(found) = rows.step(Direction::Forward) {
+            self.checks.check(found.as_ref().map(|_| ()))?;
+            let shown = match &found {
+                Ok(Found::Committed(end)) => Some(rows.committed.scan.row(*end)),
+                Ok(Found::Own(own)) => Some((own.as_bytes(), own.value().unwrap_or_default())),
+                Err(_) => None,
+            };
+            if let Some((row, value)) = shown
+                && let ControlFlow::Break(stopped) = see(key_of(row), value)
+            {
+                return Ok(ControlFlow::Break(stopped));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn take(&mut self, end: Direction) -> Option<Result<(Key, Value)>> {
+        let rows = self.rows.as_mut()?;
+        let found = rows.step(end)?;
+        if let Err(error) = self.checks.check(found.as_ref().map(|_| ())) {
+            return Some(Err(error));
+        }
+        let row = match found.ok()? {
+            Found::Committed(end) => {
+                let scan = &rows.committed.scan;
+                let (row, value) = scan.row(end);
+                let value = Value::copied(value).unwrap_or_else(|| Value::new(scan.value(end)));
+                (Key::from_slice(key_of(row)), value)
+            }
+            Found::Own(own) => {
+                let value = own.effect().unwrap_or_default();
+                (Key::from_slice(key_of(own.as_bytes())), Value::new(value))
+            }
+        };
+        Some(Ok(row))
+    }
+}
+
+/// The key of an encoded row.
+fn key_of(row: &[u8]) -> &[u8] {
+    row.get(RowKey::TABLE_BYTES..).unwrap_or_default()
+}
+
+impl Checks<'_> {
+    /// Whether what was just read may be given out (W10): the check comes behind the read.
+    fn check(&self, read: Result<(), &StorageError>) -> Result<()> {
+        let read = read.map_err(|error| Error::from(error.clone()));
+        match self {
+            Self::Transaction(engine, txn) => txn.note(txn.check(engine).and(read)),
+            Self::Snapshot(engine) => engine.check_open().and(read),
+        }
     }
 }
 
@@ -87,15 +207,13 @@ impl Iterator for Range<'_> {
     type Item = Result<(Key, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let row = self.rows.as_mut()?.step(End::Front)?;
-        Some(self.finish(row))
+        self.take(Direction::Forward)
     }
 }
 
 impl DoubleEndedIterator for Range<'_> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        let row = self.rows.as_mut()?.step(End::Back)?;
-        Some(self.finish(row))
+        self.take(Direction::Backward)
     }
 }
 
@@ -104,6 +222,15 @@ impl DoubleEndedIterator for Range<'_> {
 pub(crate) enum End {
     Front,
     Back,
+}
+
+impl From<Direction> for End {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Forward => Self::Front,
+            Direction::Backward => Self::Back,
+        }
+    }
 }
 
 impl End {
@@ -126,41 +253,113 @@ impl End {
     }
 }
 
-impl Merged<'_> {
+impl<'a> Merged<'a> {
     /// The next row from one end: the own write where there is one, else what is committed.
-    fn step(&mut self, end: End) -> Option<Result<(RowKey, Bytes), StorageError>> {
+    #[inline]
+    fn step(&mut self, end: Direction) -> Option<Result<Found<'a>, StorageError>> {
+        let Some(own_rows) = &mut self.own else {
+            return Some(self.committed.take(end)?.map(Found::Committed));
+        };
         loop {
-            let own = self.own.as_ref().and_then(|own| end.of(&mut own.clone()));
+            let own = End::from(end).of(&mut own_rows.clone());
             let order = match (own, self.committed.peek(end)) {
                 (None, None) => return None,
                 (Some(_), None) => Ordering::Less,
                 // An error stands where its block stood: it is given out at once.
-                (None, Some(_)) | (Some(_), Some(Err(_))) => Ordering::Greater,
-                (Some(own), Some(Ok((committed, _)))) => end.order(own.as_bytes(), committed),
+                (None, Some(_)) | (Some(_), Some(Err(()))) => Ordering::Greater,
+                (Some(own), Some(Ok(holder))) => {
+                    let (row, _) = self.committed.scan.row(holder);
+                    End::from(end).order(own.as_bytes(), row)
+                }
             };
             if order == Ordering::Greater {
-                let committed = self.committed.take(end)?;
-                match committed {
-                    Err(error) => return Some(Err(error)),
-                    Ok((
-                        row,
-                        Version {
-                            value: Some(value), ..
-                        },
-                    )) => {
-                        let row = RowKey::from_encoded(row).expect("the bounds hold whole rows");
-                        return Some(Ok((row, value)));
-                    }
-                    Ok((_, Version { value: None, .. })) => continue,
-                }
+                return Some(self.committed.take(end)?.map(Found::Committed));
             }
             if order == Ordering::Equal {
+                // The row stays where it lies; the own one stands over it.
                 self.committed.take(end);
             }
-            let taken = self.own.as_mut().and_then(|own| end.of(own));
-            if let Some((row, Some(value))) = taken.map(|own| (own.row(), own.effect())) {
-                return Some(Ok((row, value)));
+            let own = End::from(end).of(own_rows);
+            if let Some(own) = own.filter(|own| !own.is_deleted()) {
+                return Some(Ok(Found::Own(own)));
             }
+        }
+    }
+}
+
+/// A scan that can be looked into from both ends.
+#[derive(Debug)]
+struct Peeked {
+    scan: Scan,
+    front: Peek,
+    back: Peek,
+}
+
+/// What a look at one end has found and nobody has taken.
+#[derive(Debug, Default)]
+enum Peek {
+    #[default]
+    Nothing,
+    Row,
+    Failed(StorageError),
+}
+
+impl Peeked {
+    fn new(scan: Scan) -> Self {
+        Self {
+            scan,
+            front: Peek::Nothing,
+            back: Peek::Nothing,
+        }
+    }
+
+    /// Whether nothing was looked at that is still to be taken.
+    fn is_untouched(&self) -> bool {
+        matches!((&self.front, &self.back), (Peek::Nothing, Peek::Nothing))
+    }
+
+    fn ends(&mut self, end: Direction) -> (&mut Peek, &mut Peek) {
+        match end {
+            Direction::Forward => (&mut self.front, &mut self.back),
+            Direction::Backward => (&mut self.back, &mut self.front),
+        }
+    }
+
+    /// At which end of the scan the next row from this end lies, or why it cannot be read.
+    fn peek(&mut self, end: Direction) -> Option<Result<Direction, ()>> {
+        if matches!(self.ends(end).0, Peek::Nothing) {
+            *self.ends(end).0 = match self.scan.advance(end) {
+                Some(Ok(())) => Peek::Row,
+                Some(Err(error)) => Peek::Failed(error),
+                None => Peek::Nothing,
+            };
+        }
+        match self.ends(end) {
+            (Peek::Row, _) => Some(Ok(end)),
+            (Peek::Failed(_), _) | (Peek::Nothing, Peek::Failed(_)) => Some(Err(())),
+            // The last row may have been looked at from the other end.
+            (Peek::Nothing, Peek::Row) => Some(Ok(end.reversed())),
+            (Peek::Nothing, Peek::Nothing) => None,
+        }
+    }
+
+    /// The next row from this end, taken: at which end of the scan it lies until that is used again.
+    #[inline]
+    fn take(&mut self, end: Direction) -> Option<Result<Direction, StorageError>> {
+        if self.is_untouched() {
+            return Some(self.scan.advance(end)?.map(|()| end));
+        }
+        // Whatever it finds, taken right away.
+        let _ = self.peek(end)?;
+        let (mine, other) = self.ends(end);
+        match (std::mem::take(mine), other) {
+            (Peek::Row, _) => Some(Ok(end)),
+            (Peek::Failed(error), _) => Some(Err(error)),
+            (Peek::Nothing, other) => match std::mem::take(other) {
+                Peek::Row => Some(Ok(end.reversed())),
+                Peek::Failed(error) => Some(Err(error)),
+                Peek::Nothing => None,
+            },
         }
     }
 }
@@ -199,7 +398,8 @@ impl<I: DoubleEndedIterator> BothEnds<I> {
     }
 
     pub(crate) fn take(&mut self, end: End) -> Option<I::Item> {
-        self.peek(end)?;
+        // Whatever it finds, taken right away.
+        let _ = self.peek(end)?;
         let (mine, other) = match end {
             End::Front => (&mut self.front, &mut self.back),
             End::Back => (&mut self.back, &mut self.front),

@@ -104,7 +104,7 @@ impl<'a> RangeFor<'a> {
             }
             match self.txn.note(found) {
                 Ok((row, Some(value))) => {
-                    let key = Key::new(row.key_bytes());
+                    let key = Key::from_slice(row.key());
                     self.current = Some(row);
                     return Some(Ok((key, Value::new(value))));
                 }

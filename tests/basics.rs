@@ -8,9 +8,10 @@
 
 mod machine;
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
-use lockstone::{Durability, Error, LockMode, Options, Outcome, Savepoint, TxnOptions};
+use lockstone::{Durability, Error, LockMode, Options, Outcome, Range, Savepoint, TxnOptions};
 use machine::{fresh, small_and_real};
 
 #[test]
@@ -139,6 +140,65 @@ fn a_range_merges_own_writes_from_both_ends() {
         order.push(char::from(row.unwrap().0[0]));
     }
     assert_eq!(order, "ahbgd");
+}
+
+#[test]
+fn a_visit_shows_what_the_iterator_yields() {
+    let (_dir, db) = fresh();
+    let t = db.create_table("t").unwrap();
+    let rows = (0..3000_u32).map(|n| (n.to_be_bytes(), vec![n as u8; n as usize % 90]));
+    db.transact(|txn| txn.put_many(&t, rows.clone())).unwrap();
+    db.compact().unwrap();
+    // Between the rows of the run, newer ones; in their place too, and nothing in the place of some.
+    db.transact(|txn| -> lockstone::Result<()> {
+        for n in (0..2000_u32).step_by(11) {
+            txn.put(&t, n.to_be_bytes(), b"newer")?;
+            txn.put(&t, [n.to_be_bytes().as_slice(), b"+"].concat(), b"")?;
+            txn.delete(&t, (n + 5).to_be_bytes())?;
+        }
+        Ok(())
+    })
+    .unwrap();
+    let mut txn = db.begin();
+    for n in (0..3000_u32).step_by(7) {
+        txn.put(&t, n.to_be_bytes(), b"own").unwrap();
+        txn.delete(&t, (n + 3).to_be_bytes()).unwrap();
+    }
+    let snapshot = db.snapshot();
+    assert_visits(|| txn.range(&t, ..).unwrap());
+    assert_visits(|| snapshot.range(&t, ..).unwrap());
+}
+
+fn assert_visits<'a>(range: impl Fn() -> Range<'a>) {
+    let yielded: Vec<_> = range()
+        .map(|row| {
+            row.map(|(key, value)| (key.to_vec(), value.to_vec()))
+                .unwrap()
+        })
+        .collect();
+    for both_ends in [false, true] {
+        let mut seen = Vec::new();
+        let mut visited = range();
+        let mut rest = &yielded[..];
+        if both_ends {
+            visited.next().unwrap().unwrap();
+            visited.next_back().unwrap().unwrap();
+            rest = &yielded[1..yielded.len() - 1];
+        }
+        for stop_at in [500, usize::MAX] {
+            let end = visited.visit(|key, value| {
+                seen.push((key.to_vec(), value.to_vec()));
+                if seen.len() == stop_at {
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            });
+            assert_eq!(end.unwrap().is_break(), stop_at == 500);
+        }
+        assert_eq!(seen, rest);
+        // What was shown is taken.
+        assert!(visited.next_back().is_none() && visited.next().is_none());
+    }
 }
 
 #[test]

@@ -47,6 +47,9 @@ const IN_PLACE_MAX: usize = size_of::<[u64; 3]>() - 1;
 const _: () = assert!(size_of::<RowKey>() == size_of::<Bytes>());
 
 impl RowKey {
+    /// How many bytes of an encoded row name its table; the key is behind them.
+    pub const TABLE_BYTES: usize = TABLE_BYTES;
+
     /// The row `key` of `table`. Key lengths are the caller's to check.
     pub fn new(table: TableId, key: &[u8]) -> Self {
         let head = table.0.to_be_bytes();

@@ -16,8 +16,9 @@ use lockstone_base::Lsn;
 use super::block::{Block, Layout};
 use super::index::Index;
 use super::reader::{Run, Touch};
-use crate::cursor::{Cursor, Direction, Hidden, Quest, Step};
+use crate::cursor::{Cursor, Direction, Hidden, Quest, See, Step, Swept};
 use crate::error::StorageError;
+use crate::merge::first_bytes;
 use crate::version::VersionRef;
 
 /// So many versions are skipped one by one before the rest is skipped by search.
@@ -369,6 +370,33 @@ impl RunCursor {
         }
     }
 
+    /// Shows the rest of the block. Of the row that it stops at, value and stamp are not to be asked for, unless
+    /// it was not shown.
+    fn sweep_block(&mut self, limit: Option<u128>, see: See<'_>) -> Swept {
+        let start = self.here.bytes.start;
+        let bytes = self.run.bytes(self.here.bytes.clone());
+        let block = self.here.layout.of(bytes);
+        while let Some(suffix) = block.suffix(self.next) {
+            let at = self.next;
+            self.next += 1;
+            self.row.truncate(self.here.layout.prefix_bytes());
+            self.row.extend_from_slice(suffix);
+            let value = block.value(at).flatten();
+            if limit.is_some_and(|limit| first_bytes(&self.row) >= limit) {
+                let stamp = block.stamp(at).unwrap_or_default();
+                let _ = self.yielded(start, stamp, value);
+                return Swept::Before;
+            }
+            let Some(value) = value.and_then(|value| bytes.get(value)) else {
+                continue;
+            };
+            if see(&self.row, value).is_break() {
+                return Swept::Stopped;
+            }
+        }
+        Swept::Out
+    }
+
     /// Has come to a row, whose value lies there in the block that starts at `start`.
     #[inline]
     fn yielded(&mut self, start: usize, stamp: Lsn, value: Option<Range<usize>>) -> Flow {
@@ -413,5 +441,14 @@ impl Cursor for RunCursor {
     fn value(&self) -> Option<Bytes> {
         let value = self.value.as_ref();
         value.map(|value| self.run.value(value.clone()))
+    }
+
+    fn sweep(&mut self, limit: Option<u128>, see: See<'_>) -> Swept {
+        let decided = self.single && self.all_visible && !self.here.has_end;
+        if decided && self.is_forward() {
+            self.sweep_block(limit, see)
+        } else {
+            Swept::Out
+        }
     }
 }

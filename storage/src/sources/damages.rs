@@ -25,6 +25,11 @@ impl Damages {
         }
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.met.is_empty()
+    }
+
     /// A damage that nobody was told of yet.
     pub(super) fn take_unreported(&mut self) -> Option<StorageError> {
         self.unreported.pop()

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::damages::Damages;
 use super::level_cursor::LevelCursor;
 use super::list::Sources;
-use crate::cursor::{Cursor, Direction, Quest, Step};
+use crate::cursor::{Cursor, Direction, Quest, See, Step, Swept};
 use crate::merge::first_bytes;
 use crate::version::VersionRef;
 
@@ -113,6 +113,24 @@ impl End {
             self.sift_down(0);
         }
         self.passed = passed;
+    }
+
+    /// Shows the live rows that follow the one that it has come to, as long as only one source has any; whether
+    /// who they are shown to has had enough.
+    pub(super) fn sweep(&mut self, see: See<'_>) -> bool {
+        // The children of the heap's first have the next rows of other sources.
+        let others = self.heads.get(1..).unwrap_or_default().iter().take(2);
+        let limit = others.map(|head| head.first).min();
+        let Some(head) = self.heads.first_mut() else {
+            return false;
+        };
+        let swept = head.cursor.sweep(limit, see);
+        head.note_row();
+        if swept == Swept::Before {
+            self.pending = true;
+            self.sift_down(0);
+        }
+        swept == Swept::Stopped
     }
 
     /// The version that it has come to, and the rank of its source; `None` at the end.

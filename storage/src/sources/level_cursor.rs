@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::cursor::{Cursor, Direction, Quest, Step};
+use crate::cursor::{Cursor, Direction, Quest, See, Step, Swept};
 use crate::run::RunCursor;
 use crate::tree::Level;
 use crate::version::VersionRef;
@@ -102,5 +102,12 @@ impl Cursor for LevelCursor {
 
     fn value(&self) -> Option<Bytes> {
         self.now().value()
+    }
+
+    fn sweep(&mut self, limit: Option<u128>, see: See<'_>) -> Swept {
+        match &mut self.run {
+            Some(run) => run.sweep(limit, see),
+            None => Swept::Out,
+        }
     }
 }

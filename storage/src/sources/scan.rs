@@ -134,14 +134,29 @@ impl Scan {
         &mut self,
         mut see: impl FnMut(&[u8], &[u8]) -> ControlFlow<B>,
     ) -> Result<ControlFlow<B>, StorageError> {
+        let mut stopped = None;
+        let mut see = |row: &[u8], value: &[u8]| match see(row, value) {
+            ControlFlow::Continue(()) => ControlFlow::Continue(()),
+            ControlFlow::Break(with) => {
+                stopped = Some(with);
+                ControlFlow::Break(())
+            }
+        };
         while let Some(there) = self.advance(Direction::Forward) {
             there?;
             let (row, value) = self.row(Direction::Forward);
-            if let ControlFlow::Break(stopped) = see(row, value) {
-                return Ok(ControlFlow::Break(stopped));
+            if see(row, value).is_break() {
+                break;
+            }
+            // Neither the other end nor damage has a say in what follows.
+            let alone = self.back.is_none() && self.damages.is_empty();
+            if let Some(front) = self.front.as_mut().filter(|_| alone)
+                && front.sweep(&mut see)
+            {
+                break;
             }
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(stopped.map_or(ControlFlow::Continue(()), ControlFlow::Break))
     }
 
     fn take(&mut self, end: Direction) -> Option<Result<(Bytes, Version), StorageError>> {
