@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use lockstone_base::{RowKey, TableId};
@@ -26,7 +27,7 @@ struct Shared {
     manifest: Mutex<Manifest>,
     durable: AtomicU64,
     droppable: Mutex<Droppable>,
-    done: AtomicU64,
+    done: AtomicBool,
 }
 
 impl Shared {
@@ -56,11 +57,20 @@ impl Shared {
     }
 
     fn compact(&self) {
-        while self.done.load(Ordering::SeqCst) == 0 {
+        while !self.done.load(Ordering::SeqCst) {
             if !self.step() {
                 thread::yield_now();
             }
         }
+    }
+}
+
+/// Ends the compactors, also when what drives them fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 
@@ -188,15 +198,14 @@ fn compactions_beside_each_other_and_everything_else_agree_with_a_map() {
             manifest: Mutex::new(manifest),
             durable: AtomicU64::new(0),
             droppable: Mutex::default(),
-            done: AtomicU64::new(0),
+            done: AtomicBool::new(false),
         };
         let model = thread::scope(|threads| {
             for _ in 0..COMPACTORS {
                 threads.spawn(|| shared.compact());
             }
-            let model = drive(&shared, 1500, &mut Draws(seed));
-            shared.done.store(1, Ordering::SeqCst);
-            model
+            let _ends = Ends(&shared.done);
+            drive(&shared, 1500, &mut Draws(seed))
         });
         shared.store.rotate(Lsn::new(model.tail));
         shared.durable.store(model.tail, Ordering::SeqCst);
