@@ -3,6 +3,7 @@
 //! A database in use is refused with its owner's process id; of a crashed one this tells what recovery
 //! would find and do.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,12 +13,78 @@ pub use lockstone_recovery::{
     LogVerdict, ManifestMarks, SegmentInfo, SegmentUse, Span, Spare,
 };
 
-use crate::error::Result;
+pub use lockstone_storage::{RunBlock, RunFile, RunLayout, RunVersion};
+
+pub use crate::salvage::{Loss, SalvageReport, salvage};
+
+use crate::error::{Error, Result};
 use crate::listing::CheckReport;
-use crate::opening::real_ports;
-use lockstone_base::TableId;
+use crate::opening::{real_disk, real_ports};
 use lockstone_base::disk::IoMode;
+use lockstone_base::{Lsn, TableId};
 use lockstone_recovery::RecoveryReport;
+use lockstone_storage::LevelStats;
+use serde::Serialize;
+
+/// How large a database is that nobody has open, and what of.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct DirectoryStats {
+    /// Its identity, as 32 hexadecimal digits.
+    pub uuid: String,
+    /// The generation of its newest manifest.
+    pub manifest: u64,
+    /// How often it was opened.
+    pub boot_epoch: u32,
+    /// Every commit at or below is in runs.
+    pub flushed_through: Lsn,
+    /// Runs.
+    pub runs: usize,
+    /// What they take, in bytes.
+    pub run_bytes: u64,
+    /// The levels, from level 0 down.
+    pub levels: Vec<LevelStats>,
+    /// Versions of rows in runs.
+    pub versions: u64,
+    /// Tombstones among them.
+    pub tombstones: u64,
+    /// What the log's files take, in bytes.
+    pub log_bytes: u64,
+    /// The tables, by id.
+    pub tables: Vec<TableStats>,
+    /// Dropped tables of which rows may be left.
+    pub dropped_tables: usize,
+}
+
+/// About how large a table is.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct TableStats {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: u32,
+    /// About how many rows it has.
+    pub rows: u64,
+    /// About how many bytes of runs they take.
+    pub bytes: u64,
+}
+
+/// Opens the run file `path` by itself, as it describes itself.
+///
+/// # Errors
+/// [`Error::Corrupt`](crate::Error::Corrupt) if it is no run, or its head, footer or index is damaged;
+/// [`Error::NewerVersion`](crate::Error::NewerVersion), [`Error::Io`](crate::Error::Io).
+pub fn open_run(path: impl AsRef<Path>) -> Result<RunFile> {
+    let path = path.as_ref();
+    let dir = path.parent().filter(|dir| *dir != Path::new(""));
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    if name.is_empty() {
+        return Err(Error::invalid(format!("{} names no file", path.display())));
+    }
+    let disk = real_disk(dir.unwrap_or(Path::new(".")), false, IoMode::Blocking)?;
+    Ok(RunFile::open(&disk, name)?)
+}
 
 /// A database directory, held still while it is looked at.
 #[derive(Debug)]
@@ -66,6 +133,38 @@ impl Inspection {
     pub fn tables(&self) -> impl Iterator<Item = (TableId, &str)> {
         let tables = self.0.manifest().tables.iter();
         tables.map(|table| (table.id, table.name.as_str()))
+    }
+
+    /// How large it is, and what of. What is committed in the log alone is not counted; rows and bytes of tables are
+    /// estimates where runs hold several tables.
+    ///
+    /// # Errors
+    /// A run that cannot be opened.
+    pub fn stats(&self) -> Result<DirectoryStats> {
+        let (manifest, sizes) = (self.0.manifest(), self.0.sizes()?);
+        let table = |table: &lockstone_storage::TableEntry| {
+            let (rows, bytes) = sizes.tables.get(&table.id).copied().unwrap_or_default();
+            TableStats {
+                name: table.name.clone(),
+                id: table.id.0,
+                rows,
+                bytes,
+            }
+        };
+        Ok(DirectoryStats {
+            uuid: format!("{:032x}", manifest.uuid),
+            manifest: manifest.generation,
+            boot_epoch: manifest.boot_epoch,
+            flushed_through: manifest.flushed_through,
+            runs: manifest.runs.len(),
+            run_bytes: sizes.levels.iter().map(|level| level.bytes).sum(),
+            versions: sizes.versions,
+            tombstones: sizes.tombstones,
+            log_bytes: sizes.log_bytes,
+            tables: manifest.tables.iter().map(table).collect(),
+            dropped_tables: manifest.dropped.len(),
+            levels: sizes.levels,
+        })
     }
 
     /// Shows the log from where recovery starts: frames, records, the chain, and what is behind its end;

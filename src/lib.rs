@@ -55,6 +55,7 @@ mod schema;
 mod backup;
 mod typed;
 mod database;
+mod salvage;
 pub mod inspect;
 
 pub use database::Database;

@@ -59,6 +59,18 @@ enum Command {
     Backup(upkeep::BackupArguments),
     /// Merge a database that is not open, so that it takes the least space and reads fastest
     Compact(upkeep::CompactArguments),
+    /// Save what can be read of a damaged database into a new one, and say exactly what cannot
+    Salvage(upkeep::SalvageArguments),
+    /// How large a database is that is not open: levels, runs, tables
+    Stats {
+        /// The database's directory
+        dir: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// A run file by itself: what it says of itself, its blocks, its rows
+    DumpRun(inspection::DumpRunArguments),
     /// The log of a database that is not open
     #[command(subcommand)]
     Wal(Wal),
@@ -93,6 +105,9 @@ fn run(command: Command) -> Result {
         Command::Check { dir, json } => inspection::check(&dir, json),
         Command::Backup(arguments) => upkeep::backup(&arguments),
         Command::Compact(arguments) => upkeep::compact(&arguments),
+        Command::Salvage(arguments) => upkeep::salvage(&arguments),
+        Command::Stats { dir, json } => inspection::stats(&dir, json),
+        Command::DumpRun(arguments) => inspection::dump_run(&arguments),
         Command::Wal(Wal::Dump(arguments)) => inspection::wal_dump(&arguments),
         Command::Wal(Wal::Verify(arguments)) => inspection::wal_verify(&arguments),
     }

@@ -1,13 +1,14 @@
-//! `lockstone backup` and `lockstone compact`: open a database that nobody has open, work, close it.
+//! `lockstone backup`, `compact` and `salvage`: work on a database that nobody has open.
 
 use std::path::PathBuf;
 
 use clap::Args;
+use lockstone::inspect::{self, SalvageReport};
 use lockstone::{Database, Stats};
 
 use crate::engine_arguments::EngineArguments;
-use crate::failure::Result;
-use crate::output::{Output, bytes, count, say};
+use crate::failure::{Failure, Result};
+use crate::output::{Output, bytes, count, grouped, say, shown};
 
 /// The options of `lockstone backup`.
 #[derive(Debug, Args)]
@@ -27,6 +28,92 @@ pub(crate) struct CompactArguments {
     dir: PathBuf,
     #[command(flatten)]
     engine: EngineArguments,
+}
+
+/// The options of `lockstone salvage`.
+#[derive(Debug, Args)]
+pub(crate) struct SalvageArguments {
+    /// The directory of the damaged database, which is not changed
+    dir: PathBuf,
+    /// Where what can be read goes: a directory that is empty or does not exist
+    to: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    engine: EngineArguments,
+}
+
+/// Saves what can be read of a damaged database into a new one. What was lost makes the exit code 1.
+pub(crate) fn salvage(arguments: &SalvageArguments) -> Result {
+    let options = arguments.engine.options();
+    let report = inspect::salvage(&arguments.dir, &arguments.to, options)?;
+    let mut output = Output::pages();
+    if arguments.json {
+        output.json(&report)?;
+    } else {
+        print(&mut output, &report)?;
+    }
+    output.flush()?;
+    match report.losses.len() {
+        0 => Ok(()),
+        losses => Err(Failure::Found(format!(
+            "{}: {}; what could be read is in {}",
+            arguments.dir.display(),
+            if losses == 1 {
+                "1 loss".to_owned()
+            } else {
+                format!("{} losses", grouped(losses as u64))
+            },
+            arguments.to.display()
+        ))),
+    }
+}
+
+fn print(output: &mut Output, report: &SalvageReport) -> Result {
+    match report.manifest {
+        Some(generation) => say!(output, "manifest    generation {generation}")?,
+        None => say!(
+            output,
+            "manifest    none that can be read: tables have lost their names"
+        )?,
+    }
+    say!(
+        output,
+        "read        {}, and {} of the log",
+        count(report.runs, "run"),
+        count(report.commits, "commit")
+    )?;
+    for (table, rows) in &report.tables {
+        say!(
+            output,
+            "saved       {}: {}",
+            shown(table.as_bytes()),
+            count(*rows, "row")
+        )?;
+    }
+    for loss in &report.losses {
+        let offset = loss
+            .offset
+            .map(|offset| format!(" at offset {offset}"))
+            .unwrap_or_default();
+        say!(
+            output,
+            "lost        {}{offset}: {}",
+            loss.file.display(),
+            loss.what
+        )?;
+        if let (Some(first), Some(last)) = (&loss.first_row, &loss.last_row) {
+            say!(
+                output,
+                "            rows from {first} to {last} may be missing or old"
+            )?;
+        }
+    }
+    if report.losses.is_empty() {
+        say!(output, "nothing is lost")?;
+    }
+    Ok(())
 }
 
 /// Copies a database into a directory of its own.

@@ -22,6 +22,7 @@ use crate::log_check::{LogCheck, Notes};
 use crate::record::{Body, Context, Tag};
 use crate::recover::{report, scan_options};
 use crate::report::RecoveryReport;
+use crate::sizes::Sizes;
 
 /// A directory that is held still while it is looked at.
 #[derive(Debug)]
@@ -97,6 +98,14 @@ impl Inspection {
     /// The newest manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// How large it is, and what of.
+    ///
+    /// # Errors
+    /// [`RecoveryError`] if a run cannot be opened.
+    pub fn sizes(&self) -> Result<Sizes, RecoveryError> {
+        Sizes::of(&self.disk, &self.manifest)
     }
 
     /// What recovery would find and do.

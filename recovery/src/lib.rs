@@ -14,7 +14,9 @@ pub mod directory;
 pub mod analysis;
 mod recover;
 pub mod backup;
+mod sizes;
 mod inspect;
+pub mod salvage;
 
 pub use error::RecoveryError;
 pub use inspect::{DeadLock, DumpSink, Inspection};
@@ -25,3 +27,4 @@ pub use log_check::{
 };
 pub use recover::{Config, Identity, Recovered, recover};
 pub use report::{InFlight, RecoveryReport, Resolution, TornTail};
+pub use sizes::Sizes;

@@ -28,7 +28,7 @@ pub use error::{Damage, Section, StorageError};
 pub use manifest::{DroppedTable, LEVEL_MAX, ListedRun, Manifest, TableEntry};
 pub use memtable::{Memtable, Prepared};
 pub use packed_rows::{PackedRows, RowPacker, Sheet};
-pub use run::RunEntry;
+pub use run::{RunBlock, RunEntry, RunFile, RunLayout, RunVersion};
 pub use sources::{Scan, Sources};
 pub use store::{
     Current, Droppable, LevelStats, Load, Pin, Store, StoreCheck, StoreConfig, StorePart,

@@ -13,7 +13,10 @@ use std::sync::Arc;
 use lockstone_base::disk::{Disk, OpenMode};
 use lockstone_base::limits::BLOCK_BYTES;
 
+use crate::chain::ChainPoint;
 use crate::error::WalError;
+use crate::format::SEGMENT_HEADER_BYTES;
+use crate::frames::{Frames, Place};
 use crate::neighbours;
 use crate::scan::Scan;
 use crate::segment::{
@@ -114,6 +117,28 @@ impl Segments {
             }
         }
         Ok(spares)
+    }
+
+    /// Where a scan can start that reads the first intact frame of the lowest segment that has one: for salvage,
+    /// where no manifest says where to start.
+    ///
+    /// # Errors
+    /// [`WalError::Disk`].
+    pub fn earliest(&self, salt: u64) -> Result<Option<ChainPoint>, WalError> {
+        let mut frames = Frames::new(self.disk.as_ref(), &self.all, salt);
+        for (at, segment) in self.all.iter().enumerate() {
+            let blocks = SEGMENT_HEADER_BYTES..segment.bytes;
+            for offset in blocks.step_by(BLOCK_BYTES) {
+                let place = Place {
+                    segment: at,
+                    offset,
+                };
+                if let Some(found) = frames.header_at(place)? {
+                    return Ok(Some(found.info().before));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Walks the chain from `options.from` and decides what its end is (G5, G6).

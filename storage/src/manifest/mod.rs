@@ -54,9 +54,25 @@ impl Manifest {
     /// its place (S5).
     pub fn read_newest(disk: &dyn Disk) -> Result<Option<Self>, StorageError> {
         let names = disk.list()?;
-        let Some(generation) = generations(&names).max() else {
-            return Ok(None);
-        };
+        let newest = generations(&names).max();
+        newest
+            .map(|generation| Self::read(disk, generation))
+            .transpose()
+    }
+
+    /// Every manifest of a directory, the newest first: for salvage alone.
+    ///
+    /// # Errors
+    /// The directory cannot be listed. What is wrong with a manifest stands in its place.
+    pub fn read_all(disk: &dyn Disk) -> Result<Vec<Result<Self, StorageError>>, StorageError> {
+        let names = disk.list()?;
+        let mut generations: Vec<_> = generations(&names).collect();
+        generations.sort_unstable_by(|a, b| b.cmp(a));
+        let read = |generation| Self::read(disk, generation);
+        Ok(generations.into_iter().map(read).collect())
+    }
+
+    fn read(disk: &dyn Disk, generation: u64) -> Result<Self, StorageError> {
         let name = file_name::manifest(generation);
         let file = disk.open(&name, OpenMode::Read)?;
         let found = file.len()?;
@@ -74,7 +90,7 @@ impl Manifest {
         if manifest.generation != generation {
             return Err(corrupt(disk, &name, Damage::Swapped));
         }
-        Ok(Some(manifest))
+        Ok(manifest)
     }
 
     /// Makes this manifest the newest one. When it returns, it is durable, the one before it is kept, and

@@ -47,6 +47,8 @@ pub(super) struct Footer {
     pub(super) checksum: U32,
     pub(super) smallest_bytes: U32,
     pub(super) uuid: U128,
+    /// The database's: so that the file can be read where no manifest is left.
+    pub(super) salt: U64,
     pub(super) number: U64,
     pub(super) versions: U64,
     pub(super) rows: U64,
@@ -119,7 +121,7 @@ pub(super) const BLOCK_HEAD_BYTES: usize = size_of::<BlockHead>();
 
 const _: () = {
     assert!(HEAD_BYTES == 24);
-    assert!(FOOTER_BYTES == 116);
+    assert!(FOOTER_BYTES == 124);
     assert!(BLOCK_HEAD_BYTES == 24);
     assert!(size_of::<IndexCell>() == 16);
     assert!(size_of::<IndexSlot>() == 20);
@@ -166,6 +168,7 @@ impl Footer {
     /// Gives the footer its magic number and its checksum.
     pub(super) fn seal(&mut self, salt: u64) {
         self.magic = FOOTER_MAGIC;
+        self.salt = salt.into();
         self.checksum = self.sum(salt).into();
     }
 
@@ -191,7 +194,7 @@ impl Footer {
                 "it does not begin as a footer does",
             ));
         }
-        if self.uuid.get() != identity.uuid {
+        if self.uuid.get() != identity.uuid || self.salt.get() != identity.salt {
             return Err(Damage::Foreign);
         }
         if self.number.get() != number {

@@ -20,7 +20,9 @@ mod reader;
 mod cursor;
 mod walker;
 mod check;
+mod alone;
 
+pub use alone::{RunBlock, RunFile, RunLayout, RunVersion};
 pub(crate) use block::ROW_BYTES;
 pub(crate) use cursor::RunCursor;
 pub(crate) use entry::Identity;

@@ -411,7 +411,7 @@ impl Opening<'_> {
 }
 
 /// Opens the run file `name`, to read.
-fn open_file(disk: &dyn Disk, name: &str) -> Result<Arc<dyn DiskFile>, StorageError> {
+pub(super) fn open_file(disk: &dyn Disk, name: &str) -> Result<Arc<dyn DiskFile>, StorageError> {
     disk.open(name, OpenMode::Read)
         .map_err(|error| match error.kind() {
             ErrorKind::NotFound => corrupt(&disk.path(name), None, Damage::Missing),
