@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use lockstone_base::disk::Disk;
 use lockstone_base::{Lsn, TableId};
+use lockstone_recovery::analysis::Analysis;
 use lockstone_recovery::record::{Body, Tag};
 use lockstone_recovery::{
     Config, Identity, Inspection, LogCheck, LogVerdict, Recovered, RecoveryError, recover,
@@ -17,7 +18,7 @@ use lockstone_recovery::{
 use lockstone_storage::Manifest;
 use lockstone_storage::{Shape, StoreConfig};
 use lockstone_testkit::{SimClock, SimDisk};
-use lockstone_wal::{Log, Record};
+use lockstone_wal::{Log, LogVisitor, Record, ScannedRecord};
 
 const CONFIG: Config = Config {
     segment_bytes: 256 << 10,
@@ -220,4 +221,41 @@ fn a_manifest_records_how_far_the_files_reach() {
     assert_eq!(opened.manifest.log_end, opened.log.segments_end());
     assert!(opened.manifest.log_end > opened.manifest.durable);
     assert!(opened.manifest.log_end > Lsn::ZERO);
+}
+
+/// S4: a transaction that holds the log back makes recovery read again of tables that had come and gone before the
+/// manifest; it names neither them nor their drop.
+#[test]
+fn what_became_of_a_table_before_the_manifest_means_nothing() {
+    let manifest = Manifest {
+        next_table: 9,
+        ..Manifest::default()
+    };
+    let mut analysis = Analysis::new(&manifest, false);
+    let mut read = |lsn: u64, body: Body<'_>| {
+        let bytes = body.encode();
+        analysis.record(ScannedRecord {
+            lsn: Lsn::new(lsn),
+            tag: bytes.tag as u8,
+            context: &[],
+            body: &bytes.pieces().concat(),
+        })
+    };
+    let id = TableId(5);
+    read(10, Body::CreateTable { id, name: "t" }).unwrap();
+    read(20, Body::DropTable { id }).unwrap();
+    // The name was free again, and a later table has it.
+    let later = TableId(9);
+    read(
+        30,
+        Body::CreateTable {
+            id: later,
+            name: "t",
+        },
+    )
+    .unwrap();
+    read(40, Body::DropTable { id: TableId(77) }).unwrap_err();
+    assert_eq!(analysis.tables().len(), 1);
+    assert!(analysis.dropped().is_empty());
+    assert_eq!(analysis.commit_tail(), Lsn::new(40));
 }
