@@ -73,8 +73,8 @@ pub struct TableStats {
 /// Opens the run file `path` by itself, as it describes itself.
 ///
 /// # Errors
-/// [`Error::Corrupt`](crate::Error::Corrupt) if it is no run, or its head, footer or index is damaged;
-/// [`Error::NewerVersion`](crate::Error::NewerVersion), [`Error::Io`](crate::Error::Io).
+/// [`Error::Corrupt`] if it is no run, or its head, footer or index is damaged;
+/// [`Error::NewerVersion`], [`Error::Io`].
 pub fn open_run(path: impl AsRef<Path>) -> Result<RunFile> {
     let path = path.as_ref();
     let dir = path.parent().filter(|dir| *dir != Path::new(""));
@@ -94,8 +94,8 @@ impl Inspection {
     /// Looks at the database in the directory `path`.
     ///
     /// # Errors
-    /// [`Error::NotADatabase`](crate::Error::NotADatabase), [`Error::Locked`](crate::Error::Locked),
-    /// [`Error::NewerVersion`](crate::Error::NewerVersion), [`Error::Corrupt`](crate::Error::Corrupt).
+    /// [`Error::NotADatabase`], [`Error::Locked`],
+    /// [`Error::NewerVersion`], [`Error::Corrupt`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let ports = real_ports(path.as_ref(), false, IoMode::Blocking)?;
         Ok(Self(lockstone_recovery::Inspection::open(
