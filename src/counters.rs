@@ -14,8 +14,8 @@ pub(crate) struct Counters {
     pub(crate) timeouts: AtomicU64,
     pub(crate) deadlocks: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
-    /// Sleep that writers owe, in nanoseconds.
-    pub(crate) owed_ns: AtomicU64,
+    /// When the next writer has its turn while writers are slowed, in nanoseconds of the clock.
+    pub(crate) turn_ns: AtomicU64,
     pub(crate) slowdowns: AtomicU64,
     pub(crate) stalls: AtomicU64,
     pub(crate) stalled_us: AtomicU64,

@@ -3,7 +3,7 @@
 //!
 //! | state | what a commit does |
 //! | --- | --- |
-//! | 12 runs in level 0, or 3 memtables that wait | sleeps as long as its bytes take at a pace that falls |
+//! | 12 runs in level 0, or 3 memtables that wait | waits for its turn, at a pace for all that falls; at most 100 ms |
 //! | 20 runs in level 0 | waits until a compaction has ended, while compactions can do anything |
 //! | the memory budget is used up | waits for a checkpoint |
 //!
@@ -22,12 +22,16 @@ use crate::error::Result;
 const SLOW_RUNS: usize = 12;
 const STALL_RUNS: usize = 20;
 const SLOW_SEALED: usize = 3;
-/// What a byte costs when writers begin to be slowed: 64 MB a second.
-const SLOW_NS_PER_BYTE: u64 = 16;
-/// What is owed is slept off in pieces of this size: sleeping less costs more than it brings.
+/// How long a memtable should take to fill when writers begin to be slowed.
+const SLOW_FILL: Duration = Duration::from_secs(1);
+/// What a byte costs then, in nanoseconds: 64 to 4 MB a second, whatever the size of a memtable.
+const SLOW_NS_PER_BYTE: std::ops::RangeInclusive<u64> = 16..=256;
+/// To sleep less than this costs more than it brings: it is left to who comes next.
 const NAP: Duration = Duration::from_millis(1);
-/// And at most so long at once.
-const NAP_MAX: Duration = Duration::from_millis(20);
+/// No commit sleeps longer than this.
+const NAP_MAX: Duration = Duration::from_millis(100);
+/// No pace is kept for commits that are further ahead of it than this.
+const AHEAD_MAX: Duration = Duration::from_secs(1);
 /// How often who is held up looks for himself.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -77,22 +81,30 @@ fn hold_back(engine: &Engine, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// Sleeps as long as the bytes take at the pace of the moment.
+/// Sleeps until its turn comes, at the pace of the moment, which is one for all writers.
 fn slow_down(engine: &Engine, bytes: usize) {
     let over = engine.store.level_0_runs().saturating_sub(SLOW_RUNS);
     // Half as fast with every second run.
-    let price = SLOW_NS_PER_BYTE << (over / 2).min(8);
-    let price = price.saturating_mul(bytes as u64);
-    let owed = engine.counters.owed_ns.fetch_add(price, Ordering::Relaxed) + price;
-    if owed < NAP.as_nanos() as u64 {
-        return;
-    }
-    let owed = engine.counters.owed_ns.swap(0, Ordering::Relaxed);
-    if owed > 0 {
+    let price = price(engine.options.memory_bytes / 4) << (over / 2).min(8);
+    let cost = price.saturating_mul(bytes as u64);
+    let now = engine.ports.clock.now().as_nanos() as u64;
+    let ahead_max = now + AHEAD_MAX.as_nanos() as u64;
+    let turn = |turn: u64| Some(turn.max(now).saturating_add(cost).min(ahead_max));
+    let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+    let before = engine.counters.turn_ns.fetch_update(set, fetch, turn);
+    // Whose turn it is when the one before has had his.
+    let turn = before.unwrap_or_else(|turn| turn).max(now) + cost;
+    let nap = Duration::from_nanos(turn - now).min(NAP_MAX);
+    if nap >= NAP {
         engine.counters.slowdowns.fetch_add(1, Ordering::Relaxed);
-        let nap = Duration::from_nanos(owed).min(NAP_MAX);
         engine.ports.clock.sleep(nap);
     }
+}
+
+/// What a byte costs when writers begin to be slowed, in nanoseconds.
+fn price(memtable_bytes: u64) -> u64 {
+    let (low, high) = (*SLOW_NS_PER_BYTE.start(), *SLOW_NS_PER_BYTE.end());
+    (SLOW_FILL.as_nanos() as u64 / memtable_bytes.max(1)).clamp(low, high)
 }
 
 /// Counts what a writer waits in `wait`.
