@@ -30,7 +30,6 @@ mod catalog;
 mod counters;
 mod requests;
 mod bell;
-mod put_off;
 mod live;
 mod engine;
 mod txn_state;

@@ -143,7 +143,7 @@ impl Transaction {
         let mut get = || {
             let (engine, txn) = self.parts();
             let row = table.row_to_lock(engine, txn, key)?;
-            write_path::lock_unlogged(engine, txn, &row, mode, true)?;
+            write_path::lock(engine, txn, &row, mode, true)?;
             self.read_row(table, &row)
         };
         let result = get();
@@ -381,7 +381,7 @@ impl Transaction {
     /// The fencing token of the lock that this transaction holds on `key`.
     pub fn fencing_token(&self, table: &Table, key: impl AsRef<[u8]>) -> Option<FencingToken> {
         let row = table.row(&self.engine, key.as_ref()).ok()?;
-        write_path::token(&self.engine, self.state(), &row)
+        self.engine.locks.token(&self.state().owner, &row)
     }
 
     /// Whether the last failing call may succeed when the transaction is run again.
@@ -416,7 +416,7 @@ impl Transaction {
     fn lock_to_write(&mut self, table: &Table, key: &[u8]) -> Result<RowKey> {
         let (engine, txn) = self.parts();
         let row = table.row_to_lock(engine, txn, key)?;
-        write_path::lock_unlogged(engine, txn, &row, LockMode::Update, false)?;
+        write_path::lock(engine, txn, &row, LockMode::Update, false)?;
         Ok(row)
     }
 

@@ -21,7 +21,6 @@ use crate::error::{Error, Result};
 use crate::live::Notes;
 use crate::names::{Cycle, CycleWait, RowName};
 use crate::options::{OnConflict, TxnOptions};
-use crate::put_off::PutOffLock;
 use crate::write_set::WriteSet;
 
 /// The state of one transaction.
@@ -33,8 +32,6 @@ pub(crate) struct TxnState {
     /// The id and rank as its records carry them; there once the rank is settled.
     pub(crate) context: Option<[u8; CONTEXT_BYTES]>,
     pub(crate) sub: u32,
-    /// A lock whose record is owed.
-    pub(crate) put_off: PutOffLock,
     /// The tables whose gates it has passed.
     pub(crate) tables: SmallVec<[TableId; 4]>,
     /// The savepoints that are still valid, the innermost last.
@@ -70,7 +67,6 @@ impl TxnState {
             writes: WriteSet::default(),
             context: None,
             sub: 0,
-            put_off: PutOffLock::default(),
             tables: SmallVec::new(),
             savepoints: Vec::new(),
             rolled_back: false,

@@ -33,7 +33,6 @@ use crate::lock_request::{request, request_many};
 use crate::options::Durability;
 use crate::pressure;
 use crate::promise::{Promise, promise, promise_reader};
-use crate::put_off::PutOff;
 use crate::row_limits::check_value;
 use crate::txn_state::TxnState;
 use crate::write_set::WriteSet;
@@ -67,61 +66,11 @@ pub(crate) fn lock(
     mode: LockMode,
     explicit: bool,
 ) -> Result<()> {
-    log_put_off(engine, txn)?;
     let grant = request(engine, txn, row, mode, explicit)?;
     if grant.strengthened {
         log(engine, txn, row, grant, None)?;
     }
     Ok(())
-}
-
-/// Takes the row in `mode` for a caller that is told no token: *lock*. Its record is put off to the
-/// transaction's next call that locks or writes, or asks for a token: mostly that writes this row, and one record
-/// says both. Until then a crash, which frees the lock anyway, leaves no trace of it.
-pub(crate) fn lock_unlogged(
-    engine: &Engine,
-    txn: &mut TxnState,
-    row: &RowKey,
-    mode: LockMode,
-    explicit: bool,
-) -> Result<()> {
-    log_put_off(engine, txn)?;
-    let grant = request(engine, txn, row, mode, explicit)?;
-    if grant.strengthened {
-        let (row, sub) = (row.clone(), txn.sub);
-        *txn.put_off.get_mut() = Some(PutOff { row, sub, grant });
-    }
-    Ok(())
-}
-
-/// *log*, of a lock whose record was put off.
-fn log_put_off(engine: &Engine, txn: &mut TxnState) -> Result<()> {
-    let Some(lock) = txn.put_off.get_mut().take() else {
-        return Ok(());
-    };
-    let appended = append(engine, txn, Body::Provisional(lock.record()))?;
-    let token = FencingToken::new(appended.lsn);
-    engine.locks.stamp(&txn.owner, &lock.row, token);
-    txn.check(engine)
-}
-
-/// The token of the lock on `row`. If its record was put off it is appended now; none if that fails: then the
-/// next call says why.
-pub(crate) fn token(engine: &Engine, txn: &TxnState, row: &RowKey) -> Option<FencingToken> {
-    let put_off = txn.put_off.take_if_of(row);
-    if let Some(lock) = put_off {
-        let appended = checkpoint::admit(engine)
-            .and_then(|()| txn.check(engine))
-            .and_then(|()| try_append(engine, txn, Body::Provisional(lock.record())));
-        match appended {
-            Ok(appended) => {
-                let token = FencingToken::new(appended.lsn);
-                engine.locks.stamp(&txn.owner, row, token);
-            }
-            Err(_) => txn.put_off.put_back(lock),
-        }
-    }
-    engine.locks.token(&txn.owner, row)
 }
 
 /// Locks the row as the write demands, logs it and keeps it: *lock, log, stage*.
@@ -131,20 +80,7 @@ pub(crate) fn write(engine: &Engine, txn: &mut TxnState, row: RowKey, write: Wri
     } else {
         LockMode::NoKeyUpdate
     };
-    if !txn
-        .put_off
-        .get_mut()
-        .as_ref()
-        .is_some_and(|lock| lock.is_of(&row, txn.sub))
-    {
-        log_put_off(engine, txn)?;
-    }
-    let mut grant = request(engine, txn, &row, mode, false)?;
-    if let Some(lock) = txn.put_off.get_mut().take() {
-        // One record for both: the lock's and the write's.
-        grant.fresh |= lock.grant.fresh;
-        grant.strengthened = true;
-    }
+    let grant = request(engine, txn, &row, mode, false)?;
     log(engine, txn, &row, grant, Some(&write))?;
     let effect = match write {
         Write::Put(value) => Some(value),
@@ -162,7 +98,6 @@ pub(crate) fn write_many(engine: &Engine, txn: &mut TxnState, rows: PackedRows) 
     if rows.is_empty() {
         return Ok(());
     }
-    log_put_off(engine, txn)?;
     let sub = txn.next_sub()?;
     let written = try_write_many(engine, txn, rows);
     if written.is_err() && txn.check(engine).is_ok() {
@@ -423,15 +358,6 @@ fn release(engine: &Engine, txn: &TxnState) {
 /// the record is in the log before any of the locks can be granted to another.
 pub(crate) fn rollback_to(engine: &Engine, txn: &mut TxnState, from: u32) -> Result<()> {
     txn.check(engine)?;
-    if txn
-        .put_off
-        .get_mut()
-        .as_ref()
-        .is_some_and(|lock| lock.sub >= from)
-    {
-        *txn.put_off.get_mut() = None;
-    }
-    log_put_off(engine, txn)?;
     let through = txn.sub;
     txn.next_sub()?;
     if txn.is_logged() {
