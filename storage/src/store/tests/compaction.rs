@@ -116,21 +116,26 @@ fn a_sorted_load_is_moved_down_and_never_rewritten() {
 
 #[test]
 fn a_run_is_not_moved_below_an_older_one_that_stays() {
-    // The newest of three would fit below, but the oldest has an older version of its row and stays above.
-    let mut rig = Rig::shaped(MANY_RUNS);
-    rig.put_all(0..40, 30);
-    rig.checkpoint();
-    rig.put_all(0..40, 30);
-    rig.checkpoint();
+    let mut rig = Rig::shaped(Shape {
+        level_0_runs: 5,
+        ..ONE_LEVEL
+    });
+    for _ in 0..5 {
+        rig.put_all(0..40, 30);
+        rig.checkpoint();
+    }
     rig.settle(0);
-    for rows in [10..12, 50..60, 60..70, 11..12] {
+    // The first shares rows with the bottom, the second with the first alone: both stay, and three are moved.
+    for rows in [20..60, 50..55, 100..110, 200..210, 300..310] {
         rig.put_all(rows, 30);
         rig.checkpoint();
-        rig.compact(0).unwrap();
-        rig.write_manifest().unwrap();
-        rig.assert_levels();
-        rig.assert_readable();
     }
+    assert!(rig.compact(0).unwrap());
+    assert_eq!(rig.runs_in(0).len(), 2, "W5");
+    assert_eq!(rig.runs_in(LEVEL_MAX).len(), 4);
+    rig.write_manifest().unwrap();
+    rig.assert_levels();
+    rig.assert_readable();
 }
 
 #[test]
