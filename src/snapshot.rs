@@ -47,7 +47,8 @@ impl Snapshot {
         Ok(version.and_then(|version| version.value).map(Value::new))
     }
 
-    /// The values that `keys` had, in their order.
+    /// The values that `keys` had, in their order. Looked up together: what each waits for, in memory or on the
+    /// device, overlaps.
     ///
     /// # Errors
     /// As [`Snapshot::get`].
@@ -58,12 +59,13 @@ impl Snapshot {
     ) -> Result<Vec<Option<Value>>> {
         let sources = self.sources()?;
         table.check_at(self.lsn)?;
-        keys.into_iter()
-            .map(|key| {
-                let row = table.row(&self.engine, key.as_ref())?;
-                let version = sources.get(row.as_bytes(), self.lsn)?;
-                Ok(version.and_then(|version| version.value).map(Value::new))
-            })
+        let rows: Vec<_> = keys
+            .into_iter()
+            .map(|key| table.row(&self.engine, key.as_ref()))
+            .collect::<Result<_>>()?;
+        let versions = sources.get_many(&rows, self.lsn).into_iter();
+        versions
+            .map(|version| Ok(version?.and_then(|version| version.value).map(Value::new)))
             .collect()
     }
 

@@ -107,23 +107,24 @@ impl Transaction {
         let read = || {
             txn.check(&self.engine)?;
             let (at, sources) = self.engine.newest();
-            let mut values = Vec::new();
-            for key in keys {
-                let row = table.row(&self.engine, key.as_ref())?;
-                values.push(match txn.writes.get(row.as_bytes()) {
+            let rows: Vec<_> = keys
+                .into_iter()
+                .map(|key| table.row(&self.engine, key.as_ref()))
+                .collect::<Result<_>>()?;
+            let versions = sources.get_many(&rows, at);
+            let values = rows.iter().zip(versions).map(|(row, version)| {
+                let own = txn.writes.get(row.as_bytes());
+                Ok(match own {
                     Some(own) => own,
-                    None => sources
-                        .get(row.as_bytes(), at)?
-                        .and_then(|version| version.value),
-                });
-            }
+                    None => version?.and_then(|version| version.value),
+                }
+                .map(Value::new))
+            });
+            let values = values.collect::<Result<_>>()?;
             txn.saw(at);
             table.check_there()?;
             txn.check(&self.engine)?;
-            Ok(values
-                .into_iter()
-                .map(|value| value.map(Value::new))
-                .collect())
+            Ok(values)
         };
         txn.note(read())
     }

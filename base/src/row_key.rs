@@ -158,6 +158,12 @@ impl Hash for RowKey {
     }
 }
 
+impl AsRef<[u8]> for RowKey {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
 impl Borrow<[u8]> for RowKey {
     fn borrow(&self) -> &[u8] {
         self.as_bytes()

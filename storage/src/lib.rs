@@ -10,6 +10,7 @@ mod batch;
 mod checksum;
 mod row_hash;
 mod file_name;
+mod question;
 mod cursor;
 mod walk;
 mod merge;

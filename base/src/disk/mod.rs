@@ -36,7 +36,7 @@ pub use aligned::AlignedBuf;
 pub use disk_file::{DiskFile, FileLock, OpenMode};
 pub use error::{DiskError, DiskOp, DiskResult};
 pub use log_writer::{LogWrite, LogWriter, Written};
-pub use map::Map;
+pub use map::{Map, major_faults};
 pub use os_disk::OsDisk;
 
 /// Which calls move frames of the log to the device.

@@ -205,7 +205,7 @@ impl DiskFile for OsFile {
         // and only ever unlinked, which leaves the pages in place. Another process is kept away by
         // the directory's lock file. The map is private to this process and read-only.
         let map = unsafe { memmap2::Mmap::map(&self.file) };
-        map.map(Map::from_owner)
+        map.map(Map::of_file)
             .map_err(|e| self.error(DiskOp::Map, e))
     }
 

@@ -337,7 +337,9 @@ impl RunCursor {
         }
         self.next = block.position((&self.scratch, Lsn::MAX));
         if self.passed && self.row == self.scratch {
-            return AGAIN;
+            // It may fill many blocks before this one.
+            let row = std::mem::take(&mut self.scratch);
+            return self.seek((&row, Lsn::MAX));
         }
         std::mem::swap(&mut self.row, &mut self.scratch);
         self.passed = true;

@@ -17,6 +17,7 @@ mod index;
 mod window;
 mod writer;
 mod reader;
+mod many;
 mod cursor;
 mod walker;
 mod check;

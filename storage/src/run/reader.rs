@@ -23,7 +23,7 @@ use super::block::{Block, Expected};
 use super::entry::{Identity, RunEntry};
 use super::filter;
 use super::format::{FOOTER_BYTES, Footer, HEAD_BYTES, Head, VERSION};
-use super::index::Index;
+use super::index::{Index, Spot};
 use super::window::{self, Window};
 use crate::checksum::Place;
 use crate::error::{Damage, Section, StorageError};
@@ -137,10 +137,21 @@ impl Run {
         if spot.block == index.blocks() {
             return Ok(None);
         }
+        self.get_at(index, spot, (row, at))
+    }
+
+    /// The newest version at or behind `place` of its row, which lies at `spot` if anywhere.
+    #[inline]
+    pub(super) fn get_at(
+        &self,
+        index: &Index,
+        spot: Spot,
+        place: (&[u8], Lsn),
+    ) -> Result<Option<Version>, StorageError> {
         let block = self.block(index, spot.block, Touch::One)?;
-        let position = block.position_near((row, at), spot.share);
+        let position = block.position_near(place, spot.share);
         match block.entry(position) {
-            Some(entry) if block.compare(entry.suffix, row).is_eq() => {
+            Some(entry) if block.compare(entry.suffix, place.0).is_eq() => {
                 let (start, _) = index.bounds(spot.block);
                 let shift = start as usize;
                 let value = entry
@@ -153,6 +164,11 @@ impl Run {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Asks the kernel to fetch a part of the map.
+    pub(super) fn will_need(&self, place: std::ops::Range<usize>) {
+        self.map.will_need(place.start, place.len());
     }
 
     /// The bytes of a value that lies there in the map: a copy if it is short, else sharing the map.
@@ -259,7 +275,7 @@ impl Run {
             .map_err(|what| self.corrupt_at(start, what))
     }
 
-    fn trusts(&self, number: usize) -> bool {
+    pub(super) fn trusts(&self, number: usize) -> bool {
         let word = self.trusted.get(number / 64);
         word.is_some_and(|word| word.load(Ordering::Relaxed) >> (number % 64) & 1 != 0)
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstone_base::Lsn;
-use lockstone_base::disk::Disk;
+use lockstone_base::disk::{Disk, OsDisk};
 use lockstone_testkit::SimDisk;
 use proptest::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};
@@ -466,6 +466,168 @@ fn a_checksum_covers_its_whole_block() {
             .checksum,
         head.checksum
     );
+}
+
+#[test]
+fn index_and_filter_are_verified_when_they_are_first_used() {
+    let (disk, entry) = written(&varied());
+    let footer = opened(&disk, &entry).unwrap().footer;
+    for (section, at) in [
+        (Section::Filter, footer.filter_at.get()),
+        (Section::Index, footer.index_at.get() + 3),
+    ] {
+        disk.flip_byte(NAME, at);
+        let run = opened(&disk, &entry).expect("opening reads neither");
+        let is_told = |error: StorageError| {
+            let want = Damage::Checksum(section);
+            assert!(
+                matches!(error, StorageError::Corrupt { what, .. } if what == want),
+                "F11: {error}"
+            );
+        };
+        for _ in 0..2 {
+            is_told(get(&run, b"\0\0\0\x01row0001", u64::MAX).unwrap_err());
+        }
+        if section == Section::Index {
+            let (rows, mut errors) = walk(&run, &whole(u64::MAX, Direction::Forward));
+            assert!(rows.is_empty() && errors.len() == 1);
+            is_told(errors.remove(0));
+            is_told(collect(run.walk()).unwrap_err());
+        }
+        is_told(run.check().findings.remove(0));
+        disk.flip_byte(NAME, at);
+        let run = opened(&disk, &entry).unwrap();
+        assert!(get(&run, b"\0\0\0\x01row0001", u64::MAX).unwrap().is_some());
+    }
+}
+
+#[test]
+fn a_scrub_takes_trust_back_and_gives_it_again() {
+    let (disk, entry) = written(&varied());
+    let run = opened(&disk, &entry).unwrap();
+    let (before, _) = walk(&run, &whole(u64::MAX, Direction::Forward));
+    let blocks = run.index().unwrap().blocks() as u64;
+    let (start, _) = run.index().unwrap().bounds(0);
+    disk.flip_byte(NAME, start + 40);
+    // Trusted: the map has it as it was.
+    assert_eq!(walk(&run, &whole(u64::MAX, Direction::Forward)).0, before);
+    let (mut next, mut findings, mut calls) = (Some(0), Vec::new(), 0);
+    while let Some(block) = next {
+        let (go_on, read) = run.scrub(block, 1, &mut findings);
+        assert!(read > 0 && go_on.is_none_or(|next| next == block + 1));
+        (next, calls) = (go_on, calls + 1);
+    }
+    assert_eq!(
+        (calls, findings.len()),
+        (blocks, 1),
+        "a block for each byte of leave"
+    );
+    let (after, errors) = walk(&run, &whole(u64::MAX, Direction::Forward));
+    assert!(
+        errors.len() == 1 && after.len() < before.len(),
+        "F11: the block is lost, and said to be"
+    );
+    disk.flip_byte(NAME, start + 40);
+    assert_eq!(run.scrub(0, u64::MAX, &mut findings).0, None);
+    assert_eq!(findings.len(), 1);
+    assert_eq!(walk(&run, &whole(u64::MAX, Direction::Forward)).0, before);
+}
+
+#[test]
+fn a_scan_verifies_what_lies_ahead_and_a_damaged_neighbour_hides_nothing() {
+    let versions: Vec<_> = (0..20_000_u32)
+        .map(|n| version(format!("\0\0\0\x01{n:06}").as_bytes(), 1, Some(&[1; 50])))
+        .collect();
+    let (disk, entry) = written(&versions);
+    let run = opened(&disk, &entry).unwrap();
+    let index = run.index().unwrap();
+    let (start, _) = index.bounds(10);
+    disk.flip_byte(NAME, start + 100);
+    let mut cursor = run.cursor(&whole(1, Direction::Forward)).unwrap();
+    assert!(matches!(cursor.step(), Step::Row));
+    let ahead = (0..index.blocks()).take_while(|block| *block == 10 || run.trusts(*block));
+    assert!(ahead.count() > 32 && !run.trusts(10) && !run.trusts(index.blocks() - 1));
+    let (rows, errors) = walk(&run, &whole(1, Direction::Forward));
+    assert_eq!(errors.len(), 1);
+    let (backward, errors) = walk(&run, &whole(1, Direction::Backward));
+    assert_eq!((errors.len(), rows), (1, backward));
+}
+
+#[test]
+fn a_row_written_very_often_costs_a_scan_what_any_row_costs() {
+    let hot = (1..100_000).map(|stamp| version(b"\0\0\0\x01hot", stamp, Some(&[2; 20])));
+    let cold = [b"\0\0\0\x01a".as_slice(), b"\0\0\0\x01z"];
+    let cold = cold.map(|row| version(row, 3, Some(b"cold")));
+    let (disk, entry) = written(&sorted(hot.chain(cold).collect()));
+    for (at, direction) in [
+        // The newest is visible: all older ones are skipped. None but the oldest: all newer ones are.
+        (u64::MAX, Direction::Forward),
+        (3, Direction::Forward),
+        (u64::MAX, Direction::Backward),
+    ] {
+        let run = opened(&disk, &entry).unwrap();
+        let (rows, _) = walk(&run, &whole(at, direction));
+        assert_eq!(rows.len(), 3);
+        let blocks = run.index().unwrap().blocks();
+        let touched = (0..blocks).filter(|block| run.trusts(*block)).count();
+        assert!(
+            touched < blocks / 2,
+            "{touched} of {blocks} for {at}, {direction:?}"
+        );
+    }
+}
+
+#[test]
+fn what_entries_have_in_common_is_written_once() {
+    let row = |n: u64| [&b"\0\0\0\x01"[..], &(n << 24).to_be_bytes(), &[7; 8]].concat();
+    let uniform = (0..10_000).map(|n| version(&row(n), 9, Some(&[n as u8; 100])));
+    let (_, entry) = written(&uniform.collect::<Vec<_>>());
+    assert!(
+        entry.bytes * 100 < 10_000 * 116 * 106,
+        "{} bytes",
+        entry.bytes
+    );
+    // Stamps that differ in two bytes, values of two lengths, some tombstones: five bytes a row more.
+    let mixed = (0..10_000).map(|n| {
+        let value = [n as u8; 100];
+        let value = &value[..99 + n as usize % 2];
+        version(
+            &row(n),
+            9 + n * 77 % 60_000,
+            (n % 100 != 0).then_some(value),
+        )
+    });
+    let (_, mixed) = written(&mixed.collect::<Vec<_>>());
+    assert!(
+        mixed.bytes < entry.bytes + 10_000 * 5,
+        "{} bytes",
+        mixed.bytes
+    );
+}
+
+#[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what the kernel says of the process"
+)]
+fn no_descriptor_stays_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::open(dir.path(), false).unwrap());
+    let plan = RunPlan {
+        identity: IDENTITY,
+        number: NUMBER,
+    };
+    let entry = write(disk.as_ref(), plan, varied().into_iter().map(Ok));
+    let run = Arc::new(Run::open(&disk, IDENTITY, &entry.unwrap().unwrap()).unwrap());
+    assert_reads(&run, &varied());
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().filter(|fd| {
+        let target = fd
+            .as_ref()
+            .ok()
+            .and_then(|fd| std::fs::read_link(fd.path()).ok());
+        target.is_some_and(|target| target == dir.path().join(NAME))
+    });
+    assert_eq!(open.count(), 0);
 }
 
 #[test]

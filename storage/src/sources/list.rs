@@ -14,6 +14,7 @@ use lockstone_base::Lsn;
 
 use crate::error::StorageError;
 use crate::memtable::Memtable;
+use crate::question::Question;
 use crate::row_hash::row_hash;
 use crate::tree::Tree;
 use crate::version::Version;
@@ -49,6 +50,38 @@ impl Sources {
             }
         }
         self.tree.get(row, hash, at)
+    }
+
+    /// What [`Sources::get`] gives for each of `rows`, in their order: looked up together, which overlaps what
+    /// each has to wait for.
+    ///
+    /// # Errors
+    /// Each row's own.
+    pub fn get_many(
+        &self,
+        rows: &[impl AsRef<[u8]>],
+        at: Lsn,
+    ) -> Vec<Result<Option<Version>, StorageError>> {
+        let rows = rows.iter().map(AsRef::as_ref);
+        let mut questions: Vec<_> = rows
+            .enumerate()
+            .map(|(place, row)| Question {
+                row,
+                hash: row_hash(self.salt, row),
+                place,
+                answer: None,
+            })
+            .collect();
+        for memtable in &self.memtables {
+            for question in questions.iter_mut().filter(|it| it.answer.is_none()) {
+                question.take(Ok(memtable.get(question.row, question.hash, at)));
+            }
+        }
+        questions.sort_unstable_by(|a, b| a.row.cmp(b.row));
+        self.tree.get_many(&mut questions, at);
+        questions.sort_unstable_by_key(|question| question.place);
+        let answers = questions.into_iter().map(|question| question.answer);
+        answers.map(Option::transpose).collect()
     }
 
     pub(crate) fn active(&self) -> &Arc<Memtable> {

@@ -118,6 +118,15 @@ impl Layers {
                 Err(_) => errors += 1,
             }
         }
+        let rows: Vec<_> = self.live.keys().rev().collect();
+        let together = sources.get_many(&rows, Lsn::MAX);
+        for (row, found) in rows.into_iter().zip(together) {
+            match (sources.get(row, Lsn::MAX), found) {
+                (Ok(alone), Ok(found)) => assert_eq!(alone, found, "{row:?}"),
+                (Err(_), Err(_)) => {}
+                (alone, found) => panic!("{row:?}: {alone:?} and {found:?}"),
+            }
+        }
         let got = sources.get(b"\0\0\0\x01nobody", Lsn::MAX);
         assert!(matches!(got, Ok(None) | Err(_)));
         let all = || sources.scan((Bound::Unbounded, Bound::Unbounded), Lsn::MAX);

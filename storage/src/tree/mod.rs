@@ -16,6 +16,7 @@ use lockstone_base::{Lsn, TableId};
 
 use crate::error::StorageError;
 use crate::manifest::ListedRun;
+use crate::question::Question;
 use crate::run::{Run, RunEntry};
 use crate::version::Version;
 
@@ -77,6 +78,32 @@ impl Tree {
             }
         }
         Ok(None)
+    }
+
+    /// Answers those of the questions, which are sorted by row, that a run has a version at or below `at` for,
+    /// and those that one fails.
+    pub(crate) fn get_many(&self, questions: &mut [Question<'_>], at: Lsn) {
+        for run in &self.l0 {
+            let open = questions
+                .iter_mut()
+                .filter(|question| question.answer.is_none() && run.entry().spans(question.row));
+            run.get_many(&mut open.collect::<Vec<_>>(), at);
+        }
+        for level in &self.levels {
+            let mut open = Vec::new();
+            let mut here: Option<&Arc<Run>> = None;
+            for question in questions.iter_mut().filter(|it| it.answer.is_none()) {
+                // Sorted by row, questions to one run follow each other.
+                if !here.is_some_and(|run| run.entry().spans(question.row)) {
+                    ask(here, &mut open, at);
+                    here = level.run_of(question.row);
+                }
+                if here.is_some() {
+                    open.push(question);
+                }
+            }
+            ask(here, &mut open, at);
+        }
     }
 
     /// All runs, from the top: level 0 newest first, the others by row.
@@ -186,4 +213,12 @@ impl RunEntry {
     pub(crate) fn spans(&self, row: &[u8]) -> bool {
         *self.smallest <= *row && *row <= *self.largest
     }
+}
+
+/// Asks a run what is open, if there is one.
+fn ask(run: Option<&Arc<Run>>, open: &mut Vec<&mut Question<'_>>, at: Lsn) {
+    if let Some(run) = run.filter(|_| !open.is_empty()) {
+        run.get_many(open, at);
+    }
+    open.clear();
 }
