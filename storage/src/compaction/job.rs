@@ -2,9 +2,11 @@
 //!
 //! Made by the picking, in the store's latch; run without it.
 //! 1. The inputs of two jobs that run at once are disjoint, and so are the rows that they write into a level.
-//! 2. In its own level and in the one it writes to a job takes every run that shares a row with its inputs, but
+//! 2. What a job takes is taken until it ends, however it ends; the store sees to that.
+//! 3. In its own level and in the one it writes to a job takes every run that shares a row with its inputs, but
 //!    newer ones of level 0; so what it writes stays below what is newer and above what is older (W5).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,8 +32,12 @@ pub(crate) enum Action {
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(crate) action: Action,
-    /// The runs that go.
+    /// The runs that go: those of the level `from`, and behind them those of `to`.
     pub(crate) inputs: Vec<Arc<Run>>,
+    /// How many of them stand in the level `from`.
+    pub(crate) upper: usize,
+    /// The level that the job is for.
+    pub(crate) from: u8,
     /// The level where their successors stand.
     pub(crate) to: u8,
     /// The smallest and the largest row of the inputs: successors stay between them.
@@ -67,19 +73,33 @@ impl Job {
     pub(crate) fn bytes(&self) -> u64 {
         self.inputs.iter().map(|run| run.entry().bytes).sum()
     }
+
+    /// The lengths together of those inputs that stand in `level`, in bytes.
+    fn bytes_of(&self, level: u8) -> u64 {
+        let (upper, lower) = self.inputs.split_at(self.upper.min(self.inputs.len()));
+        let bytes = |runs: &[Arc<Run>]| runs.iter().map(|run| run.entry().bytes).sum();
+        let of = |stand: u8, runs| if stand == level { bytes(runs) } else { 0 };
+        of(self.from, upper) + of(self.to, lower)
+    }
 }
 
 /// What running jobs keep others from.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
     jobs: Vec<Job>,
+    /// The numbers of all their inputs.
+    runs: HashSet<u64>,
 }
 
 impl Taken {
     /// Whether a running job takes the run `number`.
     pub(crate) fn has(&self, number: u64) -> bool {
-        let mut inputs = self.jobs.iter().flat_map(|job| &job.inputs);
-        inputs.any(|run| run.entry().number == number)
+        self.runs.contains(&number)
+    }
+
+    /// What running jobs take of `level`, in bytes.
+    pub(crate) fn bytes_of(&self, level: u8) -> u64 {
+        self.jobs.iter().map(|job| job.bytes_of(level)).sum()
     }
 
     /// Whether a running job writes rows between `ends` into `level`.
@@ -89,11 +109,6 @@ impl Taken {
             .any(|job| job.to == level && job.ends.0 <= ends.1 && ends.0 <= job.ends.1)
     }
 
-    /// Whether no job runs.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.jobs.is_empty()
-    }
-
     /// A job begins.
     pub(crate) fn begin(&mut self, job: &Job) {
         assert!(
@@ -101,6 +116,8 @@ impl Taken {
                 && !self.writes(job.to, &job.ends),
             "two jobs never take the same run, nor write the same rows into a level"
         );
+        let numbers = job.inputs.iter().map(|run| run.entry().number);
+        self.runs.extend(numbers);
         self.jobs.push(job.clone());
     }
 
@@ -108,5 +125,8 @@ impl Taken {
     pub(crate) fn end(&mut self, job: &Job) {
         let first = |job: &Job| job.inputs.first().map(|run| run.entry().number);
         self.jobs.retain(|other| first(other) != first(job));
+        for run in &job.inputs {
+            self.runs.remove(&run.entry().number);
+        }
     }
 }

@@ -15,6 +15,7 @@
 //! 1. S2: only runs that the newest durable manifest lists are taken.
 //! 2. Runs that a running job takes, or rows that it writes, are left alone.
 //! 3. A run that could not be read is left alone, and what would need it (F11).
+//! 4. Nothing goes over all runs: the store's latch is held. What a level has to look at it knows since it was made.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -123,17 +124,9 @@ impl Picker<'_> {
             let runs = self.tree.l0.iter().filter(|run| self.is_free(run)).count();
             return share(runs as u64, self.shape.level_0_runs as u64);
         }
-        let going = self.runs_of(level).iter();
-        // Bytes that a running job takes are on their way.
-        let going: u64 = if self.taken.is_empty() {
-            0
-        } else {
-            going
-                .filter(|run| self.taken.has(run.entry().number))
-                .map(|run| run.entry().bytes)
-                .sum()
-        };
-        targets.fill(level, bytes - going)
+        // Bytes that a running job takes are on their way. Of one that has just ended they may have left already.
+        let going = self.taken.bytes_of(level);
+        targets.fill(level, bytes.saturating_sub(going))
     }
 
     fn runs_of(&self, level: u8) -> &[Arc<Run>] {
@@ -167,9 +160,9 @@ impl Picker<'_> {
         }
         // To move a few of many that overlap would only put the merge off.
         if moved.len() * 2 > free.len() {
-            return self.job(Action::Move, moved, to);
+            return self.job(Action::Move, (0, to), moved, &[]);
         }
-        self.with_below(free.into_iter().cloned().collect(), to)
+        self.with_below((0, to), free.into_iter().cloned().collect())
     }
 
     /// One run of the level, and what it overlaps one level down.
@@ -200,12 +193,12 @@ impl Picker<'_> {
     }
 
     fn down(&self, level: u8, run: &Arc<Run>) -> Option<Job> {
-        self.with_below(vec![Arc::clone(run)], level.checked_add(1)?)
+        self.with_below((level, level.checked_add(1)?), vec![Arc::clone(run)])
     }
 
-    /// The inputs, with all that they overlap in the level `to`.
-    fn with_below(&self, inputs: Vec<Arc<Run>>, to: u8) -> Option<Job> {
-        if to > LEVEL_MAX || inputs.is_empty() || !inputs.iter().all(|run| self.is_free(run)) {
+    /// The inputs, which stand in the level `from`, with all that they overlap in the level `to`.
+    fn with_below(&self, (from, to): (u8, u8), inputs: Vec<Arc<Run>>) -> Option<Job> {
+        if to > LEVEL_MAX || !inputs.iter().all(|run| self.is_free(run)) {
             return None;
         }
         let below = self.tree.overlapping(to, &ends(&inputs)?);
@@ -218,17 +211,24 @@ impl Picker<'_> {
         } else {
             Action::Merge
         };
-        let mut all = inputs;
-        all.extend_from_slice(below);
-        self.job(action, all, to)
+        self.job(action, (from, to), inputs, below)
     }
 
     /// The run by itself, in its own level.
     fn alone(&self, level: u8, run: &Arc<Run>, action: Action) -> Option<Job> {
-        self.job(action, vec![Arc::clone(run)], level)
+        self.job(action, (level, level), vec![Arc::clone(run)], &[])
     }
 
-    fn job(&self, action: Action, inputs: Vec<Arc<Run>>, to: u8) -> Option<Job> {
+    fn job(
+        &self,
+        action: Action,
+        (from, to): (u8, u8),
+        inputs: Vec<Arc<Run>>,
+        below: &[Arc<Run>],
+    ) -> Option<Job> {
+        let upper = inputs.len();
+        let mut inputs = inputs;
+        inputs.extend_from_slice(below);
         let ends = ends(&inputs)?;
         let is_free = inputs.iter().all(|run| self.is_free(run));
         if !is_free || self.taken.writes(to, &ends) {
@@ -238,6 +238,8 @@ impl Picker<'_> {
         Some(Job {
             action,
             inputs,
+            upper,
+            from,
             to,
             ends,
             deeper: deeper.unwrap_or_default().to_vec(),
@@ -254,9 +256,11 @@ impl Picker<'_> {
         };
         // What costs nothing first.
         for action in [Action::Remove, Action::Merge] {
-            for level in (1..=LEVEL_MAX).rev() {
-                let runs = self.runs_of(level).iter();
-                let mut runs = runs.filter(|run| {
+            for (level, table) in (1..=LEVEL_MAX)
+                .rev()
+                .flat_map(|level| self.of_tables(level))
+            {
+                let mut runs = table.iter().filter(|run| {
                     let entry = run.entry();
                     self.concerns_dropped(entry) && (action == Action::Merge || inside(entry))
                 });
@@ -271,6 +275,12 @@ impl Picker<'_> {
             .flatten()
     }
 
+    /// The level, and of each dropped table the runs that reach into its rows.
+    fn of_tables(&self, level: u8) -> impl Iterator<Item = (u8, &[Arc<Run>])> {
+        let runs_of = move |table: &TableId| (level, self.tree.spanning(level, *table));
+        self.dropped.iter().map(runs_of)
+    }
+
     /// Whether the run may have rows of a dropped table.
     pub(crate) fn concerns_dropped(&self, entry: &RunEntry) -> bool {
         !self.dropped.is_empty()
@@ -281,8 +291,7 @@ impl Picker<'_> {
     /// A run that is half tombstones, above others that they hide.
     fn tombstones(&self) -> Option<Job> {
         (1..LEVEL_MAX).find_map(|level| {
-            let runs = self.runs_of(level).iter();
-            let mut runs = runs.filter(|run| run.entry().tombstones * 2 >= run.entry().versions);
+            let mut runs = self.tree.deleting(level);
             runs.find_map(|run| self.down(level, run))
         })
     }

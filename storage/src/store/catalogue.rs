@@ -82,9 +82,8 @@ impl Catalogue {
 
     /// The next job of a level begins behind this one.
     pub(super) fn pass_turn(&mut self, job: &Job) {
-        let from = job.to.saturating_sub(1);
         let last = job.inputs.first().map(|run| run.entry().largest.clone());
-        if let (Some(turn), Some(last)) = (self.turns.get_mut(usize::from(from)), last) {
+        if let (Some(turn), Some(last)) = (self.turns.get_mut(usize::from(job.from)), last) {
             *turn = last;
         }
     }

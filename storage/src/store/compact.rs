@@ -27,7 +27,7 @@ use crate::walk::Walker;
 
 /// What a compaction is for.
 #[derive(Debug, Clone, Copy)]
-enum Aim {
+pub(super) enum Aim {
     /// Whatever is most urgent, if anything is due.
     Due,
     /// To take a level down, or to rewrite the deepest one where it has tombstones or old versions: of runs
@@ -129,16 +129,6 @@ impl Store {
         done
     }
 
-    /// Whether a compaction is due.
-    pub fn is_compaction_due(&self) -> bool {
-        let catalogue = self.catalogue.lock();
-        let sources = self.current();
-        catalogue
-            .picker(&sources.tree, self.config.shape)
-            .due()
-            .is_some()
-    }
-
     /// Lets compactions try again what they could not read.
     pub fn forget_damage(&self) {
         let mut catalogue = self.catalogue.lock();
@@ -155,10 +145,12 @@ impl Store {
                 catalogue.dropped.contains(&table) && catalogue.cleaned.contains(&entry.number);
             entry.spans_table(table) && entry.oldest <= at && !cleaned
         };
-        self.flushed_through() >= at && !self.current().tree.runs().any(may_have)
+        let tree = &self.current().tree;
+        let mut below = (1..=LEVEL_MAX).flat_map(|level| tree.spanning(level, table));
+        self.flushed_through() >= at && !tree.l0.iter().any(may_have) && !below.any(may_have)
     }
 
-    fn begin(&self, aim: Aim, droppable: &Droppable) -> Option<Job> {
+    pub(super) fn begin(&self, aim: Aim, droppable: &Droppable) -> Option<Job> {
         let mut catalogue = self.catalogue.lock();
         catalogue.drop_tables(&droppable.tables);
         let sources = self.current();
@@ -246,7 +238,7 @@ impl Store {
             Action::Move => job.inputs.as_slice(),
             Action::Merge | Action::Remove => made,
         };
-        let tree = Arc::new(self.current().tree.changed(&gone, added, job.to));
+        let tree = Arc::new(self.current().tree.changed(&job.inputs, added, job.to));
         self.install(|sources| sources.tree = tree);
         if job.action != Action::Move {
             catalogue.retired.runs.extend(job.inputs.iter().cloned());

@@ -1,18 +1,21 @@
 //! One level below level 0: runs in row order that share no row.
 //!
-//! Part of a `Tree`; never changes.
+//! Part of a `Tree`; never changes. What compactions look for in it is found when it is made.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lockstone_base::TableId;
 
-use crate::run::Run;
+use crate::run::{Run, RunEntry};
 
 /// Runs in row order that share no row.
 #[derive(Debug, Default)]
 pub(crate) struct Level {
     runs: Vec<Arc<Run>>,
     bytes: u64,
+    /// Where those runs stand half of whose versions, or more, are tombstones.
+    deleting: Vec<usize>,
 }
 
 impl Level {
@@ -23,7 +26,13 @@ impl Level {
             "W5: no row is in two runs of a level"
         );
         let bytes = runs.iter().map(|run| run.entry().bytes).sum();
-        Self { runs, bytes }
+        let deleting = runs.iter().enumerate();
+        let deleting = deleting.filter(|(_, run)| run.entry().deletes());
+        Self {
+            bytes,
+            deleting: deleting.map(|(at, _)| at).collect(),
+            runs,
+        }
     }
 
     /// The runs, by row.
@@ -34,6 +43,27 @@ impl Level {
     /// What the files take, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The runs half of whose versions, or more, are tombstones.
+    pub(super) fn deleting(&self) -> impl Iterator<Item = &Arc<Run>> {
+        self.deleting.iter().filter_map(|at| self.runs.get(*at))
+    }
+
+    /// The runs that reach into the rows of a table.
+    pub(super) fn spanning(&self, table: TableId) -> &[Arc<Run>] {
+        let id = table.0.to_be_bytes();
+        let before = |run: &Arc<Run>| run.entry().largest.get(..4) < Some(&id);
+        let behind = self.runs.get(self.runs.partition_point(before)..);
+        let behind = behind.unwrap_or_default();
+        let count = behind.partition_point(|run| run.entry().smallest.get(..4) <= Some(&id));
+        behind.get(..count).unwrap_or_default()
+    }
+
+    /// Whether the run is in this level.
+    pub(super) fn has(&self, run: &RunEntry) -> bool {
+        let here = self.run_of(&run.smallest);
+        here.is_some_and(|here| here.entry().number == run.number)
     }
 
     /// The one run that can have `row`.

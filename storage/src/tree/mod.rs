@@ -114,26 +114,42 @@ impl Tree {
 
     /// The runs of a level.
     pub(crate) fn runs_of(&self, level: u8) -> &[Arc<Run>] {
-        match usize::from(level).checked_sub(1) {
-            None => &self.l0,
-            Some(below) => self.levels.get(below).map_or(&[], |level| level.runs()),
+        match level {
+            0 => &self.l0,
+            level => self.level(level).map_or(&[], |level| level.runs()),
         }
     }
 
     /// The runs of a level below 0 that reach into the rows between `ends`, both included.
     pub(crate) fn overlapping(&self, level: u8, ends: &(Bytes, Bytes)) -> &[Arc<Run>] {
-        let below = usize::from(level).checked_sub(1);
-        let level = below.and_then(|below| self.levels.get(below));
-        level.map_or(&[], |level| level.overlapping(ends))
+        self.level(level)
+            .map_or(&[], |level| level.overlapping(ends))
     }
 
-    /// The tree without the runs whose numbers are `gone`, and with `added` in the level `to`.
-    pub(crate) fn changed(&self, gone: &HashSet<u64>, added: &[Arc<Run>], to: u8) -> Self {
-        let stays = |run: &&Arc<Run>| !gone.contains(&run.entry().number);
+    /// The runs of a level below 0 that reach into the rows of a table.
+    pub(crate) fn spanning(&self, level: u8, table: TableId) -> &[Arc<Run>] {
+        self.level(level).map_or(&[], |level| level.spanning(table))
+    }
+
+    /// The runs of a level below 0 half of whose versions, or more, are tombstones.
+    pub(crate) fn deleting(&self, level: u8) -> impl Iterator<Item = &Arc<Run>> {
+        self.level(level)
+            .into_iter()
+            .flat_map(|level| level.deleting())
+    }
+
+    fn level(&self, level: u8) -> Option<&Arc<Level>> {
+        self.levels.get(usize::from(level).checked_sub(1)?)
+    }
+
+    /// The tree without the runs `gone`, and with `added` in the level `to`. Levels that do not change are shared.
+    pub(crate) fn changed(&self, gone: &[Arc<Run>], added: &[Arc<Run>], to: u8) -> Self {
+        let numbers: HashSet<u64> = gone.iter().map(|run| run.entry().number).collect();
+        let stays = |run: &&Arc<Run>| !numbers.contains(&run.entry().number);
         let mut levels: Vec<_> = (1_u8..)
             .zip(&self.levels)
             .map(|(number, level)| {
-                if number != to && level.runs().iter().all(|run| stays(&run)) {
+                if number != to && !gone.iter().any(|run| level.has(run.entry())) {
                     return Arc::clone(level);
                 }
                 let mut runs: Vec<_> = level.runs().iter().filter(stays).cloned().collect();
@@ -196,6 +212,11 @@ impl RunEntry {
     /// The run's smallest and its largest row.
     pub(crate) fn ends(&self) -> (Bytes, Bytes) {
         (self.smallest.clone(), self.largest.clone())
+    }
+
+    /// Whether half of the run's versions, or more, are tombstones.
+    pub(crate) fn deletes(&self) -> bool {
+        self.tombstones * 2 >= self.versions
     }
 
     /// Whether the run reaches into the rows of a table.

@@ -10,6 +10,7 @@ use lockstone_base::disk::{Disk, DiskOp};
 use lockstone_base::{Lsn, RowKey, TableId};
 use lockstone_testkit::{SimDisk, Survivors};
 
+use super::super::compact::Aim;
 use super::super::*;
 use super::rig::*;
 use crate::error::Damage;
@@ -435,6 +436,77 @@ fn runs_that_share_rows_in_a_level_are_refused_at_open() {
         ),
         "W5: {error}"
     );
+}
+
+/// What decides about jobs looks at no run of which the level does not know already that there is something to do.
+#[test]
+fn a_level_knows_of_its_runs_what_a_look_at_each_would_show() {
+    let mut rig = rig_with_levels();
+    rig.commit(&(0..60).map(|n| (row(n), Some(value(1, n, 300)))).collect());
+    rig.checkpoint();
+    rig.settle(rig.model.tail);
+    // Rows that never were: nothing but tombstones.
+    rig.delete_all(1000..1400);
+    rig.checkpoint();
+    rig.compact_whole(0).unwrap();
+    let sources = rig.store.sources();
+    let numbers = |runs: Vec<&Arc<Run>>| {
+        runs.iter()
+            .map(|run| run.entry().number)
+            .collect::<Vec<_>>()
+    };
+    let (mut deleting, mut spanning) = (0, 0);
+    for level in 1..=LEVEL_MAX {
+        let all = || sources.tree.runs_of(level).iter();
+        let found = numbers(sources.tree.deleting(level).collect());
+        let half = |run: &&Arc<Run>| run.entry().tombstones * 2 >= run.entry().versions;
+        assert_eq!(
+            found,
+            numbers(all().filter(half).collect()),
+            "level {level}"
+        );
+        deleting += found.len();
+        for table in (0..4).map(TableId) {
+            let found = numbers(sources.tree.spanning(level, table).iter().collect());
+            let spans = |run: &&Arc<Run>| run.entry().spans_table(table);
+            assert_eq!(
+                found,
+                numbers(all().filter(spans).collect()),
+                "level {level}"
+            );
+            spanning += found.len();
+        }
+        let catalogue = rig.store.catalogue.lock();
+        assert_eq!(catalogue.taken.bytes_of(level), 0);
+    }
+    assert!(deleting > 0 && spanning > 2, "{deleting} {spanning}");
+}
+
+#[test]
+fn what_a_job_takes_of_a_level_is_told_until_it_ends() {
+    let mut rig = Rig::new();
+    rig.put_all(0..90, 40);
+    rig.checkpoint();
+    rig.compact_whole(0).unwrap();
+    rig.put_all(0..90, 40);
+    rig.checkpoint();
+    let aim = Aim::Level {
+        level: 0,
+        below: u64::MAX,
+    };
+    let job = rig.store.begin(aim, &Droppable::default()).unwrap();
+    assert!(job.inputs.len() > job.upper && job.from < job.to);
+    let bytes = |level| rig.store.catalogue.lock().taken.bytes_of(level);
+    let upper: u64 = job.inputs[..job.upper]
+        .iter()
+        .map(|run| run.entry().bytes)
+        .sum();
+    assert_eq!(
+        (bytes(job.from), bytes(job.to)),
+        (upper, job.bytes() - upper)
+    );
+    rig.store.catalogue.lock().taken.end(&job);
+    assert_eq!((bytes(job.from), bytes(job.to)), (0, 0));
 }
 
 #[test]
