@@ -15,7 +15,9 @@
 //! 1. S2: only runs that the newest durable manifest lists are taken.
 //! 2. Runs that a running job takes, or rows that it writes, are left alone.
 //! 3. A run that could not be read is left alone, and what would need it (F11).
-//! 4. Nothing goes over all runs: the store's latch is held. What a level has to look at it knows since it was made.
+//! 4. While level 0 is due and held up by nothing but running jobs, no job begins that touches the base level: it
+//!    would hold level 0 up in turn, and another one after it.
+//! 5. Nothing goes over all runs: the store's latch is held. What a level has to look at it knows since it was made.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -68,24 +70,48 @@ pub(crate) struct Picker<'a> {
     pub(crate) cleaned: &'a HashSet<u64>,
     /// Of each level, the largest row of the run taken last.
     pub(crate) turns: &'a [Bytes],
+    /// A level that only a job of level 0 may touch.
+    pub(crate) kept_clear: Option<u8>,
 }
 
 impl Picker<'_> {
     /// The most urgent job, if one is due.
     pub(crate) fn due(&self) -> Option<Job> {
         let targets = self.targets();
+        let kept_clear = self.is_level_0_held_up(&targets).then_some(targets.base);
+        let picker = Picker {
+            kept_clear,
+            ..*self
+        };
+        picker.most_urgent(&targets)
+    }
+
+    fn most_urgent(&self, targets: &Targets) -> Option<Job> {
         let mut levels: Vec<_> = (0_u8..)
             .zip(self.tree.sizes())
-            .map(|(level, (_, bytes))| (self.fill(level, bytes, &targets), level))
+            .map(|(level, (_, bytes))| (self.fill(level, bytes, targets), level))
             .filter(|(fill, _)| *fill >= FULL)
             .collect();
         levels.sort_by_key(|(fill, _)| Reverse(*fill));
         let full = levels.into_iter().find_map(|(_, level)| match level {
-            0 => self.level_0(&targets),
+            0 => self.level_0(targets),
             level => self.one_of_level(level),
         });
         full.or_else(|| self.dropped())
             .or_else(|| self.tombstones())
+    }
+
+    /// Whether level 0 is due and would have its job if no other ran.
+    fn is_level_0_held_up(&self, targets: &Targets) -> bool {
+        if self.fill(0, 0, targets) < FULL || self.level_0(targets).is_some() {
+            return false;
+        }
+        let nothing = Taken::default();
+        let alone = Picker {
+            taken: &nothing,
+            ..*self
+        };
+        alone.level_0(targets).is_some()
     }
 
     /// By how much the levels are over their targets, in bytes.
@@ -231,6 +257,10 @@ impl Picker<'_> {
         inputs.extend_from_slice(below);
         let ends = ends(&inputs)?;
         let is_free = inputs.iter().all(|run| self.is_free(run));
+        let touches = |level| from == level || to == level;
+        if from > 0 && self.kept_clear.is_some_and(touches) {
+            return None;
+        }
         if !is_free || self.taken.writes(to, &ends) {
             return None;
         }

@@ -77,6 +77,7 @@ impl Catalogue {
             dropped: &self.dropped,
             cleaned: &self.cleaned,
             turns: &self.turns,
+            kept_clear: None,
         }
     }
 

@@ -101,7 +101,7 @@ impl Store {
         Ok(false)
     }
 
-    fn compact_for(
+    pub(super) fn compact_for(
         &self,
         aim: Aim,
         droppable: &Droppable,

@@ -23,6 +23,12 @@ const MANY_RUNS: Shape = Shape {
     run_bytes: 600,
 };
 
+/// Takes down what is in level 0.
+const TOP: Aim = Aim::Level {
+    level: 0,
+    below: u64::MAX,
+};
+
 fn key(number: u32) -> RowKey {
     RowKey::new(TableId(1), format!("{number:05}").as_bytes())
 }
@@ -53,6 +59,12 @@ impl Rig {
             assert!(done < 1000, "compactions come to an end");
         }
         done
+    }
+
+    fn compact_for(&mut self, aim: Aim) {
+        let droppable = Droppable::default();
+        assert!(self.store.compact_for(aim, &droppable, &GO_ON).unwrap());
+        self.write_manifest().unwrap();
     }
 
     fn levels(&self) -> Vec<ListedRun> {
@@ -490,11 +502,7 @@ fn what_a_job_takes_of_a_level_is_told_until_it_ends() {
     rig.compact_whole(0).unwrap();
     rig.put_all(0..90, 40);
     rig.checkpoint();
-    let aim = Aim::Level {
-        level: 0,
-        below: u64::MAX,
-    };
-    let job = rig.store.begin(aim, &Droppable::default()).unwrap();
+    let job = rig.store.begin(TOP, &Droppable::default()).unwrap();
     assert!(job.inputs.len() > job.upper && job.from < job.to);
     let bytes = |level| rig.store.catalogue.lock().taken.bytes_of(level);
     let upper: u64 = job.inputs[..job.upper]
@@ -507,6 +515,46 @@ fn what_a_job_takes_of_a_level_is_told_until_it_ends() {
     );
     rig.store.catalogue.lock().taken.end(&job);
     assert_eq!((bytes(job.from), bytes(job.to)), (0, 0));
+}
+
+/// Of two threads one always had a run of the base level, and level 0, which needs all of them, never had its turn.
+#[test]
+fn jobs_of_the_base_level_end_for_level_0_to_have_its_turn() {
+    let mut rig = Rig::shaped(Shape {
+        level_0_runs: 2,
+        base_bytes: 4000,
+        run_bytes: 3000,
+    });
+    for _ in 0..2 {
+        rig.put_all(0..270, 400);
+        rig.checkpoint();
+    }
+    rig.compact_whole(rig.model.tail).unwrap();
+    // Two runs in the base level, which is over its target with one of them.
+    for rows in [0..100, 170..270] {
+        rig.put_all(rows.step_by(3), 400);
+        rig.checkpoint();
+        rig.compact_for(TOP);
+    }
+    let droppable = Droppable::default();
+    let base = LEVEL_MAX - 1;
+    assert_eq!(rig.runs_in(base).len(), 2);
+    let mut held = vec![rig.store.begin(Aim::Due, &droppable).unwrap()];
+    assert_eq!((held[0].from, held[0].to), (base, LEVEL_MAX));
+    for _ in 0..2 {
+        rig.put_all((0..90).map(|n| n * 3), 20);
+        rig.checkpoint();
+    }
+    // The other thread: it does what it finds to do elsewhere, and leaves the base level alone.
+    while let Some(job) = rig.store.begin(Aim::Due, &droppable) {
+        assert!(job.from > base, "{} -> {}", job.from, job.to);
+        held.push(job);
+    }
+    for job in held {
+        rig.store.catalogue.lock().taken.end(&job);
+    }
+    let job = rig.store.begin(TOP, &droppable);
+    assert_eq!(job.map(|job| (job.from, job.to)), Some((0, base)));
 }
 
 #[test]
