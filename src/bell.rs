@@ -1,6 +1,7 @@
 //! How compactions are called for, and how writers that they hold up wait for them.
 //!
-//! 1. A ring while a thread works makes it look again before it sleeps.
+//! 1. A ring while a thread works makes it look again before it sleeps; the end of a job is a ring: another thread
+//!    may find something now that the job, or what it lacked, kept from it.
 //! 2. Who waits for relief is woken by the next compaction that ends, and never waits for threads
 //!    that can do nothing: because they fail, because what they could do is damaged, or because they are gone.
 //! 3. As long as one thread works, it is of use to wait, however many others find nothing to do beside it.
@@ -53,9 +54,13 @@ impl Bell {
         }
     }
 
-    /// Something was done: whoever waits may look again.
+    /// Something was done: whoever waits may look again, and whoever found nothing to do beside it.
     pub(crate) fn worked(&self) {
-        self.state.lock().failing = false;
+        let mut state = self.state.lock();
+        state.failing = false;
+        state.rings += 1;
+        drop(state);
+        self.rung.notify_all();
         self.relieved.notify_all();
     }
 
@@ -157,16 +162,29 @@ mod tests {
             assert!(waiting.join().unwrap());
         });
         assert!(bell.wait_for_relief(Duration::ZERO));
-        first.idle(3);
+        first.idle(4);
         assert!(bell.wait_for_relief(Duration::ZERO), "it rang behind that");
-        assert_eq!(second.wait(2), Some(4));
+        assert_eq!(second.wait(2), Some(5));
         std::thread::scope(|threads| {
             let waiting = threads.spawn(|| bell.wait_for_relief(LONG));
-            assert_eq!(first.wait(4), Some(5));
-            first.idle(5);
-            second.idle(5);
+            assert_eq!(first.wait(5), Some(6));
+            first.idle(6);
+            second.idle(6);
             assert!(!waiting.join().unwrap(), "nobody can do anything");
         });
+    }
+
+    /// The second thread slept until the next checkpoint while there was work for two.
+    #[test]
+    fn who_found_nothing_to_do_looks_again_when_a_job_has_ended() {
+        let bell = Bell::default();
+        let (mut first, mut second) = (bell.hear(), bell.hear());
+        bell.ring();
+        assert_eq!((first.wait(0), second.wait(0)), (Some(1), Some(1)));
+        second.idle(1);
+        bell.worked();
+        assert_ne!(bell.state.lock().rings, 1, "it would wait");
+        assert_eq!(second.wait(1), Some(2));
     }
 
     #[test]
