@@ -6,7 +6,8 @@
 //! 2. G7: when the log has been idle for `LOG_IDLE_MS`, an empty frame covers the last acknowledged one.
 //! 3. G1: segments are created and filled ahead of need, by a thread that does nothing else: a fill takes
 //!    longer than what the keeper has promised.
-//! 4. While nothing is appended all of them sleep without a timeout.
+//! 4. A thread that a panic ends is told of in the log of events and in `stats`.
+//! 5. While nothing is appended all of them sleep without a timeout.
 
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -44,9 +45,28 @@ fn spawn(name: &str, engine: &Arc<Engine>, body: fn(&Engine)) -> std::io::Result
     let of_thread = engine.clone();
     let thread = std::thread::Builder::new()
         .name(name.into())
-        .spawn(move || body(&of_thread))?;
+        .spawn(move || {
+            let _told = TellsOfPanic(&of_thread);
+            body(&of_thread);
+        })?;
     engine.threads.lock().push(thread);
     Ok(())
+}
+
+/// Goes with a thread of the engine; tells if a panic ends that.
+struct TellsOfPanic<'a>(&'a Engine);
+
+impl Drop for TellsOfPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.counters.panics.fetch_add(1, Ordering::Relaxed);
+            let thread = std::thread::current();
+            tracing::error!(
+                thread = thread.name(),
+                "a thread of the engine has panicked"
+            );
+        }
+    }
 }
 
 fn checkpointer(engine: &Engine) {

@@ -140,6 +140,8 @@ pub struct Stats {
     pub compaction_debt_bytes: u64,
     /// Runs that compactions could not read, and leave alone until the next open.
     pub damaged_runs: usize,
+    /// Threads of the engine that a panic has ended: a bug, and nobody does their work until the next open.
+    pub panics: u64,
     /// Times that commits were slowed because compactions were behind.
     pub slowdowns: u64,
     /// Times that commits waited for a checkpoint or a compaction.
@@ -250,6 +252,7 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         compaction_written_bytes: store.compaction_written_bytes,
         compaction_debt_bytes: store.compaction_debt_bytes,
         damaged_runs: store.damaged_runs,
+        panics: count(&counters.panics),
         slowdowns: count(&counters.slowdowns),
         stalls: count(&counters.stalls),
         stalled_us: count(&counters.stalled_us),

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use lockstone::{Database, Durability, Options, Ports, Table, TxnOptions};
 use lockstone_base::clock::MonotonicClock;
-use lockstone_testkit::{SeededEntropy, SimDisk};
+use lockstone_base::disk::DiskOp;
+use lockstone_testkit::{HookedDisk, SeededEntropy, SimDisk};
 
 /// A memtable of 256 KiB: a few thousand rows make several levels.
 fn small() -> Options {
@@ -202,6 +203,29 @@ fn compactions_that_can_do_nothing_hold_nobody_up() {
     let mut txn = db.begin();
     txn.put(&t, "fresh", "value").unwrap();
     txn.commit().unwrap();
+    db.close().unwrap();
+}
+
+/// Its runs were kept from all others, and nobody was told.
+#[test]
+fn a_compaction_that_panics_is_told_of_and_holds_nobody_up() {
+    let disk = SimDisk::new(1);
+    let hooked = HookedDisk::new(disk.clone(), |op, name| {
+        let thread = std::thread::current();
+        let is_it = thread.name() == Some("lockstone-compact") && op == DiskOp::Open;
+        assert!(!is_it || !name.starts_with("run-"), "planted");
+    });
+    let ports = Ports {
+        disk: hooked,
+        ..threaded(&disk)
+    };
+    let db = small().open_with(ports).unwrap();
+    let t = db.create_table("t").unwrap();
+    fill(&db, &t, 0..60_000, &[7; 100]);
+    eventually("the panic is told", || db.stats().panics == 1);
+    // Whoever calls it does it himself, with all runs.
+    db.compact().unwrap();
+    assert_eq!(db.stats().levels[0].runs, 0);
     db.close().unwrap();
 }
 

@@ -13,10 +13,12 @@ mod disk;
 mod contract;
 mod writer_contract;
 mod gated_disk;
+mod hooked_disk;
 
 pub use contract::disk_contract;
 pub use disk::{FinishOrder, SimDisk, Survivors};
 pub use gated_disk::GatedDisk;
+pub use hooked_disk::HookedDisk;
 pub use seeded_entropy::SeededEntropy;
 pub use sim_clock::SimClock;
 pub use writer_contract::log_writer_contract;

@@ -4,7 +4,8 @@
 //! 1. S2: a job takes only runs that the newest durable manifest lists; so every older memtable is flushed.
 //! 2. W7: the drop horizon is raised in the list before a job drops its first version.
 //! 3. A flush never waits for a compaction, nor does a reader; jobs that take other runs run beside it.
-//! 4. A failed or cancelled job changes nothing (F7, F10). A run that it could not read is left alone from
+//! 4. What a job takes is free again when it ends, by a panic too.
+//! 5. A failed or cancelled job changes nothing (F7, F10). A run that it could not read is left alone from
 //!    then on, so that no job fails on it again and again (F11).
 //!
 //! Crash: before the manifest the outputs are orphans, and the inputs are still listed and there.
@@ -53,6 +54,27 @@ pub struct Droppable {
     pub horizon: Lsn,
     /// The rows of these tables: dropped, and seen by nobody at or above the horizon (S7).
     pub tables: Vec<TableId>,
+}
+
+/// A job that has begun: what it takes is kept from others until this goes.
+#[derive(Debug)]
+pub(super) struct Begun<'a> {
+    store: &'a Store,
+    job: Job,
+}
+
+impl std::ops::Deref for Begun<'_> {
+    type Target = Job;
+
+    fn deref(&self) -> &Job {
+        &self.job
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.store.catalogue.lock().taken.end(&self.job);
+    }
 }
 
 impl Store {
@@ -114,7 +136,7 @@ impl Store {
             Action::Move | Action::Remove => Ok(Some(Vec::new())),
             Action::Merge => self.merge(&job, droppable, stop),
         };
-        let done = match made {
+        match made {
             Ok(Some(made)) => {
                 self.finish(&job, droppable, &made);
                 Ok(true)
@@ -124,9 +146,7 @@ impl Store {
                 self.note_failure(&job, &error);
                 Err(error)
             }
-        };
-        self.catalogue.lock().taken.end(&job);
-        done
+        }
     }
 
     /// Lets compactions try again what they could not read.
@@ -150,7 +170,7 @@ impl Store {
         self.flushed_through() >= at && !tree.l0.iter().any(may_have) && !below.any(may_have)
     }
 
-    pub(super) fn begin(&self, aim: Aim, droppable: &Droppable) -> Option<Job> {
+    pub(super) fn begin(&self, aim: Aim, droppable: &Droppable) -> Option<Begun<'_>> {
         let mut catalogue = self.catalogue.lock();
         catalogue.drop_tables(&droppable.tables);
         let sources = self.current();
@@ -164,14 +184,15 @@ impl Store {
             job.inputs.iter().all(listed),
             "S2: a compaction takes listed runs only"
         );
-        catalogue.taken.begin(&job);
-        catalogue.pass_turn(&job);
         if job.action != Action::Move {
             let horizon = droppable.horizon;
             // W7: before the first version is dropped.
             self.install(|sources| sources.drop_horizon = sources.drop_horizon.max(horizon));
         }
-        Some(job)
+        catalogue.pass_turn(&job);
+        catalogue.taken.begin(&job);
+        drop(catalogue);
+        Some(Begun { store: self, job })
     }
 
     /// Writes what is kept of the inputs to new runs. `None` if it was stopped.

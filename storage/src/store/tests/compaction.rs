@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use lockstone_base::disk::{Disk, DiskOp};
 use lockstone_base::{Lsn, RowKey, TableId};
-use lockstone_testkit::{SimDisk, Survivors};
+use lockstone_testkit::{HookedDisk, SimDisk, Survivors};
 
 use super::super::compact::Aim;
 use super::super::*;
@@ -505,6 +505,7 @@ fn what_a_job_takes_of_a_level_is_told_until_it_ends() {
     let job = rig.store.begin(TOP, &Droppable::default()).unwrap();
     assert!(job.inputs.len() > job.upper && job.from < job.to);
     let bytes = |level| rig.store.catalogue.lock().taken.bytes_of(level);
+    let (from, to) = (job.from, job.to);
     let upper: u64 = job.inputs[..job.upper]
         .iter()
         .map(|run| run.entry().bytes)
@@ -513,8 +514,34 @@ fn what_a_job_takes_of_a_level_is_told_until_it_ends() {
         (bytes(job.from), bytes(job.to)),
         (upper, job.bytes() - upper)
     );
-    rig.store.catalogue.lock().taken.end(&job);
-    assert_eq!((bytes(job.from), bytes(job.to)), (0, 0));
+    drop(job);
+    assert_eq!((bytes(from), bytes(to)), (0, 0));
+}
+
+/// The runs of a job that panicked were kept from all others for ever.
+#[test]
+fn what_a_job_took_that_panicked_is_free_again() {
+    static PANICS: AtomicBool = AtomicBool::new(true);
+    let mut rig = rig_with_levels();
+    for _ in 0..2 {
+        rig.put_all(0..90, 40);
+        rig.checkpoint();
+    }
+    let disk = HookedDisk::new(rig.disk.clone(), |op, name| {
+        let fails = op == DiskOp::Open && name.starts_with("run-");
+        assert!(!fails || !PANICS.load(Ordering::SeqCst), "planted");
+    });
+    PANICS.store(false, Ordering::SeqCst);
+    let config = StoreConfig { shape: rig.shape };
+    rig.store = Store::open(disk, config, &rig.manifest, Vec::new()).unwrap();
+    PANICS.store(true, Ordering::SeqCst);
+    let compact = std::panic::AssertUnwindSafe(|| rig.compact(0));
+    assert!(std::panic::catch_unwind(compact).is_err());
+    PANICS.store(false, Ordering::SeqCst);
+    rig.assert_levels();
+    assert!(rig.compact(0).unwrap());
+    rig.write_manifest().unwrap();
+    rig.assert_readable();
 }
 
 /// Of two threads one always had a run of the base level, and level 0, which needs all of them, never had its turn.
@@ -539,20 +566,19 @@ fn jobs_of_the_base_level_end_for_level_0_to_have_its_turn() {
     let droppable = Droppable::default();
     let base = LEVEL_MAX - 1;
     assert_eq!(rig.runs_in(base).len(), 2);
-    let mut held = vec![rig.store.begin(Aim::Due, &droppable).unwrap()];
-    assert_eq!((held[0].from, held[0].to), (base, LEVEL_MAX));
+    // Level 0 is due as well, and less full.
     for _ in 0..2 {
         rig.put_all((0..90).map(|n| n * 3), 20);
         rig.checkpoint();
     }
+    let mut held = vec![rig.store.begin(Aim::Due, &droppable).unwrap()];
+    assert_eq!((held[0].from, held[0].to), (base, LEVEL_MAX));
     // The other thread: it does what it finds to do elsewhere, and leaves the base level alone.
     while let Some(job) = rig.store.begin(Aim::Due, &droppable) {
         assert!(job.from > base, "{} -> {}", job.from, job.to);
         held.push(job);
     }
-    for job in held {
-        rig.store.catalogue.lock().taken.end(&job);
-    }
+    drop(held);
     let job = rig.store.begin(TOP, &droppable);
     assert_eq!(job.map(|job| (job.from, job.to)), Some((0, base)));
 }
