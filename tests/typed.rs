@@ -71,6 +71,27 @@ fn every_call_speaks_the_types() {
 }
 
 #[test]
+fn many_typed_rows_are_put_in_one_call() {
+    let (_dir, db) = fresh();
+    let t = db.typed_table::<(i32, String), u64>("t").unwrap();
+    let mut txn = db.begin();
+    let rows = (0..100).map(|n: i32| ((50 - n, n.to_string()), n as u64));
+    t.put_many(&mut txn, rows).unwrap();
+    // By reference as well; the last value counts.
+    let (key, twice) = ((7, "x".to_owned()), [1, 2]);
+    t.put_many(&mut txn, twice.iter().map(|value| (&key, value)))
+        .unwrap();
+    assert_eq!(t.get(&txn, &key).unwrap(), Some(2));
+    txn.commit().unwrap();
+    let now = db.snapshot();
+    let rows: Vec<_> = t.range(&now, ..).unwrap().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 101);
+    assert!(rows.is_sorted_by(|a, b| a.0 < b.0));
+    let mut others = rows.iter().filter(|row| row.0 != key);
+    assert!(others.all(|((at, n), value)| *n == value.to_string() && 50 - at == *value as i32));
+}
+
+#[test]
 fn empty_strings_are_keys_and_prefixes_end_where_they_end() {
     let (_dir, db) = fresh();
     let t = db.typed_table::<(String, Option<u8>), ()>("t").unwrap();

@@ -1,5 +1,6 @@
 //! The handle of a table of typed rows.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
@@ -206,6 +207,28 @@ impl<K: TableKey, V: TableValue> TypedTable<K, V> {
         value: &(impl AsValue<V> + ?Sized),
     ) -> Result<()> {
         value.with_bytes(|bytes| txn.put(&self.table, KeyWriter::of(key), bytes))
+    }
+
+    /// Gives many keys a value, as [`Transaction::put_many`]: any order, sorted is fastest; of a key that comes twice
+    /// the last value counts.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn put_many<QK, QV>(
+        &self,
+        txn: &mut Transaction,
+        rows: impl IntoIterator<Item = (QK, QV)>,
+    ) -> Result<()>
+    where
+        QK: Borrow<K>,
+        QV: Borrow<V>,
+    {
+        let encoded = |(key, value): (QK, QV)| {
+            let mut bytes = Vec::new();
+            value.borrow().encode_value(&mut bytes);
+            (KeyWriter::of::<K>(key.borrow()), bytes)
+        };
+        txn.put_many(&self.table, rows.into_iter().map(encoded))
     }
 
     /// Gives `key` a value if it has none, as [`Transaction::insert_new`]; whether it had none.
