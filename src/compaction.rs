@@ -5,7 +5,7 @@
 //!    its inputs may go (S6).
 //! 2. W7: the horizon is what every open snapshot and every later one is at or above.
 //! 3. F7, F10: one that fails is tried again after a pause, longer each time; a run that cannot be read is left
-//!    alone by itself (F11).
+//!    alone by itself (F11), until a user asks for a compaction of everything or a scrub finds it intact.
 //! 4. Closing does not wait for a compaction: it is stopped between two versions.
 //!
 //! Crash: what a manifest does not list yet is swept at the next open.
@@ -16,7 +16,7 @@ use std::time::Duration;
 use lockstone_storage::{Droppable, WholeCompaction};
 
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::publish::publish;
 
 /// The pause behind a failed compaction; doubled each time.
@@ -86,20 +86,38 @@ pub(crate) fn serve(engine: &Engine) {
 }
 
 /// Merges everything that is listed into the deepest level, without tombstones and old versions that nobody
-/// sees any more.
+/// sees any more. Runs that could not be read are tried once more; those that still cannot are left as they are,
+/// and told of when all else is done (F11).
 pub(crate) fn everything(engine: &Engine) -> Result<()> {
     let _alone = engine.compacting.write();
+    engine.store.forget_damage();
     let mut whole = engine.store.whole_compaction();
     loop {
         engine.check_serving()?;
-        while engine.store.level_0_runs() > LEVEL_0_RUNS_BESIDE && step(engine)? {
+        while engine.store.level_0_runs() > LEVEL_0_RUNS_BESIDE
+            && around_damage(engine, || step(engine))?
+        {
             engine.bell.worked();
         }
-        if !one_of(engine, &mut whole)? {
+        if !around_damage(engine, || one_of(engine, &mut whole))? {
             // Closing stops it as well.
-            return engine.check_serving();
+            engine.check_serving()?;
+            return Error::of_damage(engine.store.damage()).map_or(Ok(()), Err);
         }
         engine.bell.worked();
+    }
+}
+
+/// What `step` does. If it only failed because a run cannot be read, which is known from now on, there may be more
+/// to do around that: each failure makes one run less that is tried.
+fn around_damage(engine: &Engine, step: impl FnOnce() -> Result<bool>) -> Result<bool> {
+    let known = engine.store.failed_reads();
+    match step() {
+        Err(error) if engine.store.failed_reads() > known => {
+            tracing::warn!(%error, "a run is left as it is");
+            Ok(true)
+        }
+        done => done,
     }
 }
 

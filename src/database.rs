@@ -227,8 +227,9 @@ impl Database {
     /// stay above.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::Poisoned`]; [`Error::DiskFull`], [`Error::Io`] and [`Error::Corrupt`]: what was
-    /// not compacted is as it was.
+    /// [`Error::Closed`], [`Error::Poisoned`]; [`Error::DiskFull`] and [`Error::Io`]: what was not compacted is as it
+    /// was. [`Error::Corrupt`]: all else is compacted, but the runs that it names could not be read, each tried in
+    /// this call; they and what must stay above them are as they were, and their intact rows can be read.
     pub fn compact(&self) -> Result<()> {
         self.engine.check_serving()?;
         checkpoint::take(&self.engine)?;

@@ -287,6 +287,37 @@ impl Error {
         }
     }
 
+    /// The first of these damages, with the files of the others named; `None` if there are none.
+    pub(crate) fn of_damage(damages: Vec<StorageError>) -> Option<Self> {
+        let mut damages = damages.into_iter().map(Self::from);
+        let first = damages.next()?;
+        let others: Vec<_> = damages.map(|error| error.to_string()).collect();
+        if others.is_empty() {
+            return Some(first);
+        }
+        let with_others = |what: String| format!("{what}; and {}", others.join("; and "));
+        Some(match first {
+            Self::Corrupt {
+                file,
+                offset,
+                lsn,
+                what,
+            } => Self::Corrupt {
+                file,
+                offset,
+                lsn,
+                what: with_others(what),
+            },
+            Self::Io(error) => Self::Corrupt {
+                file: error.path.clone(),
+                offset: None,
+                lsn: None,
+                what: with_others(error.to_string()),
+            },
+            first => first,
+        })
+    }
+
     pub(crate) fn invalid(what: impl Into<String>) -> Self {
         Self::InvalidArgument { what: what.into() }
     }

@@ -138,7 +138,8 @@ pub struct Stats {
     pub compaction_written_bytes: u64,
     /// Bytes by which levels are over what they should have: what compactions are behind by.
     pub compaction_debt_bytes: u64,
-    /// Runs that compactions could not read, and leave alone until the next open.
+    /// Runs that were found damaged: compactions leave them alone until `compact` is called, a scrub finds them intact,
+    /// or the database is opened again.
     pub damaged_runs: usize,
     /// Threads of the engine that a panic has ended: a bug, and nobody does their work until the next open.
     pub panics: u64,

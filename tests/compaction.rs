@@ -229,6 +229,59 @@ fn a_compaction_that_panics_is_told_of_and_holds_nobody_up() {
     db.close().unwrap();
 }
 
+/// `compact` said that all was well while it left runs out that it had once failed to read, for ever.
+#[test]
+fn compact_names_the_runs_that_it_cannot_read_and_tries_them_again() {
+    let disk = SimDisk::new(1);
+    let runs = |disk: &SimDisk| -> Vec<String> {
+        let names = disk.names().into_iter();
+        names.filter(|name| name.starts_with("run-")).collect()
+    };
+    // Three runs that share no row, each with old versions.
+    for part in 0..3 {
+        let db = small().open_with(threaded(&disk)).unwrap();
+        let t = db.create_table("t").unwrap();
+        for value in [b"old", b"new"] {
+            for n in 0..400 {
+                let mut txn = db.begin_with(TxnOptions::new().durability(Durability::Buffered));
+                txn.put(&t, format!("{part}-{n:04}"), value).unwrap();
+                txn.commit().unwrap();
+            }
+        }
+        db.close().unwrap();
+    }
+    let runs_before = runs(&disk);
+    assert_eq!(runs_before.len(), 3);
+    let flip = || {
+        disk.flip_byte(&runs_before[0], 6000);
+        disk.flip_byte(&runs_before[1], 6000);
+    };
+    flip();
+    let db = small().open_with(threaded(&disk)).unwrap();
+    let t = db.table("t").unwrap();
+    for _ in 0..2 {
+        let error = db.compact().unwrap_err();
+        let lockstone::Error::Corrupt { file, what, .. } = &error else {
+            panic!("{error}");
+        };
+        assert!(file.ends_with(&runs_before[0]), "{error}");
+        assert!(what.contains(&runs_before[1]), "{error}");
+        assert!(!error.to_string().contains(&runs_before[2]), "{error}");
+        let stats = db.stats();
+        assert_eq!((stats.damaged_runs, stats.levels[6].runs), (2, 3));
+        assert!(!runs(&disk).contains(&runs_before[2]), "all else is done");
+    }
+    // The device has them again.
+    flip();
+    db.compact().unwrap();
+    assert_eq!(db.stats().damaged_runs, 0);
+    let now = db.snapshot();
+    let rows = now.range(&t, ..).unwrap().map(Result::unwrap);
+    assert_eq!(rows.filter(|(_, value)| **value == *b"new").count(), 1200);
+    db.close().unwrap();
+    assert!(runs(&disk).iter().all(|name| !runs_before.contains(name)));
+}
+
 #[test]
 fn closing_in_the_middle_of_compactions_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();

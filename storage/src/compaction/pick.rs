@@ -20,7 +20,7 @@
 //! 5. Nothing goes over all runs: the store's latch is held. What a level has to look at it knows since it was made.
 
 use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use lockstone_base::TableId;
 
 use super::job::{Action, Job, Taken};
 use super::targets::{FULL, Targets, share};
+use crate::error::StorageError;
 use crate::manifest::LEVEL_MAX;
 use crate::run::{Run, RunEntry};
 use crate::tree::Tree;
@@ -64,7 +65,7 @@ pub(crate) struct Picker<'a> {
     pub(crate) listed: &'a HashSet<u64>,
     pub(crate) taken: &'a Taken,
     /// Runs that could not be read.
-    pub(crate) damaged: &'a HashSet<u64>,
+    pub(crate) damaged: &'a BTreeMap<u64, StorageError>,
     /// Dropped tables, and the runs that are known to have none of their rows.
     pub(crate) dropped: &'a [TableId],
     pub(crate) cleaned: &'a HashSet<u64>,
@@ -162,7 +163,9 @@ impl Picker<'_> {
     /// S2: whether a job may take the run.
     fn is_free(&self, run: &Arc<Run>) -> bool {
         let number = run.entry().number;
-        self.listed.contains(&number) && !self.taken.has(number) && !self.damaged.contains(&number)
+        self.listed.contains(&number)
+            && !self.taken.has(number)
+            && !self.damaged.contains_key(&number)
     }
 
     /// Level 0 goes down from its old end: if most of what may be taken shares no row with anything, that is

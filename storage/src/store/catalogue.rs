@@ -2,13 +2,14 @@
 //!
 //! Held for moments, never while a file is read or written; so a flush never waits for a compaction.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstone_base::TableId;
 
 use crate::compaction::{Job, Picker, Shape, Taken};
+use crate::error::StorageError;
 use crate::manifest::LEVEL_MAX;
 use crate::memtable::Memtable;
 use crate::run::Run;
@@ -22,8 +23,8 @@ pub(super) struct Catalogue {
     pub(super) listed: HashSet<u64>,
     /// What running compactions keep others from.
     pub(super) taken: Taken,
-    /// Runs that a compaction could not read (F11).
-    pub(super) damaged: HashSet<u64>,
+    /// Runs that could not be read, each with what was found (F11).
+    pub(super) damaged: BTreeMap<u64, StorageError>,
     /// Runs that the device has refused to read once.
     pub(super) refused: HashSet<u64>,
     /// Dropped tables whose rows may go.
@@ -51,7 +52,7 @@ impl Catalogue {
             next_run,
             listed,
             taken: Taken::default(),
-            damaged: HashSet::new(),
+            damaged: BTreeMap::new(),
             refused: HashSet::new(),
             dropped: Vec::new(),
             cleaned: HashSet::new(),
@@ -79,6 +80,12 @@ impl Catalogue {
             turns: &self.turns,
             kept_clear: None,
         }
+    }
+
+    /// What was found wrong with the run `number` is no longer what is known of it.
+    pub(super) fn forget_damage_of(&mut self, number: u64) {
+        self.damaged.remove(&number);
+        self.refused.remove(&number);
     }
 
     /// The next job of a level begins behind this one.

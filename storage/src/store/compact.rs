@@ -5,8 +5,9 @@
 //! 2. W7: the drop horizon is raised in the list before a job drops its first version.
 //! 3. A flush never waits for a compaction, nor does a reader; jobs that take other runs run beside it.
 //! 4. What a job takes is free again when it ends, by a panic too.
-//! 5. A failed or cancelled job changes nothing (F7, F10). A run that it could not read is left alone from
-//!    then on, so that no job fails on it again and again (F11).
+//! 5. A failed or cancelled job changes nothing (F7, F10). A run that it could not read is left alone,
+//!    so that no job fails on it again and again (F11), until somebody asks for it to be tried again, or a scrub has
+//!    found it intact.
 //!
 //! Crash: before the manifest the outputs are orphans, and the inputs are still listed and there.
 
@@ -156,6 +157,17 @@ impl Store {
         catalogue.refused.clear();
     }
 
+    /// What is wrong with the runs that compactions leave alone, one error for each.
+    pub fn damage(&self) -> Vec<StorageError> {
+        self.catalogue.lock().damaged.values().cloned().collect()
+    }
+
+    /// How often runs could not be read that may be tried again: it grows with each failure that is not the next
+    /// compaction's too.
+    pub fn failed_reads(&self) -> u64 {
+        self.counts.failed_reads.load(Ordering::Relaxed)
+    }
+
     /// Whether no row of the table, which was dropped at `at`, is left anywhere.
     pub fn is_gone(&self, table: TableId, at: Lsn) -> bool {
         let catalogue = self.catalogue.lock();
@@ -266,6 +278,9 @@ impl Store {
         }
         let catalogue = &mut *catalogue;
         if job.action != Action::Move {
+            for number in &gone {
+                catalogue.forget_damage_of(*number);
+            }
             catalogue.cleaned.retain(|number| !gone.contains(number));
         }
         if catalogue.dropped == droppable.tables {
@@ -302,11 +317,14 @@ impl Store {
         match numbers().find(is_named) {
             Some(number) if is_refusal && catalogue.refused.insert(number) => {}
             Some(number) => {
-                catalogue.damaged.insert(number);
+                catalogue.damaged.insert(number, error.clone());
             }
-            None if is_refusal => {}
+            None if is_refusal => return,
             // Two inputs contradict each other.
-            None => catalogue.damaged.extend(numbers()),
+            None => catalogue
+                .damaged
+                .extend(numbers().map(|number| (number, error.clone()))),
         }
+        self.counts.failed_reads.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -88,6 +88,7 @@ struct Counts {
     compactions: AtomicU64,
     read_bytes: AtomicU64,
     written_bytes: AtomicU64,
+    failed_reads: AtomicU64,
 }
 
 /// Where a round of scrubbing goes on.
@@ -160,7 +161,7 @@ pub struct StoreStats {
     pub compaction_written_bytes: u64,
     /// Bytes by which the levels are over what they should have.
     pub compaction_debt_bytes: u64,
-    /// Runs that a compaction found damaged, and leaves alone since.
+    /// Runs that were found damaged, and that compactions leave alone since.
     pub damaged_runs: usize,
 }
 
