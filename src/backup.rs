@@ -4,7 +4,9 @@
 //! 1. S8: what is copied are the runs of one moment, pinned while that lasts; writers go on. A checkpoint comes
 //!    before it, so whatever was acknowledged before the call is in them.
 //! 2. Tables and runs are of one moment too: no table comes or goes in between.
-//! 3. The copy is durable, names included, when the call returns.
+//! 3. Closing the database ends a backup, and waits for that end: the directory is free only when nobody reads there
+//!    any more.
+//! 4. The copy is durable, names included, when the call returns.
 //!
 //! Crash: without its manifest, which comes last, the copy is no database.
 
@@ -42,7 +44,10 @@ pub(crate) fn into_disk(engine: &Engine, to: &Arc<dyn Disk>) -> Result<()> {
     if !matches!(directory::content(&**to), Ok(Content::Empty)) {
         return Err(not_empty());
     }
-    let copied = copy(engine, to);
+    // Before the look at whether it is closed: who closes the database closes it first, and then waits for this.
+    let copying = engine.copying.read();
+    let copied = engine.check_serving().and_then(|()| copy(engine, to));
+    drop(copying);
     if copied.is_err() {
         // Only tidiness: what stays is no database.
         for name in to.list().unwrap_or_default() {
@@ -55,7 +60,9 @@ pub(crate) fn into_disk(engine: &Engine, to: &Arc<dyn Disk>) -> Result<()> {
 fn copy(engine: &Engine, to: &Arc<dyn Disk>) -> Result<()> {
     checkpoint::take(engine)?;
     let (pin, manifest) = pinned(engine);
-    pin.copy(&*engine.ports.disk, &**to)?;
+    if !pin.copy(&*engine.ports.disk, &**to, &engine.closed)? {
+        return Err(Error::Closed);
+    }
     let founding = Founding {
         manifest,
         segment_bytes: engine.options.segment_bytes,

@@ -95,6 +95,8 @@ pub(crate) fn close(engine: &Engine) -> Result<()> {
     }
     // A compaction that a user asked for ends as well, and none begins: the directory is about to be free.
     let _no_other = engine.compacting.write();
+    // Nor does a backup read there: it has seen that the database is closed, or will at its next piece.
+    let _no_copy = engine.copying.write();
     let outcome = leave_in_order(engine);
     engine.log.close();
     engine.directory.lock().take();

@@ -277,8 +277,8 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::DirectoryNotEmpty`]; the directory is made if it is missing, its parent is not.
-    /// [`Error::DiskFull`], [`Error::Io`], [`Error::Closed`], [`Error::Poisoned`]: the directory is no database. A
-    /// crash in between leaves none either, and opening it says so.
+    /// [`Error::DiskFull`], [`Error::Io`], [`Error::Closed`] (also when it is closed meanwhile: that ends a backup),
+    /// [`Error::Poisoned`]: the directory is no database. A crash in between leaves none either, and opening it says so.
     pub fn backup(&self, dir: impl AsRef<Path>) -> Result<()> {
         backup::into_directory(&self.engine, dir.as_ref())
     }

@@ -66,6 +66,8 @@ pub(crate) struct Engine {
     pub(crate) checkpointing: Mutex<()>,
     /// Shared by compactions; a compaction of everything runs alone.
     pub(crate) compacting: RwLock<()>,
+    /// Shared by backups; who closes the database waits until none reads there any more.
+    pub(crate) copying: RwLock<()>,
     /// Calls for compactions.
     pub(crate) bell: Bell,
     /// Held while a table is created, so that a manifest has it or the log behind it does.

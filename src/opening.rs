@@ -123,6 +123,7 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
         unpublished: AtomicBool::new(false),
         checkpointing: Mutex::new(()),
         compacting: RwLock::new(()),
+        copying: RwLock::new(()),
         bell: Bell::default(),
         log: recovered.log,
         store: recovered.store,

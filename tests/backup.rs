@@ -13,12 +13,13 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use lockstone::{Database, Durability, Error, LockMode, Options, Table, TxnOptions};
-use lockstone_base::disk::Disk;
-use lockstone_testkit::{SimDisk, Survivors};
+use lockstone::{Database, Durability, Error, LockMode, Options, Ports, Table, TxnOptions};
+use lockstone_base::clock::MonotonicClock;
+use lockstone_base::disk::{Disk, DiskOp};
+use lockstone_testkit::{HookedDisk, SeededEntropy, SimDisk, Survivors};
 use machine::{fresh, no_wait, open, small_and_real};
 
 fn put(db: &Database, table: &Table, key: &str, value: &str) {
@@ -48,6 +49,63 @@ fn copied(from: &Path, to: &Path) {
         let entry = entry.unwrap();
         fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
+}
+
+/// The backup went on reading in a directory that was free, and another owner could take its files away.
+#[test]
+fn closing_ends_a_backup_and_waits_for_its_end() {
+    let sim = SimDisk::new(1);
+    // What happens when the backup is in the middle of its first run.
+    let (meets, met) = std::sync::mpsc::sync_channel::<()>(0);
+    let (goes_on, may_go_on) = std::sync::mpsc::sync_channel::<()>(0);
+    let (meets, may_go_on) = (Mutex::new(meets), Mutex::new(may_go_on));
+    let hooked = HookedDisk::new(sim.clone(), move |op, name| {
+        let is_backup = std::thread::current().name() == Some("backup");
+        if is_backup && op == DiskOp::Open && name.starts_with("run-") {
+            meets.lock().unwrap().send(()).unwrap();
+            may_go_on.lock().unwrap().recv().unwrap();
+        }
+    });
+    let ports = |disk: Arc<dyn Disk>| Ports {
+        disk,
+        clock: Arc::new(MonotonicClock::new()),
+        entropy: Arc::new(SeededEntropy::new(7)),
+        background: true,
+    };
+    let options = || Options::new().segment_bytes(1 << 20).log_bytes(4 << 20);
+    let db = options().open_with(ports(hooked)).unwrap();
+    let t = db.create_table("t").unwrap();
+    put(&db, &t, "a", "1");
+    let copy = SimDisk::new(2);
+    let to: Arc<dyn Disk> = copy.clone();
+    let backup = std::thread::Builder::new().name("backup".into());
+    let backup = backup.spawn({
+        let db = db.clone();
+        move || db.backup_to(&to)
+    });
+    met.recv().unwrap();
+    let closer = std::thread::spawn({
+        let db = db.clone();
+        move || db.close()
+    });
+    while db.check().is_ok() {
+        std::thread::yield_now();
+    }
+    for _ in 0..2 {
+        let other = options().open_with(ports(sim.clone()));
+        assert!(matches!(other, Err(Error::Locked { .. })), "it is read");
+        assert!(!closer.is_finished());
+        std::thread::yield_now();
+    }
+    goes_on.send(()).unwrap();
+    assert!(matches!(
+        backup.unwrap().join().unwrap(),
+        Err(Error::Closed)
+    ));
+    closer.join().unwrap().unwrap();
+    assert!(copy.names().iter().all(|name| !name.starts_with("run-")));
+    let db = options().open_with(ports(sim)).unwrap();
+    assert_eq!(rows(&db)["t"].len(), 1);
 }
 
 /// Writers end, be it because the test has failed.

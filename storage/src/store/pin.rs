@@ -5,6 +5,7 @@
 //!    the catalogue's latch.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lockstone_base::Lsn;
 use lockstone_base::disk::{Disk, OpenMode};
@@ -48,22 +49,35 @@ impl Store {
 
 impl Pin {
     /// Gives every run a name in the directory `to`, durably but for the names: by a link where the two
-    /// directories can share files, else by a copy. `from` is the store's directory.
+    /// directories can share files, else by a copy. `from` is the store's directory. Whether all of them have one:
+    /// `stop` ends it between two pieces.
     ///
     /// # Errors
     /// The disk's. What was done stays.
-    pub fn copy(&self, from: &dyn Disk, to: &dyn Disk) -> Result<(), StorageError> {
+    pub fn copy(
+        &self,
+        from: &dyn Disk,
+        to: &dyn Disk,
+        stop: &AtomicBool,
+    ) -> Result<bool, StorageError> {
         for run in &self.runs {
             let name = file_name::run(run.entry.number);
-            if !to.link_from(from, &name)? {
-                copy_file(from, to, &name)?;
+            if stop.load(Ordering::Acquire)
+                || !to.link_from(from, &name)? && !copy_file(from, to, &name, stop)?
+            {
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 
-fn copy_file(from: &dyn Disk, to: &dyn Disk, name: &str) -> Result<(), StorageError> {
+fn copy_file(
+    from: &dyn Disk,
+    to: &dyn Disk,
+    name: &str,
+    stop: &AtomicBool,
+) -> Result<bool, StorageError> {
     let source = from.open(name, OpenMode::Read)?;
     let copy = to.open(name, OpenMode::CreateNew)?;
     let mut piece = vec![0; PIECE_BYTES];
@@ -73,9 +87,12 @@ fn copy_file(from: &dyn Disk, to: &dyn Disk, name: &str) -> Result<(), StorageEr
         let Some(bytes) = piece.get(..read).filter(|bytes| !bytes.is_empty()) else {
             break;
         };
+        if stop.load(Ordering::Acquire) {
+            return Ok(false);
+        }
         copy.write_at(at, bytes)?;
         at += read as u64;
     }
     copy.sync()?;
-    Ok(())
+    Ok(true)
 }
