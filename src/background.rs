@@ -1,5 +1,5 @@
 //! The background threads: the checkpointer, the keeper of what nobody waits for, the supplier of log
-//! segments, and those that compact.
+//! segments, those that compact, and the scrubber.
 //!
 //! 1. G9: what a ticket or a filling frame asks for is flushed at once, and a `Buffered` commit is on the
 //!    device within `BUFFERED_MS_MAX`.
@@ -7,7 +7,8 @@
 //! 3. G1: segments are created and filled ahead of need, by a thread that does nothing else: a fill takes
 //!    longer than what the keeper has promised.
 //! 4. A thread that a panic ends is told of in the log of events and in `stats`.
-//! 5. While nothing is appended all of them sleep without a timeout.
+//! 5. While nothing is appended all of them sleep without a timeout, but the scrubber, whose pauses are those of its
+//!    rate.
 
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -20,6 +21,7 @@ use crate::checkpoint;
 use crate::compaction;
 use crate::engine::Engine;
 use crate::requests::Requests;
+use crate::scrub;
 
 const IDLE: Duration = Duration::from_millis(LOG_IDLE_MS);
 /// How often the keeper looks while there is something to look after: twice within the idle time, so
@@ -37,6 +39,9 @@ pub(crate) fn start(engine: &Arc<Engine>) -> std::io::Result<()> {
     spawn("lockstone-supply", engine, supplier)?;
     for _ in 0..engine.options.compaction_threads {
         spawn("lockstone-compact", engine, compaction::serve)?;
+    }
+    if engine.options.scrub_bytes_per_second > 0 {
+        spawn("lockstone-scrub", engine, scrub::serve)?;
     }
     Ok(())
 }

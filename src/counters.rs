@@ -10,6 +10,8 @@ pub(crate) struct Counters {
     /// The sum of all copies.
     pub(crate) commits: Striped<AtomicU64>,
     pub(crate) aborts: AtomicU64,
+    pub(crate) scrubbed_bytes: AtomicU64,
+    pub(crate) scrub_rounds: AtomicU64,
     /// Threads of the engine that a panic has ended.
     pub(crate) panics: AtomicU64,
     pub(crate) waits: AtomicU64,

@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::live::LiveTxns;
 use crate::options::Options;
 use crate::requests::Requests;
+use crate::scrub_pace::Scrubbing;
 use crate::snapshots::Snapshots;
 use crate::watermarks::Watermarks;
 
@@ -70,6 +71,7 @@ pub(crate) struct Engine {
     pub(crate) copying: RwLock<()>,
     /// Calls for compactions.
     pub(crate) bell: Bell,
+    pub(crate) scrubbing: Scrubbing,
     /// Held while a table is created, so that a manifest has it or the log behind it does.
     pub(crate) ddl: Mutex<()>,
     pub(crate) checkpoints: Requests,

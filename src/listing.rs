@@ -141,6 +141,10 @@ pub struct Stats {
     /// Runs that were found damaged: compactions leave them alone until `compact` is called, a scrub finds them intact,
     /// or the database is opened again.
     pub damaged_runs: usize,
+    /// Bytes of runs that the scrubber has read.
+    pub scrubbed_bytes: u64,
+    /// How often it has read all runs through.
+    pub scrub_rounds: u64,
     /// Threads of the engine that a panic has ended: a bug, and nobody does their work until the next open.
     pub panics: u64,
     /// Times that commits were slowed because compactions were behind.
@@ -253,6 +257,8 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         compaction_written_bytes: store.compaction_written_bytes,
         compaction_debt_bytes: store.compaction_debt_bytes,
         damaged_runs: store.damaged_runs,
+        scrubbed_bytes: count(&counters.scrubbed_bytes),
+        scrub_rounds: count(&counters.scrub_rounds),
         panics: count(&counters.panics),
         slowdowns: count(&counters.slowdowns),
         stalls: count(&counters.stalls),

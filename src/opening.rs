@@ -30,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::live::LiveTxns;
 use crate::options::Options;
 use crate::requests::Requests;
+use crate::scrub_pace::Scrubbing;
 use crate::snapshots::Snapshots;
 use crate::watermarks::Watermarks;
 
@@ -125,6 +126,7 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
         compacting: RwLock::new(()),
         copying: RwLock::new(()),
         bell: Bell::default(),
+        scrubbing: Scrubbing::default(),
         log: recovered.log,
         store: recovered.store,
         report: recovered.report,

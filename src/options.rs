@@ -17,6 +17,7 @@ pub struct Options {
     pub(crate) log_bytes: u64,
     pub(crate) segment_bytes: u64,
     pub(crate) compaction_threads: usize,
+    pub(crate) scrub_bytes_per_second: u64,
     pub(crate) io: IoMode,
     pub(crate) redact: bool,
     pub(crate) create: bool,
@@ -41,6 +42,7 @@ impl Default for Options {
             log_bytes: 1 << 30,
             segment_bytes: 64 << 20,
             compaction_threads: 1,
+            scrub_bytes_per_second: 4 << 20,
             io: IoMode::Auto,
             redact: false,
             create: true,
@@ -77,6 +79,13 @@ impl Options {
     /// everything else.
     pub fn compaction_threads(mut self, threads: usize) -> Self {
         self.compaction_threads = threads;
+        self
+    }
+
+    /// How fast a background thread reads all runs through, in bytes a second, to find what has gone bad on the device:
+    /// 4 MiB by default, 0 for not at all. A round begins a day behind the one before at the earliest.
+    pub fn scrub_bytes_per_second(mut self, bytes: u64) -> Self {
+        self.scrub_bytes_per_second = bytes;
         self
     }
 

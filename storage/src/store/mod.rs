@@ -97,6 +97,8 @@ struct ScrubPlace {
     /// The number of the run.
     run: u64,
     block: u64,
+    /// Something was found in an earlier part of the run.
+    is_damaged: bool,
 }
 
 /// What tells whether the store keeps up with its writers.

@@ -1,12 +1,15 @@
 //! Reading runs anew, a part at a time: what has gone bad on the device, or in memory, since a block was first
 //! touched becomes an error for its next reader instead of a wrong answer.
 //!
-//! Called by whoever has time for it.
+//! Called by the engine's scrubber.
 //! 1. A round goes over all runs in the order of their numbers; runs that come or go meanwhile do no harm.
-//! 2. A call reads about as much as it was given leave to; nothing is written.
+//! 2. F11: a run in which something is damaged is left alone by compactions; one that has been read through from its
+//!    beginning without a finding is so no longer.
+//! 3. A call reads about as much as it was given leave to; nothing is written.
 
 use super::{ScrubPlace, Store};
 use crate::error::StorageError;
+use crate::run::Run;
 
 /// What [`Store::scrub`] did.
 #[derive(Debug, Clone, Default)]
@@ -37,21 +40,40 @@ impl Store {
             if number > place.run {
                 *place = ScrubPlace {
                     run: number,
-                    block: 0,
+                    ..ScrubPlace::default()
                 };
             }
             let left = bytes_max.saturating_sub(scrub.bytes);
+            let known = scrub.findings.len();
             let (next, bytes) = run.scrub(place.block, left, &mut scrub.findings);
             scrub.bytes += bytes;
+            if let Some(found) = scrub.findings.get(known) {
+                place.is_damaged = true;
+                self.mark_damaged(run, found);
+            }
             if let Some(block) = next {
                 place.block = block;
                 return scrub;
             }
-            place.run = number + 1;
-            place.block = 0;
+            if !place.is_damaged {
+                self.catalogue.lock().forget_damage_of(number);
+            }
+            *place = ScrubPlace {
+                run: number + 1,
+                ..ScrubPlace::default()
+            };
         }
         *place = ScrubPlace::default();
         scrub.round_done = true;
         scrub
+    }
+
+    /// A run that a compaction has replaced meanwhile is nobody's any more.
+    fn mark_damaged(&self, run: &Run, found: &StorageError) {
+        let mut catalogue = self.catalogue.lock();
+        if self.current().tree.has(run.entry()) {
+            let number = run.entry().number;
+            catalogue.damaged.insert(number, found.clone());
+        }
     }
 }

@@ -138,6 +138,12 @@ impl Tree {
             .flat_map(|level| level.deleting())
     }
 
+    /// Whether the run is in the tree.
+    pub(crate) fn has(&self, run: &RunEntry) -> bool {
+        let is_it = |other: &Arc<Run>| other.entry().number == run.number;
+        self.l0.iter().any(is_it) || self.levels.iter().any(|level| level.has(run))
+    }
+
     fn level(&self, level: u8) -> Option<&Arc<Level>> {
         self.levels.get(usize::from(level).checked_sub(1)?)
     }
