@@ -75,7 +75,7 @@ fn many_typed_rows_are_put_in_one_call() {
     let (_dir, db) = fresh();
     let t = db.typed_table::<(i32, String), u64>("t").unwrap();
     let mut txn = db.begin();
-    let rows = (0..100).map(|n: i32| ((50 - n, n.to_string()), n as u64));
+    let rows = (0..100).map(|n: i32| ((50 - n, n.to_string()), u64::from(n.unsigned_abs())));
     t.put_many(&mut txn, rows).unwrap();
     // By reference as well; the last value counts.
     let (key, twice) = ((7, "x".to_owned()), [1, 2]);
