@@ -70,7 +70,7 @@ pub(crate) struct Engine {
     /// Shared by backups; who closes the database waits until none reads there any more.
     pub(crate) copying: RwLock<()>,
     /// Calls for compactions.
-    pub(crate) bell: Bell,
+    pub(crate) bell: Arc<Bell>,
     pub(crate) scrubbing: Scrubbing,
     /// Held while a table is created, so that a manifest has it or the log behind it does.
     pub(crate) ddl: Mutex<()>,

@@ -20,7 +20,6 @@ use lockstone_storage::{Shape, StoreConfig};
 use parking_lot::{Mutex, RwLock};
 
 use crate::background;
-use crate::bell::Bell;
 use crate::catalog::Catalog;
 use crate::checkpoint;
 use crate::closing;
@@ -125,7 +124,7 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
         checkpointing: Mutex::new(()),
         compacting: RwLock::new(()),
         copying: RwLock::new(()),
-        bell: Bell::default(),
+        bell: Arc::default(),
         scrubbing: Scrubbing::default(),
         log: recovered.log,
         store: recovered.store,
@@ -148,6 +147,11 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
         options,
         ports,
     });
+    let bell = Arc::clone(&engine.bell);
+    // S6: what only a reader has kept goes when that has gone.
+    engine
+        .store
+        .tell_of_departures(Box::new(move || bell.ring()));
     if engine.ports.background
         && let Err(source) = background::start(&engine)
     {

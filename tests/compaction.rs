@@ -282,6 +282,34 @@ fn compact_names_the_runs_that_it_cannot_read_and_tries_them_again() {
     assert!(runs(&disk).iter().all(|name| !runs_before.contains(name)));
 }
 
+/// Files stayed until the next checkpoint, which an idle database does not take.
+#[test]
+fn what_a_reader_kept_goes_when_the_reader_does() {
+    let disk = SimDisk::new(1);
+    let db = small().open_with(threaded(&disk)).unwrap();
+    let t = db.create_table("t").unwrap();
+    for value in [[1; 100], [2; 100]] {
+        fill(&db, &t, 0..3_000, &value);
+        db.compact().unwrap();
+    }
+    let runs = || {
+        let names = disk.names().into_iter();
+        names.filter(|name| name.starts_with("run-")).count()
+    };
+    eventually("what nobody reads has gone", || runs() == db.stats().runs);
+    let now = db.snapshot();
+    let mut reader = now.range(&t, ..).unwrap();
+    reader.next().unwrap().unwrap();
+    fill(&db, &t, 0..3_000, &[3; 100]);
+    db.compact().unwrap();
+    assert!(runs() > db.stats().runs, "S6: they are read");
+    assert_eq!(reader.by_ref().map(Result::unwrap).count(), 2_999);
+    assert!(runs() > db.stats().runs);
+    drop(reader);
+    eventually("they go with their reader", || runs() == db.stats().runs);
+    db.close().unwrap();
+}
+
 #[test]
 fn closing_in_the_middle_of_compactions_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();

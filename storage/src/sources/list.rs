@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use lockstone_base::Lsn;
 
+use super::departure::Departure;
 use crate::error::StorageError;
 use crate::memtable::Memtable;
 use crate::question::Question;
@@ -29,6 +30,8 @@ pub struct Sources {
     pub(crate) drop_horizon: Lsn,
     /// The database's, with which rows are hashed.
     pub(crate) salt: u64,
+    /// The last one: it tells that all before it has gone (S6).
+    pub(crate) _departure: Departure,
 }
 
 impl Sources {

@@ -2,12 +2,14 @@
 //!
 //! Replaced by the store, taken by every reader.
 
+mod departure;
 mod list;
 mod damages;
 mod level_cursor;
 mod end;
 mod scan;
 
+pub(crate) use departure::{Departure, Departures};
 pub use list::Sources;
 pub use scan::Scan;
 

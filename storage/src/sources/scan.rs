@@ -24,7 +24,6 @@ use crate::version::Version;
 /// The live rows of a range at one LSN, in order, from both ends: encoded row and version.
 #[derive(Debug)]
 pub struct Scan {
-    sources: Arc<Sources>,
     range: RowRange,
     at: Lsn,
     front: Option<End>,
@@ -32,6 +31,8 @@ pub struct Scan {
     /// The ends have met, or the range has ended.
     finished: bool,
     damages: Damages,
+    /// Let go of last: nothing of it is read any more then (S6).
+    sources: Arc<Sources>,
 }
 
 impl Sources {

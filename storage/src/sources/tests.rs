@@ -106,6 +106,7 @@ impl Layers {
             )),
             drop_horizon: Lsn::ZERO,
             salt: IDENTITY.salt,
+            _departure: Departure::new(&Arc::default()),
         }))
     }
 

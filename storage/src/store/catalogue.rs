@@ -106,6 +106,12 @@ impl Catalogue {
 }
 
 impl Retired {
+    /// Whether something is kept for a reader alone.
+    pub(super) fn is_read(&self, listed: &HashSet<u64>) -> bool {
+        let is_kept = |run: &Arc<Run>| !listed.contains(&run.entry().number);
+        !self.memtables.is_empty() || self.runs.iter().any(is_kept)
+    }
+
     /// Takes out what no reader has any more. Giving back hundreds of thousands of versions, or a large map, takes
     /// milliseconds: a reader must not be the last to let go, and the latch must not be held.
     pub(super) fn unread(&mut self, listed: &HashSet<u64>) -> (Vec<Arc<Memtable>>, Vec<Arc<Run>>) {

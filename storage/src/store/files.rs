@@ -44,7 +44,12 @@ impl Store {
         let (freed, files) = {
             let mut catalogue = self.catalogue.lock();
             let catalogue = &mut *catalogue;
+            // Before the look: a reader that lets go behind it tells.
+            self.departures.wait();
             let freed = catalogue.retired.unread(&catalogue.listed);
+            if !catalogue.retired.is_read(&catalogue.listed) {
+                self.departures.wait_no_more();
+            }
             let files: Vec<_> = catalogue.retired.files.iter().copied().collect();
             (freed, files)
         };

@@ -38,7 +38,7 @@ use crate::file_name;
 use crate::manifest::{ListedRun, Manifest};
 use crate::memtable::{Memtable, Prepared, Preparing};
 use crate::run::{Identity, Run, RunEntry};
-use crate::sources::Sources;
+use crate::sources::{Departure, Departures, Sources};
 use crate::tree::Tree;
 use catalogue::Catalogue;
 
@@ -65,6 +65,8 @@ pub struct Store {
     config: StoreConfig,
     identity: Identity,
     sources: ArcSwap<Sources>,
+    /// How readers tell that they have let go of a list.
+    departures: Arc<Departures>,
     /// Held while the list is replaced; never while a file is read or written. Taken last.
     installing: Mutex<()>,
     preparing: Preparing,
@@ -206,6 +208,7 @@ impl Store {
             tail = tail.get(),
             "store opened"
         );
+        let departures = Arc::new(Departures::default());
         Ok(Self {
             disk,
             config,
@@ -217,7 +220,9 @@ impl Store {
                 // known any more, and nobody reads there: the commit tail starts at or above it.
                 drop_horizon: manifest.flushed_through,
                 salt: manifest.salt,
+                _departure: Departure::new(&departures),
             }),
+            departures,
             installing: Mutex::new(()),
             preparing: Preparing::new(manifest.salt),
             flushing: Mutex::new(()),
@@ -296,6 +301,12 @@ impl Store {
     /// What a reader reads, for as long as it likes: taken after its LSN (W5).
     pub fn sources(&self) -> Arc<Sources> {
         self.sources.load_full()
+    }
+
+    /// `tell` is called when a reader has let go of what [`Store::reclaim`] could not free because of it: by that
+    /// reader, so it must be quick.
+    pub fn tell_of_departures(&self, tell: Box<dyn Fn() + Send + Sync>) {
+        self.departures.tell(tell);
     }
 
     /// What all memtables take, in bytes.
