@@ -62,7 +62,6 @@ macro_rules! held_bytes {
             }
 
             /// A copy.
-            #[allow(dead_code, reason = "values that are not short come shared")]
             #[inline]
             pub(crate) fn from_slice(bytes: &[u8]) -> Self {
                 Self::copied(bytes)

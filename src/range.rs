@@ -165,19 +165,27 @@ impl<'a> Range<'a> {
         Ok(ControlFlow::Continue(()))
     }
 
+    #[inline]
     fn take(&mut self, end: Direction) -> Option<Result<(Key, Value)>> {
+        let rows = self.rows.as_mut()?;
+        if end == Direction::Forward && rows.step_on() {
+            if let Err(error) = self.checks.check(Ok(())) {
+                return Some(Err(error));
+            }
+            return Some(Ok(owned(&rows.committed.scan, end)));
+        }
+        self.take_decided(end)
+    }
+
+    /// The next row, wherever it is.
+    fn take_decided(&mut self, end: Direction) -> Option<Result<(Key, Value)>> {
         let rows = self.rows.as_mut()?;
         let found = rows.step(end)?;
         if let Err(error) = self.checks.check(found.as_ref().map(|_| ())) {
             return Some(Err(error));
         }
         let row = match found.ok()? {
-            Found::Committed(end) => {
-                let scan = &rows.committed.scan;
-                let (row, value) = scan.row(end);
-                let value = Value::copied(value).unwrap_or_else(|| Value::new(scan.value(end)));
-                (Key::from_slice(key_of(row)), value)
-            }
+            Found::Committed(end) => owned(&rows.committed.scan, end),
             Found::Own(own) => {
                 let value = own.effect().unwrap_or_default();
                 (Key::from_slice(key_of(own.as_bytes())), Value::new(value))
@@ -187,6 +195,20 @@ impl<'a> Range<'a> {
     }
 }
 
+/// The row that an end of a scan has come to, in handles.
+#[inline]
+fn owned(scan: &Scan, end: Direction) -> (Key, Value) {
+    /// What is longer may be shared.
+    const COPY_BYTES_MAX: usize = 1024;
+    let (row, value) = scan.row(end);
+    let value = if value.len() <= COPY_BYTES_MAX {
+        Value::from_slice(value)
+    } else {
+        Value::new(scan.value(end))
+    };
+    (Key::from_slice(key_of(row)), value)
+}
+
 /// The key of an encoded row.
 fn key_of(row: &[u8]) -> &[u8] {
     row.get(RowKey::TABLE_BYTES..).unwrap_or_default()
@@ -194,6 +216,7 @@ fn key_of(row: &[u8]) -> &[u8] {
 
 impl Checks<'_> {
     /// Whether what was just read may be given out (W10): the check comes behind the read.
+    #[inline]
     fn check(&self, read: Result<(), &StorageError>) -> Result<()> {
         let read = read.map_err(|error| Error::from(error.clone()));
         match self {
@@ -254,6 +277,12 @@ impl End {
 }
 
 impl<'a> Merged<'a> {
+    /// Goes to the next committed row from the front, where nothing is to be decided about it; whether it has.
+    #[inline]
+    fn step_on(&mut self) -> bool {
+        self.own.is_none() && self.committed.is_untouched() && self.committed.scan.step_on()
+    }
+
     /// The next row from one end: the own write where there is one, else what is committed.
     #[inline]
     fn step(&mut self, end: Direction) -> Option<Result<Found<'a>, StorageError>> {

@@ -10,7 +10,7 @@
 //! 4. Memory: the same however many rows it walks.
 
 use std::fmt::Debug;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use lockstone_base::Lsn;
@@ -69,20 +69,6 @@ pub(crate) struct Hidden {
     pub(crate) error: StorageError,
 }
 
-/// How a sweep has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Swept {
-    /// It goes no further so: by steps from here on.
-    Out,
-    /// The cursor has come to a row that was not shown.
-    Before,
-    /// Whom the rows were shown to has had enough; the cursor has come to the row that was shown last.
-    Stopped,
-}
-
-/// Whom live rows are shown to: row and value.
-pub(crate) type See<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
-
 /// The rows of one source, one after the other.
 pub(crate) trait Cursor: Debug + Send {
     /// Goes to the next row in the cursor's direction, the first one at first, or to damage met on the way
@@ -95,13 +81,6 @@ pub(crate) trait Cursor: Debug + Send {
 
     /// Its value, for whoever keeps it: shared where a copy costs more.
     fn value(&self) -> Option<Bytes>;
-
-    /// Shows the live rows that follow, while their [`first_bytes`](crate::merge::first_bytes) are below
-    /// `limit` and there is nothing to decide about them. May show none; forward alone.
-    fn sweep(&mut self, limit: Option<u128>, see: See<'_>) -> Swept {
-        let _ = (limit, see);
-        Swept::Out
-    }
 }
 
 /// A range of encoded rows.

@@ -20,7 +20,8 @@ use lockstone_base::Lsn;
 use lockstone_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use zerocopy::FromBytes;
 
-use super::format::{BLOCK_HEAD_BYTES, BlockHead, END_BYTES, TOMBSTONES, VALUES_VARY, VARIES};
+use super::format::{BLOCK_HEAD_BYTES, BlockHead, TOMBSTONES, VALUES_VARY};
+use super::layout::{Even, Layout};
 use crate::checksum::Place;
 use crate::error::{Damage, Section};
 use crate::version::version_order;
@@ -33,37 +34,6 @@ pub(crate) const ROW_BYTES: std::ops::RangeInclusive<usize> = 4..=4 + KEY_BYTES_
 pub(super) struct Block<'a> {
     bytes: &'a [u8],
     layout: Layout,
-}
-
-/// Where in a block its parts lie: what is taken from its head once.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Layout {
-    entries: usize,
-    prefix_bytes: usize,
-    rows: Column,
-    /// How many bytes each stamp takes, where they lie, and what they count from.
-    stamp_bytes: usize,
-    stamps: usize,
-    oldest: u64,
-    /// Where the bits of tombstones lie, if there are any.
-    tombstones: Option<usize>,
-    values: Column,
-}
-
-/// Byte strings, one behind the other.
-#[derive(Debug, Clone, Copy)]
-struct Column {
-    start: usize,
-    length: Length,
-}
-
-/// How long the byte strings of a column are.
-#[derive(Debug, Clone, Copy)]
-enum Length {
-    /// All of one length.
-    Each(usize),
-    /// Where each ends in the column is told here in the block.
-    Ends(usize),
 }
 
 /// An entry of a block.
@@ -86,117 +56,7 @@ pub(super) struct Expected<'a> {
     pub(super) stamps: (Lsn, Lsn),
 }
 
-impl Column {
-    const EMPTY: Self = Self {
-        start: 0,
-        length: Length::Each(0),
-    };
-
-    /// The column that starts with its ends, if they vary, at `at`.
-    fn new(at: usize, entries: usize, bytes_each: Option<usize>) -> Self {
-        match bytes_each {
-            Some(bytes) => Self {
-                start: at,
-                length: Length::Each(bytes),
-            },
-            None => Self {
-                start: at + entries * END_BYTES,
-                length: Length::Ends(at),
-            },
-        }
-    }
-
-    /// Where the byte string number `index` of the column lies in `block`.
-    #[inline]
-    fn range(&self, block: &[u8], index: usize) -> Option<Range<usize>> {
-        match self.length {
-            Length::Each(bytes) => {
-                let start = self.start + index * bytes;
-                Some(start..start + bytes)
-            }
-            Length::Ends(ends) => {
-                let end = end_at(block, ends, index)?;
-                let before = match index.checked_sub(1) {
-                    Some(before) => end_at(block, ends, before)?,
-                    None => 0,
-                };
-                Some(self.start + before..self.start + end)
-            }
-        }
-    }
-
-    /// Where the column ends in `block`, which has so many entries.
-    fn end(&self, block: &[u8], entries: usize) -> Option<usize> {
-        let last = entries.checked_sub(1)?;
-        self.range(block, last).map(|last| last.end)
-    }
-}
-
-#[inline]
-fn end_at(block: &[u8], ends: usize, index: usize) -> Option<usize> {
-    let bytes = block.get(ends + index * END_BYTES..)?.first_chunk()?;
-    Some(usize::from(u16::from_le_bytes(*bytes)))
-}
-
 impl Layout {
-    /// That of no block: no entries.
-    pub(super) const EMPTY: Self = Self {
-        entries: 0,
-        prefix_bytes: 0,
-        rows: Column::EMPTY,
-        stamp_bytes: 0,
-        stamps: 0,
-        oldest: 0,
-        tombstones: None,
-        values: Column::EMPTY,
-    };
-
-    /// The layout of the block whose bytes are `bytes`, unchecked but for what is needed to find its parts.
-    pub(super) fn new(bytes: &[u8]) -> Result<Self, Damage> {
-        let cut = malformed("it is cut off");
-        let (head, _) = BlockHead::ref_from_prefix(bytes).map_err(|_| cut)?;
-        let entries = usize::from(head.entries.get());
-        let prefix_bytes = usize::from(head.prefix_bytes.get());
-        let row_bytes = usize::from(head.row_bytes.get());
-        let rows = Column::new(
-            BLOCK_HEAD_BYTES + prefix_bytes,
-            entries,
-            (row_bytes != usize::from(VARIES)).then_some(row_bytes),
-        );
-        let stamps = rows.end(bytes, entries).ok_or(cut)?;
-        let stamp_bytes = usize::from(head.stamp_bytes);
-        let tombstones = stamps + entries * stamp_bytes;
-        let has_tombstones = head.flags & TOMBSTONES != 0;
-        let bits = if has_tombstones {
-            entries.div_ceil(8)
-        } else {
-            0
-        };
-        let value_bytes = head.value_bytes.get() as usize;
-        let values = Column::new(
-            tombstones + bits,
-            entries,
-            (head.flags & VALUES_VARY == 0).then_some(value_bytes),
-        );
-        if values.start > bytes.len() {
-            return Err(cut);
-        }
-        Ok(Self {
-            entries,
-            prefix_bytes,
-            rows,
-            stamp_bytes,
-            stamps,
-            oldest: head.oldest.get(),
-            tombstones: has_tombstones.then_some(tombstones),
-            values,
-        })
-    }
-
-    pub(super) fn prefix_bytes(&self) -> usize {
-        self.prefix_bytes
-    }
-
     /// The block whose bytes are `bytes`, from which this layout was made.
     pub(super) fn of<'a>(&self, bytes: &'a [u8]) -> Block<'a> {
         Block {
@@ -232,6 +92,10 @@ impl<'a> Block<'a> {
         self.layout.entries
     }
 
+    pub(super) fn has_tombstones(&self) -> bool {
+        self.layout.tombstones.is_some()
+    }
+
     /// What all its rows begin with.
     pub(super) fn prefix(&self) -> &'a [u8] {
         let prefix = BLOCK_HEAD_BYTES..BLOCK_HEAD_BYTES + self.layout.prefix_bytes;
@@ -253,6 +117,9 @@ impl<'a> Block<'a> {
     #[inline]
     pub(super) fn stamp(&self, index: usize) -> Option<Lsn> {
         let layout = &self.layout;
+        if layout.stamp_bytes == 0 && index < layout.entries {
+            return Some(Lsn::new(layout.oldest));
+        }
         let mut delta = [0; 8];
         let start = layout.stamps + index * layout.stamp_bytes;
         let stored = self.bytes.get(start..start + layout.stamp_bytes)?;
@@ -280,6 +147,23 @@ impl<'a> Block<'a> {
         self.layout.values.range(self.bytes, index).map(Some)
     }
 
+    /// What lies there in the block; nothing outside it.
+    #[inline]
+    pub(super) fn bytes_at(&self, place: Range<usize>) -> &'a [u8] {
+        self.bytes.get(place).unwrap_or_default()
+    }
+
+    /// The rows without the prefix, and the values, of these entries, if all rows are of one length and all
+    /// values, and none is a tombstone.
+    pub(super) fn even_columns(&self, entries: Range<usize>) -> Option<(Even<'a>, Even<'a>)> {
+        let layout = &self.layout;
+        if layout.tombstones.is_some() || entries.end > layout.entries {
+            return None;
+        }
+        let rows = layout.rows.even(self.bytes, entries.clone())?;
+        Some((rows, layout.values.even(self.bytes, entries)?))
+    }
+
     /// The entry number `index`; `None` behind the last one, and if the block is malformed.
     #[inline]
     pub(super) fn entry(&self, index: usize) -> Option<Entry<'a>> {
@@ -295,6 +179,19 @@ impl<'a> Block<'a> {
         row.clear();
         row.extend_from_slice(self.prefix());
         row.extend_from_slice(suffix);
+    }
+
+    /// As [`Block::row_into`], for a row that begins with the prefix already if it `is_prefixed`; whether it does
+    /// now: always.
+    #[inline]
+    pub(super) fn row_again(&self, suffix: &[u8], row: &mut Vec<u8>, is_prefixed: bool) -> bool {
+        if is_prefixed {
+            row.truncate(self.layout.prefix_bytes);
+            row.extend_from_slice(suffix);
+        } else {
+            self.row_into(suffix, row);
+        }
+        true
     }
 
     /// How the row with this suffix compares with `row`.
@@ -323,29 +220,43 @@ impl<'a> Block<'a> {
         };
         let len = self.len();
         let guess = (len * usize::from(share)) >> 16;
-        let (mut low, mut high, mut step) = (0, len, 1);
         if self.is_before(guess, tail) {
-            low = guess + 1;
-            while low < high {
-                let probe = low + step - 1;
-                if !self.is_before(probe, tail) {
-                    high = probe.min(len);
-                    break;
-                }
+            return self.search_behind(tail, guess + 1);
+        }
+        let (mut low, mut high, mut step) = (0, guess, 1);
+        while low < high {
+            let probe = high.saturating_sub(step);
+            if self.is_before(probe, tail) {
                 low = probe + 1;
-                step *= 2;
+                break;
             }
-        } else {
-            high = guess;
-            while low < high {
-                let probe = high.saturating_sub(step);
-                if self.is_before(probe, tail) {
-                    low = probe + 1;
-                    break;
-                }
-                high = probe;
-                step *= 2;
+            high = probe;
+            step *= 2;
+        }
+        self.search(tail, low, high)
+    }
+
+    /// How many entries stand before the first version of `row`, at least `from`: for few more than that in few
+    /// steps.
+    pub(super) fn position_from(&self, row: &[u8], from: usize) -> usize {
+        match self.behind_prefix((row, Lsn::MAX)) {
+            Ok(tail) => self.search_behind(tail, from),
+            Err(position) => position.max(from),
+        }
+    }
+
+    /// How many entries stand before a place, where all before `low` do.
+    fn search_behind(&self, tail: (&[u8], Lsn), mut low: usize) -> usize {
+        let (len, mut step) = (self.len(), 1);
+        let mut high = len;
+        while low < high {
+            let probe = low + step - 1;
+            if !self.is_before(probe, tail) {
+                high = probe.min(len);
+                break;
             }
+            low = probe + 1;
+            step *= 2;
         }
         self.search(tail, low, high)
     }
@@ -371,7 +282,7 @@ impl<'a> Block<'a> {
         let Some(suffix) = self.suffix(index) else {
             return false;
         };
-        match suffix.cmp(tail.0) {
+        match order(suffix, tail.0) {
             Ordering::Equal => self.stamp(index).is_some_and(|stamp| stamp > tail.1),
             order => order.is_lt(),
         }
@@ -488,6 +399,18 @@ impl<'a> Block<'a> {
             Err(smallest) => self.compare(first.suffix, smallest).is_eq(),
         }
     }
+}
+
+/// The order of two rows' ends: their first eight bytes decide most, without a call.
+#[inline]
+fn order(a: &[u8], b: &[u8]) -> Ordering {
+    if let (Some(first), Some(other)) = (a.first_chunk(), b.first_chunk()) {
+        let (first, other) = (u64::from_be_bytes(*first), u64::from_be_bytes(*other));
+        if first != other {
+            return first.cmp(&other);
+        }
+    }
+    a.cmp(b)
 }
 
 fn malformed(what: &'static str) -> Damage {

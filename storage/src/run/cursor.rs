@@ -4,7 +4,8 @@
 //! 1. A scan's cursor steps over a damaged block and tells what it hides: all rows from the last one of the
 //!    block before, which may go on in it, to its own last one, which may go on behind it.
 //! 2. A row whose newest visible version may lie in a damaged block is not yielded from the run at all.
-//! 3. Versions that a step skips are skipped one by one while they are few, then by search: a row that was
+//! 3. Where a walk's end lies in a block is looked up once, when the block is entered.
+//! 4. Versions that a step skips are skipped one by one while they are few, then by search: a row that was
 //!    written a million times costs a scan what any row costs.
 
 use std::ops::{ControlFlow, Range};
@@ -13,12 +14,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lockstone_base::Lsn;
 
-use super::block::{Block, Layout};
+use super::block::Block;
 use super::index::Index;
+use super::layout::Layout;
 use super::reader::{Run, Touch};
-use crate::cursor::{Cursor, Direction, Hidden, Quest, See, Step, Swept};
+use crate::cursor::{Cursor, Direction, Hidden, Quest, Step};
 use crate::error::StorageError;
-use crate::merge::first_bytes;
 use crate::version::VersionRef;
 
 /// So many versions are skipped one by one before the rest is skipped by search.
@@ -72,9 +73,10 @@ pub(crate) struct RunCursor {
     here: Place,
     /// Forward: the number of the next entry to look at. Backward: how many entries are left.
     next: usize,
-    /// The row passed last, if there was one: the rest of its versions is skipped.
+    /// The row passed last, nothing if there was none: the rest of its versions is skipped.
     row: Vec<u8>,
-    passed: bool,
+    /// The row begins with the prefix of the block that is walked.
+    prefixed: bool,
     scratch: Vec<u8>,
     skips: usize,
     stamp: Lsn,
@@ -97,8 +99,23 @@ struct Place {
     /// Where it lies in the map.
     bytes: Range<usize>,
     layout: Layout,
-    /// The range's end may lie in it.
+    /// Which entries the walk does not go beyond.
+    entries: Range<usize>,
+    /// The walk ends in it.
     has_end: bool,
+}
+
+impl Place {
+    /// In the place of a block that cannot be read.
+    fn lost(number: usize) -> Self {
+        Self {
+            number,
+            bytes: 0..0,
+            layout: Layout::EMPTY,
+            entries: 0..0,
+            has_end: false,
+        }
+    }
 }
 
 type Flow = ControlFlow<Step>;
@@ -113,15 +130,10 @@ impl RunCursor {
             run,
             quest,
             progress: Progress::Fresh,
-            here: Place {
-                number: 0,
-                bytes: 0..0,
-                layout: Layout::EMPTY,
-                has_end: false,
-            },
+            here: Place::lost(0),
             next: 0,
             row: Vec::new(),
-            passed: false,
+            prefixed: false,
             scratch: Vec::new(),
             skips: 0,
             stamp: Lsn::ZERO,
@@ -188,32 +200,42 @@ impl RunCursor {
             Err(error) => return self.step_over(index, number, error),
         };
         let (start, end) = index.bounds(number);
-        let range = &self.quest.range;
+        let (entries, has_end) = self.within(index, number, &block);
+        self.next = if self.is_forward() { 0 } else { block.len() };
         self.here = Place {
             number,
             bytes: start as usize..end as usize,
             layout: block.layout(),
-            has_end: match self.quest.direction {
-                Direction::Forward => {
-                    let last = index.last(number);
-                    !last.is_some_and(|(row, _)| range.below_high(row))
-                }
-                Direction::Backward => {
-                    let before = number.checked_sub(1).and_then(|before| index.last(before));
-                    !before.is_some_and(|(row, _)| range.above_low(row))
-                }
-            },
+            entries,
+            has_end,
         };
-        self.next = if self.is_forward() { 0 } else { block.len() };
-        if self.single {
-            self.row.clear();
-            self.row.extend_from_slice(block.prefix());
-        }
+        self.prefixed = false;
         AGAIN
+    }
+
+    /// Which entries of a block the walk does not go beyond, and whether it ends in it.
+    fn within(&self, index: &Index, number: usize, block: &Block<'_>) -> (Range<usize>, bool) {
+        let range = &self.quest.range;
+        if self.is_forward() {
+            let last = index.last(number);
+            let end = range.end();
+            let end = end.filter(|_| !last.is_some_and(|(row, _)| range.below_high(row)));
+            let stop = end.map(|(row, stamp)| block.position((row, stamp)));
+            (0..stop.unwrap_or(block.len()), stop.is_some())
+        } else {
+            let before = number.checked_sub(1).and_then(|before| index.last(before));
+            let start = range.start();
+            let start = start.filter(|_| !before.is_some_and(|(row, _)| range.above_low(row)));
+            let stop = start.map(|(row, stamp)| block.position((row, stamp)));
+            (stop.unwrap_or(0)..block.len(), stop.is_some())
+        }
     }
 
     /// Goes to the next block; there is always one, or an end.
     fn leave(&mut self) -> Flow {
+        if self.here.has_end {
+            return Flow::Break(Step::End);
+        }
         let run = Arc::clone(&self.run);
         let Ok(index) = run.index() else {
             return Flow::Break(Step::End);
@@ -232,18 +254,12 @@ impl RunCursor {
     /// Tells of a damaged block and goes on behind it, if the range reaches it.
     fn step_over(&mut self, index: &Index, number: usize, error: StorageError) -> Flow {
         let hidden = self.run.hidden(index, number, error);
-        self.here = Place {
-            number,
-            bytes: 0..0,
-            layout: Layout::EMPTY,
-            has_end: false,
-        };
+        self.here = Place::lost(number);
         self.next = 0;
         let reached = if self.is_forward() {
             // The last row may go on in the next block, behind versions that are lost.
             self.row.clear();
             self.row.extend_from_slice(&hidden.last);
-            self.passed = true;
             self.quest.range.below_high(&hidden.first)
         } else {
             self.quest.range.above_low(&hidden.last)
@@ -263,30 +279,20 @@ impl RunCursor {
     fn look_forward(&mut self) -> Flow {
         let block = self.here.layout.of(self.run.bytes(self.here.bytes.clone()));
         let at = self.next;
+        if at >= self.here.entries.end {
+            return self.leave();
+        }
         let Some((suffix, stamp)) = block.suffix(at).zip(block.stamp(at)) else {
             return self.leave();
         };
         self.next += 1;
-        if !self.single && self.passed && block.compare(suffix, &self.row).is_le() {
+        if !self.single && !self.row.is_empty() && block.compare(suffix, &self.row).is_le() {
             return self.skip_passed();
-        }
-        // The range's end before visibility: versions behind it must not be walked, however new they are.
-        if self.here.has_end {
-            block.row_into(suffix, &mut self.scratch);
-            if !self.quest.range.below_high(&self.scratch) {
-                return Flow::Break(Step::End);
-            }
         }
         if !self.all_visible && stamp > self.quest.at {
             return self.skip_invisible(at);
         }
-        if self.single {
-            // The block's prefix stands there since the block was entered.
-            self.row.truncate(self.here.layout.prefix_bytes());
-            self.row.extend_from_slice(suffix);
-        } else {
-            block.row_into(suffix, &mut self.row);
-        }
+        self.prefixed = block.row_again(suffix, &mut self.row, self.prefixed && self.single);
         let value = block.value(at).flatten();
         self.yielded(self.here.bytes.start, stamp, value)
     }
@@ -318,31 +324,28 @@ impl RunCursor {
     fn look_backward(&mut self) -> Flow {
         let block = self.here.layout.of(self.run.bytes(self.here.bytes.clone()));
         let at = self.next.checked_sub(1);
+        let at = at.filter(|at| self.here.entries.contains(at));
         let entry = at.and_then(|at| block.suffix(at).zip(block.stamp(at)));
         let (Some(at), Some((suffix, stamp))) = (at, entry) else {
             return self.leave();
         };
-        block.row_into(suffix, &mut self.scratch);
-        if self.here.has_end && !self.quest.range.above_low(&self.scratch) {
-            return Flow::Break(Step::End);
-        }
         if self.single {
             self.next = at;
             if stamp > self.quest.at {
                 return AGAIN;
             }
-            std::mem::swap(&mut self.row, &mut self.scratch);
+            self.prefixed = block.row_again(suffix, &mut self.row, self.prefixed);
             let value = block.value(at).flatten();
             return self.yielded(self.here.bytes.start, stamp, value);
         }
+        block.row_into(suffix, &mut self.scratch);
         self.next = block.position((&self.scratch, Lsn::MAX));
-        if self.passed && self.row == self.scratch {
+        if self.row == self.scratch {
             // It may fill many blocks before this one.
             let row = std::mem::take(&mut self.scratch);
             return self.seek((&row, Lsn::MAX));
         }
         std::mem::swap(&mut self.row, &mut self.scratch);
-        self.passed = true;
         self.newest_of_row()
     }
 
@@ -372,31 +375,65 @@ impl RunCursor {
         }
     }
 
-    /// Shows the rest of the block. Of the row that it stops at, value and stamp are not to be asked for, unless
-    /// it was not shown.
-    fn sweep_block(&mut self, limit: Option<u128>, see: See<'_>) -> Swept {
-        let start = self.here.bytes.start;
-        let bytes = self.run.bytes(self.here.bytes.clone());
-        let block = self.here.layout.of(bytes);
-        while let Some(suffix) = block.suffix(self.next) {
-            let at = self.next;
-            self.next += 1;
-            self.row.truncate(self.here.layout.prefix_bytes());
-            self.row.extend_from_slice(suffix);
-            let value = block.value(at).flatten();
-            if limit.is_some_and(|limit| first_bytes(&self.row) >= limit) {
-                let stamp = block.stamp(at).unwrap_or_default();
-                let _ = self.yielded(start, stamp, value);
-                return Swept::Before;
+    /// Goes to the next row, where there is nothing to decide about it and no block to be entered; whether it has.
+    #[inline]
+    pub(crate) fn step_on(&mut self) -> bool {
+        let decided = self.single && self.all_visible && self.progress == Progress::Walking;
+        if !decided || !self.is_forward() || self.next >= self.here.entries.end {
+            return false;
+        }
+        let block = self.here.layout.of(self.run.bytes(self.here.bytes.clone()));
+        let found = block
+            .suffix(self.next)
+            .zip(block.value(self.next).flatten());
+        let Some((suffix, value)) = found.zip(block.stamp(self.next)).map(|(found, stamp)| {
+            self.stamp = stamp;
+            found
+        }) else {
+            return false;
+        };
+        self.next += 1;
+        self.prefixed = block.row_again(suffix, &mut self.row, self.prefixed);
+        self.value = Some(value.start + self.here.bytes.start..value.end + self.here.bytes.start);
+        true
+    }
+
+    /// Shows the live rows that follow, below `limit`, as far as there is nothing to decide about them and no block
+    /// to be verified, until `see` breaks. May show none; forward alone. Value and stamp are not to be asked
+    /// for before the next step.
+    #[inline]
+    pub(crate) fn sweep(
+        &mut self,
+        limit: Option<&[u8]>,
+        see: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let decided = self.single && self.all_visible && self.progress == Progress::Walking;
+        if !decided || !self.is_forward() {
+            return ControlFlow::Continue(());
+        }
+        loop {
+            let block = self.here.layout.of(self.run.bytes(self.here.bytes.clone()));
+            let end = self.here.entries.end;
+            let stop = limit.map_or(end, |limit| block.position_from(limit, self.next).min(end));
+            if self.next < stop {
+                let entries = self.next..stop;
+                let (next, seen) = block.show(entries, &mut self.row, self.prefixed, see);
+                self.next = next;
+                // Of a block whose rows were all deleted, none was put together.
+                self.prefixed = self.prefixed || !block.has_tombstones();
+                seen?;
             }
-            let Some(value) = value.and_then(|value| bytes.get(value)) else {
-                continue;
-            };
-            if see(&self.row, value).is_break() {
-                return Swept::Stopped;
+            if stop < end || !self.enter_trusted() {
+                return ControlFlow::Continue(());
             }
         }
-        Swept::Out
+    }
+
+    /// Goes to the next block, if there is one that the walk reaches and that is known to be intact.
+    fn enter_trusted(&mut self) -> bool {
+        let next = self.here.number + 1;
+        let trusted = !self.here.has_end && self.run.trusts(next);
+        trusted && self.leave().is_continue()
     }
 
     /// Has come to a row, whose value lies there in the block that starts at `start`.
@@ -404,7 +441,6 @@ impl RunCursor {
     fn yielded(&mut self, start: usize, stamp: Lsn, value: Option<Range<usize>>) -> Flow {
         self.stamp = stamp;
         self.value = value.map(|value| value.start + start..value.end + start);
-        self.passed = true;
         self.skips = 0;
         Flow::Break(Step::Row)
     }
@@ -443,14 +479,5 @@ impl Cursor for RunCursor {
     fn value(&self) -> Option<Bytes> {
         let value = self.value.as_ref();
         value.map(|value| self.run.value(value.clone()))
-    }
-
-    fn sweep(&mut self, limit: Option<u128>, see: See<'_>) -> Swept {
-        let decided = self.single && self.all_visible && !self.here.has_end;
-        if decided && self.is_forward() {
-            self.sweep_block(limit, see)
-        } else {
-            Swept::Out
-        }
     }
 }

@@ -11,7 +11,9 @@
 mod entry;
 mod format;
 mod filter;
+mod layout;
 mod block;
+mod stretch;
 mod block_builder;
 mod index;
 mod window;

@@ -2,7 +2,7 @@
 //! good or not, give errors.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -125,6 +125,23 @@ fn walk(run: &Arc<Run>, quest: &Quest) -> (Vec<RowVersion>, Vec<StorageError>) {
         rows.reverse();
     }
     (rows, errors)
+}
+
+/// Walks as far as a visit does: a step, and what can be shown behind it.
+fn sweep(run: &Arc<Run>, at: u64) {
+    let mut cursor = run.cursor(&whole(at, Direction::Forward));
+    let mut shown = 0_u32;
+    while let Some(cursor) = &mut cursor {
+        if matches!(cursor.step(), Step::End) {
+            break;
+        }
+        let _ = cursor.sweep(None, &mut |_, _| {
+            shown += 1;
+            ControlFlow::Continue(())
+        });
+        shown += 1;
+        assert!(shown < 1_000_000, "a sweep comes to an end");
+    }
 }
 
 fn visible(versions: &[RowVersion], at: u64) -> Vec<RowVersion> {
@@ -392,6 +409,7 @@ proptest! {
                 for direction in [Direction::Forward, Direction::Backward] {
                     walk(&run, &whole(at, direction));
                 }
+                sweep(&run, at);
                 for version in versions.iter().step_by(9) {
                     get(&run, &version.row, at).ok();
                 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use lockstone_base::Lsn;
 use lockstone_base::disk::DiskFile;
 
-use super::block::Layout;
+use super::layout::Layout;
 use super::reader::Run;
 use super::window::{self, Window};
 use crate::error::StorageError;

@@ -8,14 +8,16 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
 use super::damages::Damages;
 use super::level_cursor::LevelCursor;
 use super::list::Sources;
-use crate::cursor::{Cursor, Direction, Quest, See, Step, Swept};
+use crate::cursor::{Cursor, Direction, Quest, Step};
 use crate::merge::first_bytes;
+use crate::run::RunCursor;
 use crate::version::VersionRef;
 
 /// All sources' cursors in one direction.
@@ -36,30 +38,36 @@ struct Head {
     rank: usize,
     /// The first bytes of the row.
     first: u128,
-    cursor: Box<dyn Cursor>,
+    lane: Lane,
+}
+
+/// The cursor of one source: those of files by name, so that nothing stands between them and whom a row is shown to.
+enum Lane {
+    Memtable(Box<dyn Cursor>),
+    Run(Box<RunCursor>),
+    Level(Box<LevelCursor>),
 }
 
 impl End {
     pub(super) fn new(sources: &Sources, quest: &Quest) -> Self {
-        let memtables = sources
-            .memtables
-            .iter()
-            .map(|memtable| memtable.cursors(quest));
-        let boxed = |cursor| Box::new(cursor) as Box<dyn Cursor>;
-        let l0 = sources.tree.l0.iter();
-        let l0 = l0.map(|run| run.cursor(quest).map(boxed).into_iter().collect());
-        let boxed = |cursor| Box::new(cursor) as Box<dyn Cursor>;
-        let levels = sources.tree.levels.iter();
-        let levels = levels.map(|level| {
-            let cursor = LevelCursor::new(level, quest);
-            cursor.map(boxed).into_iter().collect()
+        let memtables = sources.memtables.iter().map(|memtable| {
+            let cursors = memtable.cursors(quest).into_iter();
+            cursors.map(Lane::Memtable).collect()
         });
-        let heads = memtables.chain(l0).chain(levels).enumerate();
-        let heads = heads.flat_map(|(rank, cursors)| {
-            cursors.into_iter().map(move |cursor| Head {
+        let l0 = sources.tree.l0.iter().map(|run| {
+            let cursor = run.cursor(quest).map(Box::new);
+            cursor.map(Lane::Run).into_iter().collect()
+        });
+        let levels = sources.tree.levels.iter().map(|level| {
+            let cursor = LevelCursor::new(level, quest).map(Box::new);
+            cursor.map(Lane::Level).into_iter().collect()
+        });
+        let heads = memtables.chain(l0).chain(levels);
+        let heads = heads.enumerate().flat_map(|(rank, lanes): (_, Vec<Lane>)| {
+            lanes.into_iter().map(move |lane| Head {
                 rank,
                 first: 0,
-                cursor,
+                lane,
             })
         });
         Self {
@@ -96,12 +104,14 @@ impl End {
     /// Moves every cursor that has come to the row which the first one has come to.
     fn advance_all(&mut self, damages: &mut Damages) {
         let mut passed = std::mem::take(&mut self.passed);
+        let first = self.heads.first().map(|head| head.first);
         passed.clear();
         passed.extend_from_slice(self.now().map_or(&[], |(version, _)| version.row));
         loop {
             match self.heads.first_mut() {
                 None => break,
-                Some(head) if head.cursor.version().row != passed => break,
+                Some(head) if Some(head.first) != first => break,
+                Some(head) if head.lane.version().row != passed => break,
                 Some(head) => {
                     if head.advance(damages) {
                         head.note_row();
@@ -117,32 +127,52 @@ impl End {
 
     /// Shows the live rows that follow the one that it has come to, as long as only one source has any; whether
     /// who they are shown to has had enough.
-    pub(super) fn sweep(&mut self, see: See<'_>) -> bool {
+    #[inline]
+    pub(super) fn sweep(
+        &mut self,
+        see: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let Some((head, others)) = self.heads.split_first_mut() else {
+            return ControlFlow::Continue(());
+        };
         // The children of the heap's first have the next rows of other sources.
-        let others = self.heads.get(1..).unwrap_or_default().iter().take(2);
-        let limit = others.map(|head| head.first).min();
-        let Some(head) = self.heads.first_mut() else {
+        let others = others.iter().take(2);
+        let nearest = others.min_by(|a, b| a.order(b, Direction::Forward));
+        let limit = nearest.map(|head| head.lane.version().row);
+        let swept = match &mut head.lane {
+            Lane::Memtable(_) => ControlFlow::Continue(()),
+            Lane::Run(run) => run.sweep(limit, see),
+            Lane::Level(level) => level.sweep(limit, see),
+        };
+        // It has come to the row shown last, which is still the first.
+        head.note_row();
+        swept
+    }
+
+    /// Goes to the next row where there is nothing to decide about it; whether it has.
+    #[inline]
+    pub(super) fn step_on(&mut self) -> bool {
+        let [head] = self.heads.as_mut_slice() else {
             return false;
         };
-        let swept = head.cursor.sweep(limit, see);
-        head.note_row();
-        if swept == Swept::Before {
-            self.pending = true;
-            self.sift_down(0);
-        }
-        swept == Swept::Stopped
+        !self.pending
+            && match &mut head.lane {
+                Lane::Memtable(_) => false,
+                Lane::Run(run) => run.step_on(),
+                Lane::Level(level) => level.step_on(),
+            }
     }
 
     /// The version that it has come to, and the rank of its source; `None` at the end.
     #[inline]
     pub(super) fn now(&self) -> Option<(VersionRef<'_>, usize)> {
         let head = self.heads.first().filter(|_| !self.fresh)?;
-        Some((head.cursor.version(), head.rank))
+        Some((head.lane.version(), head.rank))
     }
 
     /// Its value, for whoever keeps it.
     pub(super) fn value(&self) -> Option<Bytes> {
-        self.heads.first()?.cursor.value()
+        self.heads.first()?.lane.value()
     }
 
     /// Lets the head at `at` sink below those that come before it.
@@ -171,7 +201,7 @@ impl Head {
     /// Goes to its next row; whether there is one.
     fn advance(&mut self, damages: &mut Damages) -> bool {
         loop {
-            match self.cursor.step() {
+            match self.lane.step() {
                 Step::Row => return true,
                 Step::Damaged(hidden) => damages.note(self.rank, hidden),
                 Step::End => return false,
@@ -181,19 +211,50 @@ impl Head {
 
     /// Takes note of its row's first bytes, for comparisons with other heads.
     fn note_row(&mut self) {
-        self.first = first_bytes(self.cursor.version().row);
+        self.first = first_bytes(self.lane.version().row);
     }
 
-    /// By row in the direction, then newest first.
+    /// By row in the direction, then newest first. The first bytes decide most of it: nothing else is looked at then.
+    #[inline]
     fn order(&self, other: &Self, direction: Direction) -> Ordering {
-        let by_row = self.first.cmp(&other.first);
-        let (a, b) = (self.cursor.version(), other.cursor.version());
-        let by_row = by_row.then_with(|| a.row.cmp(b.row));
-        match direction {
-            Direction::Forward => by_row,
-            Direction::Backward => by_row.reverse(),
+        let toward = |order: Ordering| match direction {
+            Direction::Forward => order,
+            Direction::Backward => order.reverse(),
+        };
+        if self.first != other.first {
+            return toward(self.first.cmp(&other.first));
         }
-        .then_with(|| b.stamp.cmp(&a.stamp))
+        let (a, b) = (self.lane.version(), other.lane.version());
+        toward(a.row.cmp(b.row)).then_with(|| b.stamp.cmp(&a.stamp))
+    }
+}
+
+impl Lane {
+    #[inline]
+    fn step(&mut self) -> Step {
+        match self {
+            Self::Memtable(cursor) => cursor.step(),
+            Self::Run(cursor) => cursor.step(),
+            Self::Level(cursor) => cursor.step(),
+        }
+    }
+
+    #[inline]
+    fn version(&self) -> VersionRef<'_> {
+        match self {
+            Self::Memtable(cursor) => cursor.version(),
+            Self::Run(cursor) => cursor.version(),
+            Self::Level(cursor) => cursor.version(),
+        }
+    }
+
+    #[inline]
+    fn value(&self) -> Option<Bytes> {
+        match self {
+            Self::Memtable(cursor) => cursor.value(),
+            Self::Run(cursor) => cursor.value(),
+            Self::Level(cursor) => cursor.value(),
+        }
     }
 }
 

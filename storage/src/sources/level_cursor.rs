@@ -4,11 +4,12 @@
 //! 1. No row is in two runs of a level, so their rows follow each other.
 //! 2. One run's cursor at a time, however many runs the range touches.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::cursor::{Cursor, Direction, Quest, See, Step, Swept};
+use crate::cursor::{Cursor, Direction, Quest, Step};
 use crate::run::RunCursor;
 use crate::tree::Level;
 use crate::version::VersionRef;
@@ -74,6 +75,25 @@ impl LevelCursor {
         }
     }
 
+    /// As [`RunCursor::step_on`], in the run that is walked.
+    #[inline]
+    pub(super) fn step_on(&mut self) -> bool {
+        self.run.as_mut().is_some_and(RunCursor::step_on)
+    }
+
+    /// As [`RunCursor::sweep`], in the run that is walked.
+    #[inline]
+    pub(super) fn sweep(
+        &mut self,
+        limit: Option<&[u8]>,
+        see: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        match &mut self.run {
+            Some(run) => run.sweep(limit, see),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
     fn now(&self) -> &RunCursor {
         let run = self.run.as_ref();
         run.expect("a version is asked for while there is one")
@@ -102,12 +122,5 @@ impl Cursor for LevelCursor {
 
     fn value(&self) -> Option<Bytes> {
         self.now().value()
-    }
-
-    fn sweep(&mut self, limit: Option<u128>, see: See<'_>) -> Swept {
-        match &mut self.run {
-            Some(run) => run.sweep(limit, see),
-            None => Swept::Out,
-        }
     }
 }

@@ -92,6 +92,14 @@ impl Scan {
         }
     }
 
+    /// Goes to the next row from the front, where nothing is to be decided about it; whether it has. [`Scan::advance`]
+    /// does the rest, and anything that this does.
+    #[inline]
+    pub fn step_on(&mut self) -> bool {
+        let alone = !self.finished && self.back.is_none() && self.damages.is_empty();
+        alone && self.front.as_mut().is_some_and(End::step_on)
+    }
+
     fn open(&mut self, end: Direction) {
         let mine = match end {
             Direction::Forward => &mut self.front,
@@ -152,7 +160,7 @@ impl Scan {
             // Neither the other end nor damage has a say in what follows.
             let alone = self.back.is_none() && self.damages.is_empty();
             if let Some(front) = self.front.as_mut().filter(|_| alone)
-                && front.sweep(&mut see)
+                && front.sweep(&mut see).is_break()
             {
                 break;
             }

@@ -18,6 +18,8 @@ use crate::version::RowVersion;
 use crate::version::Version;
 use std::ops::Bound;
 
+mod visits;
+
 const IDENTITY: Identity = Identity { uuid: 7, salt: 9 };
 const NEWER: &str = "run-0000000000000002";
 
@@ -137,7 +139,21 @@ impl Layers {
                 .map_while(|ends| ends.iter().any(Option::is_some).then_some(ends))
                 .flatten()
                 .flatten();
-        let scans: [(&str, Vec<_>); 3] = [
+        let mut visit = all();
+        let visited = std::iter::from_fn(|| {
+            let mut seen = Vec::new();
+            let end = visit.visit(|row, value| {
+                let (stamp, value) = (Lsn::ZERO, Some(Bytes::copy_from_slice(value)));
+                seen.push(Ok((Bytes::copy_from_slice(row), Version { stamp, value })));
+                std::ops::ControlFlow::<()>::Continue(())
+            });
+            let failed = end.err().map(Err);
+            let items: Vec<_> = seen.into_iter().chain(failed).collect();
+            (!items.is_empty()).then_some(items)
+        });
+        let visited: Vec<_> = visited.flatten().collect();
+        let scans: [(&str, Vec<_>); 4] = [
+            ("visited", visited),
             ("forward", all().collect()),
             ("backward", all().rev().collect()),
             ("alternating", alternating.collect()),
