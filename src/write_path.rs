@@ -184,9 +184,8 @@ fn log(
     };
     let appended = append(engine, txn, Body::Provisional(provisional))?;
     if grant.strengthened {
-        engine
-            .locks
-            .stamp(&txn.owner, row, FencingToken::new(appended.lsn));
+        let token = FencingToken::new(appended.lsn);
+        engine.locks.stamp(&txn.owner, grant.place, token);
     }
     // W10: whoever was rolled back meanwhile must not believe that it holds the row.
     txn.check(engine)

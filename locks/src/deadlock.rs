@@ -62,8 +62,8 @@ pub(crate) fn search(shards: &Shards, start: &Waiter) -> Option<Suspect> {
 
 fn blockers(shards: &Shards, waiter: &Waiter) -> Vec<Arc<Owner>> {
     let ticket = &waiter.ticket;
-    let shard = shards.latch(ticket.hash());
-    let lock = shard.find(ticket.hash(), ticket.row());
+    let latch = shards.latch(ticket.hash());
+    let lock = latch.find(ticket.hash(), ticket.row());
     let obstacles = lock
         .into_iter()
         .flat_map(|lock| lock.obstacles(&waiter.owner, ticket));

@@ -19,10 +19,11 @@ use std::sync::{Arc, OnceLock};
 
 use lockstone_base::{FencingToken, Rank, RowKey, TxnId};
 use parking_lot::{Mutex, MutexGuard};
-use smallvec::SmallVec;
 
 use crate::cycle::Cycle;
+use crate::slots::{OwnerName, Seat};
 use crate::ticket::{Hold, Ticket, UNSTAMPED};
+use crate::undo::Undo;
 
 /// Whom to wake when a wait is decided. Called without any latch held; a notice that comes before
 /// the sleep must not be lost.
@@ -61,35 +62,15 @@ pub enum AbortCause {
     Poisoned,
 }
 
-/// One step of a transaction's undo list: before it, `before` was held of `row`.
-#[derive(Debug)]
-pub(crate) struct Acquisition {
-    pub(crate) row: RowKey,
-    pub(crate) hash: u64,
-    pub(crate) sub: u32,
-    pub(crate) before: Option<Hold>,
-}
-
 /// What the owner's latch protects.
 #[derive(Debug, Default)]
 pub(crate) struct Holdings {
-    /// Oldest first; sub-transaction numbers never fall.
-    acquired: SmallVec<[Acquisition; 1]>,
+    pub(crate) undo: Undo,
     /// K4: the one queue it waits in. Stays here when granted, until the grant is taken.
     waiting: Option<Arc<Ticket>>,
 }
 
 impl Holdings {
-    pub(crate) fn join(&mut self, acquisition: Acquisition) {
-        let newest = self.acquired.last().map_or(0, |last| last.sub);
-        assert!(
-            newest <= acquisition.sub,
-            "L9: sub-transaction numbers only grow, yet {} came after {newest}",
-            acquisition.sub
-        );
-        self.acquired.push(acquisition);
-    }
-
     pub(crate) fn waiting(&self) -> Option<&Arc<Ticket>> {
         self.waiting.as_ref()
     }
@@ -114,20 +95,9 @@ impl Holdings {
         is_it
     }
 
-    /// L9: the acquisitions of sub-transactions from `sub` on, oldest first.
-    pub(crate) fn split_off(&mut self, sub: u32) -> Vec<Acquisition> {
-        let keep = self.acquired.partition_point(|kept| kept.sub < sub);
-        self.acquired.drain(keep..).collect()
-    }
-
     /// K5: everything, for the release pass.
-    pub(crate) fn take(&mut self) -> (Option<Arc<Ticket>>, SmallVec<[Acquisition; 1]>) {
-        (self.waiting.take(), mem::take(&mut self.acquired))
-    }
-
-    pub(crate) fn rows(&self) -> usize {
-        let fresh = |acquired: &&Acquisition| acquired.before.is_none();
-        self.acquired.iter().filter(fresh).count()
+    pub(crate) fn take(&mut self) -> (Option<Arc<Ticket>>, Undo) {
+        (self.waiting.take(), mem::take(&mut self.undo))
     }
 }
 
@@ -148,10 +118,17 @@ pub struct Owner {
     /// The tokens of batches, by the sub-transactions that made them.
     batch_tokens: Mutex<Vec<(u32, FencingToken)>>,
     notify: Arc<dyn Notify>,
+    /// Its name in the table's entries.
+    seat: Seat<Self>,
 }
 
 impl Owner {
-    pub(crate) fn new(id: TxnId, label: Option<Arc<str>>, notify: Arc<dyn Notify>) -> Self {
+    pub(crate) fn new(
+        id: TxnId,
+        label: Option<Arc<str>>,
+        notify: Arc<dyn Notify>,
+        seat: Seat<Self>,
+    ) -> Self {
         Self {
             id,
             first: OnceLock::new(),
@@ -163,6 +140,7 @@ impl Owner {
             contended: Mutex::default(),
             batch_tokens: Mutex::default(),
             notify,
+            seat,
         }
     }
 
@@ -277,9 +255,21 @@ impl Owner {
     }
 
     fn swap(&self, from: OwnerState, to: OwnerState) -> bool {
-        self.state
-            .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
+        let swapped =
+            self.state
+                .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire);
+        if swapped.is_ok() && matches!(to, OwnerState::Released | OwnerState::Aborted) {
+            self.seat.void();
+        }
+        swapped.is_ok()
+    }
+
+    pub(crate) fn seat(&self) -> &Seat<Self> {
+        &self.seat
+    }
+
+    pub(crate) fn name(&self) -> OwnerName {
+        self.seat.name()
     }
 
     /// K5: whether its locks bind; if not, every entry that names it is void.
@@ -349,45 +339,6 @@ impl Owner {
 
     pub(crate) fn notify(&self) {
         self.notify.notify();
-    }
-}
-
-/// Who asks for rows, with as many shares of itself as they will need.
-///
-/// Counting a share while the row's memory is still on its way would wait for that, row by row: shares for many
-/// rows are counted before, and counted back after (`Shards::settle_each`).
-#[derive(Debug)]
-pub(crate) struct Asker<'a> {
-    owner: &'a Arc<Owner>,
-    shares: Vec<Arc<Owner>>,
-}
-
-impl<'a> Asker<'a> {
-    /// For one row.
-    pub(crate) fn one(owner: &'a Arc<Owner>) -> Self {
-        Self {
-            owner,
-            shares: Vec::new(),
-        }
-    }
-
-    /// Counts shares for `rows` rows.
-    pub(crate) fn count(&mut self, rows: usize) {
-        let missing = rows.saturating_sub(self.shares.len());
-        self.shares
-            .extend(std::iter::repeat_n(self.owner, missing).cloned());
-    }
-
-    pub(crate) fn share(&mut self) -> Arc<Owner> {
-        self.shares.pop().unwrap_or_else(|| Arc::clone(self.owner))
-    }
-}
-
-impl std::ops::Deref for Asker<'_> {
-    type Target = Arc<Owner>;
-
-    fn deref(&self) -> &Arc<Owner> {
-        self.owner
     }
 }
 

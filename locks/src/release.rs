@@ -2,20 +2,20 @@
 //!
 //! Called by `table`.
 //! 1. K5: a release pass ends the owner's own wait, releases what others wait for, then up to
-//!    [`RELEASED_AT_ONCE_MAX`] other rows. The rest is void by state; it is kept on a list and
-//!    swept in bounded steps.
+//!    [`RELEASED_AT_ONCE_MAX`] other rows. The rest is void by state, and swept in bounded steps by whoever asks for
+//!    rows of the same shards.
 //! 2. L9: a rollback restores mode and token of each acquisition, the newest first.
 //! 3. The owner's latch is not held while rows are visited, so a long release stops nobody.
 //!
 //! Crash: memory only; the log knows which transactions are over.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
-use crate::owner::{Acquisition, Owner};
-use crate::shards::Shards;
+use crate::batch::VISIT_ROWS_MAX;
+use crate::owner::Owner;
+use crate::place::Place;
+use crate::shards::{Latch, SHARDS, Shards};
 use crate::ticket::Ticket;
 use crate::wakes::Wakes;
 
@@ -23,61 +23,50 @@ use crate::wakes::Wakes;
 /// hundred microseconds of work. Those who wait for it were served before.
 pub(crate) const RELEASED_AT_ONCE_MAX: usize = 1_000;
 
-/// Void entries still in the table, by the transactions that left them.
+/// Nodes that a request looks at while there may be void ones: more than the one it may leave.
+const SWEPT_PER_REQUEST: usize = 4;
+
+/// How many transactions have left void entries in the table.
 #[derive(Debug)]
 pub(crate) struct Leftovers {
     /// [`RELEASED_AT_ONCE_MAX`], but for tests that want every entry left over.
     released_at_once: usize,
-    /// A hint, so that an acquisition pays one load when there are none.
-    entries: AtomicUsize,
-    left: Mutex<Vec<Vec<Acquisition>>>,
+    ends: AtomicU64,
 }
 
 impl Leftovers {
     pub(crate) fn new(released_at_once: usize) -> Self {
         Self {
             released_at_once,
-            entries: AtomicUsize::new(0),
-            left: Mutex::default(),
+            ends: AtomicU64::new(0),
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.entries.load(Ordering::Relaxed)
+    /// K5: the part of the sweep that `requests` requests in the latched shard do.
+    pub(crate) fn sweep_before(&self, latch: &mut Latch<'_>, requests: usize) {
+        latch.sweep(
+            self.ends.load(Ordering::Acquire),
+            SWEPT_PER_REQUEST * requests,
+        );
     }
 
-    fn add(&self, acquired: Vec<Acquisition>) {
-        if !acquired.is_empty() {
-            let mut left = self.left.lock();
-            self.entries.fetch_add(acquired.len(), Ordering::Relaxed);
-            left.push(acquired);
+    /// Removes up to `max` void entries, of all that had ended before; returns how many.
+    pub(crate) fn sweep(&self, shards: &Shards, max: usize) -> usize {
+        let ends = self.ends.load(Ordering::Acquire);
+        let mut removed = 0;
+        for number in 0..SHARDS {
+            loop {
+                let mut latch = shards.latch_number(number);
+                if latch.is_clean(ends) {
+                    break;
+                }
+                if removed == max {
+                    return removed;
+                }
+                removed += latch.sweep(ends, VISIT_ROWS_MAX.min(max - removed));
+            }
         }
-    }
-
-    /// Up to `steps` entries of one transaction.
-    fn next(&self, steps: usize) -> Option<Vec<Acquisition>> {
-        let mut left = self.left.lock();
-        let acquired = left.last_mut()?;
-        let keep = acquired.len().saturating_sub(steps);
-        let next = acquired.split_off(keep);
-        self.entries.fetch_sub(next.len(), Ordering::Relaxed);
-        if acquired.is_empty() {
-            left.pop();
-        }
-        Some(next)
-    }
-
-    /// Removes up to `steps` void entries; returns how many it met.
-    pub(crate) fn sweep(&self, shards: &Shards, steps: usize, wakes: &mut Wakes) -> usize {
-        let mut swept = 0;
-        while swept < steps
-            && self.len() > 0
-            && let Some(left) = self.next(steps - swept)
-        {
-            shards.settle_each(left.iter(), wakes);
-            swept += left.len();
-        }
-        swept
+        removed
     }
 }
 
@@ -89,7 +78,7 @@ pub(crate) fn release_pass(
     wakes: &mut Wakes,
 ) {
     assert!(!owner.binds(), "K5: only what ended is released");
-    let (waiting, mut acquired) = owner.latch().take();
+    let (waiting, undo) = owner.latch().take();
     if let Some(ticket) = waiting {
         end_wait(shards, &ticket, wakes);
         wakes.add(owner);
@@ -98,12 +87,26 @@ pub(crate) fn release_pass(
     for (hash, row) in owner.take_contended() {
         shards.latch(hash).settle(hash, &row, wakes);
     }
-    let left = acquired.len().saturating_sub(leftovers.released_at_once);
-    let at_once = acquired.get(left..).unwrap_or_default();
-    shards.settle_each(at_once.iter().rev(), wakes);
-    acquired.truncate(left);
+    let places = undo.places();
+    let left = places.len().saturating_sub(leftovers.released_at_once);
+    let at_once = places.get(left..).unwrap_or_default();
+    let_go(shards, at_once, wakes);
+    shards.slots().give_back(owner.seat());
     if left > 0 {
-        leftovers.add(acquired.into_vec());
+        leftovers.ends.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// Neighbours in one shard share a hold of its latch, as a batch leaves them.
+fn let_go(shards: &Shards, places: &[Place], wakes: &mut Wakes) {
+    for neighbours in places.chunk_by(|a, b| a.shard() == b.shard()) {
+        for visit in neighbours.chunks(VISIT_ROWS_MAX) {
+            let Some(first) = visit.first() else { continue };
+            let mut latch = shards.latch_number(first.shard());
+            for place in visit {
+                latch.let_go(*place, wakes);
+            }
+        }
     }
 }
 
@@ -118,23 +121,20 @@ pub(crate) fn roll_back(shards: &Shards, owner: &Arc<Owner>, sub: u32, wakes: &m
         if !owner.is_active() {
             return; // Its release pass gives everything back.
         }
-        holdings.split_off(sub)
+        holdings.undo.split_off(sub)
     };
-    for step in undone.iter().rev() {
-        let mut shard = shards.latch(step.hash);
-        shard.change(step.hash, &step.row, wakes, |lock| {
-            lock.restore(owner, step.before);
-        });
+    for (place, before) in undone {
+        let mut latch = shards.latch_number(place.shard());
+        latch.restore(place, owner, before, wakes);
     }
 }
 
 /// Ends the wait of an owner that ended. A grant that it did not take is void, as all it held.
 fn end_wait(shards: &Shards, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
-    let mut shard = shards.latch(ticket.hash());
-    let was_waiting = ticket.try_end();
-    shard.change(ticket.hash(), ticket.row(), wakes, |lock| {
-        if was_waiting {
-            lock.leave_queue(ticket);
-        }
-    });
+    let mut latch = shards.latch(ticket.hash());
+    if ticket.try_end() {
+        latch.leave_queue(ticket, wakes);
+    } else {
+        latch.settle(ticket.hash(), ticket.row(), wakes);
+    }
 }

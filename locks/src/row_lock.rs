@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 use crate::decision::Blocker;
 use crate::matrix::{ModeSet, conflicting, conflicts};
 use crate::owner::Owner;
-use crate::ticket::{Grant, Hold, Ticket, UNSTAMPED, Want};
+use crate::ticket::{Hold, Ticket, UNSTAMPED, Want};
 use crate::wait_queue::{WaitQueue, Waiter};
 use crate::wakes::Wakes;
 
@@ -47,7 +47,7 @@ pub(crate) enum Verdict {
     /// L2: what is held covers it.
     Covered(LockMode),
     /// Granted; the hold is what was held before.
-    Granted(Grant, Option<Hold>),
+    Granted(Option<Hold>),
     /// It would stand at this place of the queue, and this one is in its way.
     Blocked(usize, Option<Hold>, Blocker),
 }
@@ -61,20 +61,15 @@ pub(crate) struct Obstacle {
 
 impl RowLock {
     /// A row that `owner` holds alone.
-    pub(crate) fn held_by(owner: Arc<Owner>, want: &Want<'_>) -> Self {
-        let hold = Hold {
-            mode: want.mode,
-            sub: want.sub,
-            token: UNSTAMPED,
-        };
+    pub(crate) fn held_by(owner: Arc<Owner>, hold: Hold, row: RowKey, hash: u64) -> Self {
         let holder = Holder {
             owner,
             hold,
             on_stack: false,
         };
         Self {
-            row: want.row.clone(),
-            hash: want.hash,
+            row,
+            hash,
             holders: SmallVec::from_buf([holder]),
             queue: None,
         }
@@ -85,17 +80,12 @@ impl RowLock {
         self.queue.is_none() && self.holders.iter().all(|holder| !holder.owner.binds())
     }
 
-    /// Whoever held it, for the caller to let go.
-    pub(crate) fn into_owners(self) -> impl Iterator<Item = Arc<Owner>> {
-        self.holders.into_iter().map(|holder| holder.owner)
-    }
-
-    pub(crate) fn row(&self) -> &RowKey {
-        &self.row
-    }
-
-    pub(crate) fn hash(&self) -> u64 {
-        self.hash
+    /// The one who holds it, if nobody waits and its contended stack does not name the row, which would be forgotten.
+    pub(crate) fn alone(&self) -> Option<&Holder> {
+        let alone = self.queue.is_none() && self.holders.len() == 1;
+        self.holders
+            .first()
+            .filter(|holder| alone && !holder.on_stack)
     }
 
     pub(crate) fn holders(&self) -> &[Holder] {
@@ -136,12 +126,7 @@ impl RowLock {
         }
         self.hold(owner, mode, want.sub);
         self.register_contention();
-        let grant = Grant {
-            fresh: before.is_none(),
-            strengthened: true,
-            mode,
-        };
-        Verdict::Granted(grant, before)
+        Verdict::Granted(before)
     }
 
     fn blocker(&self, owner: &Owner, mode: LockMode, ahead: usize) -> Option<Blocker> {

@@ -4,6 +4,8 @@
 //! 1. A row that is neither held nor waited for has no entry.
 //! 2. A shard's latch is the row latch of all its rows. More than one is taken in order of index.
 //! 3. K4: every change ends with the row settled, before the latch is dropped.
+//! 4. A row that one transaction holds, and nobody waits for, is its node alone; as soon as another holds it too or
+//!    waits, a [`RowLock`] decides; when that is over, the node does again.
 //!
 //! Crash: memory only.
 
@@ -11,14 +13,17 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
-use lockstone_base::RowKey;
+use lockstone_base::{FencingToken, RowKey};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use crate::batch::VISIT_ROWS_MAX;
-use crate::decision::Policy;
-use crate::owner::{Acquisition, Asker, Owner};
+use crate::decision::{Blocker, Policy};
+use crate::nodes::{Alone, Held, Node, Nodes};
+use crate::owner::Owner;
+use crate::place::Place;
 use crate::row_lock::{RowLock, Verdict};
+use crate::slots::Slots;
+use crate::sweep::Sweep;
 use crate::ticket::{Grant, Hold, Ticket, Want};
 use crate::wait_queue::Waiter;
 use crate::wakes::Wakes;
@@ -30,7 +35,10 @@ const SHARD_BIT: u32 = 48;
 
 /// The shards, each on cache lines of its own.
 #[derive(Debug)]
-pub(crate) struct Shards(Box<[Aligned]>);
+pub(crate) struct Shards {
+    shards: Box<[Aligned]>,
+    slots: Slots<Owner>,
+}
 
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -38,8 +46,18 @@ struct Aligned(Mutex<Shard>);
 
 /// The rows of one shard.
 #[derive(Debug, Default)]
-pub(crate) struct Shard {
-    rows: HashTable<RowLock>,
+struct Shard {
+    index: HashTable<u32>,
+    nodes: Nodes,
+    sweep: Sweep,
+}
+
+/// A shard, latched.
+#[derive(Debug)]
+pub(crate) struct Latch<'a> {
+    number: usize,
+    shard: MutexGuard<'a, Shard>,
+    slots: &'a Slots<Owner>,
 }
 
 /// What became of a request in its shard.
@@ -52,12 +70,27 @@ pub(crate) enum Placed {
     /// In the queue; whether somebody is behind.
     Queued(Arc<Ticket>, bool),
     /// It would have queued.
-    Refused(crate::decision::Blocker),
+    Refused(Blocker),
+}
+
+/// Who holds a row and who waits for it.
+#[derive(Debug)]
+pub(crate) struct RowView<'a> {
+    pub(crate) row: &'a RowKey,
+    pub(crate) holders: SmallVec<[(Arc<Owner>, Hold); 1]>,
+    pub(crate) waiters: &'a [Waiter],
 }
 
 impl Shards {
     pub(crate) fn new() -> Self {
-        Self((0..SHARDS).map(|_| Aligned::default()).collect())
+        Self {
+            shards: (0..SHARDS).map(|_| Aligned::default()).collect(),
+            slots: Slots::new(),
+        }
+    }
+
+    pub(crate) fn slots(&self) -> &Slots<Owner> {
+        &self.slots
     }
 
     /// Which shard a hash is in.
@@ -67,138 +100,287 @@ impl Shards {
     }
 
     /// The latch of the shard of `hash`.
-    pub(crate) fn latch(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        let shard = self.0.get(Self::index(hash));
+    pub(crate) fn latch(&self, hash: u64) -> Latch<'_> {
+        self.latch_number(Self::index(hash))
+    }
+
+    pub(crate) fn latch_number(&self, number: usize) -> Latch<'_> {
+        let shard = self.shards.get(number);
         let shard = shard.expect("the index has as many bits as there are shards");
-        shard.0.lock()
+        Latch {
+            number,
+            shard: shard.0.lock(),
+            slots: &self.slots,
+        }
     }
 
     #[cfg(test)]
     pub(crate) fn is_latched(&self, hash: u64) -> bool {
-        let shard = self.0.get(Self::index(hash));
+        let shard = self.shards.get(Self::index(hash));
         shard.is_some_and(|shard| shard.0.is_locked())
     }
 
     /// The latches of all the shards of `hashes`, taken in order of index.
     pub(crate) fn latch_all(&self, hashes: impl Iterator<Item = u64>) -> Latched<'_> {
-        let mut indices: SmallVec<[usize; 8]> = hashes.map(Self::index).collect();
-        indices.sort_unstable();
-        indices.dedup();
-        let guards = indices.into_iter();
-        let guards = guards.filter_map(|index| Some((index, self.0.get(index)?.0.lock())));
-        Latched(guards.collect())
-    }
-
-    /// Settles the rows of `acquired` one after the other. Neighbours in one shard share a hold of its latch,
-    /// as a batch leaves them.
-    pub(crate) fn settle_each<'a>(
-        &self,
-        acquired: impl Iterator<Item = &'a Acquisition>,
-        wakes: &mut Wakes,
-    ) {
-        let mut acquired = acquired.peekable();
-        let mut gone = Vec::new();
-        while let Some(first) = acquired.next() {
-            let mut shard = self.latch(first.hash);
-            shard.let_go(first, wakes, &mut gone);
-            let same = |next: &&Acquisition| Self::index(next.hash) == Self::index(first.hash);
-            for _ in 1..VISIT_ROWS_MAX {
-                let Some(next) = acquired.next_if(same) else {
-                    break;
-                };
-                shard.let_go(next, wakes, &mut gone);
-            }
-            drop(shard);
-            // Behind the latch, and all at once: see [`Asker`](crate::owner::Asker).
-            gone.clear();
-        }
+        let mut numbers: SmallVec<[usize; 8]> = hashes.map(Self::index).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        Latched(
+            numbers
+                .into_iter()
+                .map(|number| self.latch_number(number))
+                .collect(),
+        )
     }
 
     /// One shard after the other, latched while `visit` looks.
-    pub(crate) fn each(&self, mut visit: impl FnMut(&RowLock)) {
-        for shard in &self.0 {
-            shard.0.lock().rows.iter().for_each(&mut visit);
+    pub(crate) fn each(&self, mut visit: impl FnMut(RowView<'_>)) {
+        for number in 0..SHARDS {
+            let latch = self.latch_number(number);
+            let views = latch.shard.nodes.iter().filter_map(|node| latch.view(node));
+            views.for_each(&mut visit);
         }
     }
 }
 
 /// Several shards, latched together.
 #[derive(Debug)]
-pub(crate) struct Latched<'a>(SmallVec<[(usize, MutexGuard<'a, Shard>); 4]>);
+pub(crate) struct Latched<'a>(SmallVec<[Latch<'a>; 4]>);
 
 impl Latched<'_> {
     pub(crate) fn find(&self, hash: u64, row: &RowKey) -> Option<&RowLock> {
-        let index = Shards::index(hash);
-        let guard = self.0.iter().find(|(latched, _)| *latched == index);
-        guard?.1.find(hash, row)
+        let number = Shards::index(hash);
+        let latch = self.0.iter().find(|latch| latch.number == number);
+        latch?.find(hash, row)
     }
 }
 
 impl Shard {
-    pub(crate) fn find(&self, hash: u64, row: &RowKey) -> Option<&RowLock> {
-        self.rows.find(hash, |lock| lock.row() == row)
+    fn number(&self, hash: u64, row: &RowKey) -> Option<u32> {
+        let is_it = |number: &u32| self.nodes.get(*number).is_some_and(|node| node.row == *row);
+        self.index.find(hash, is_it).copied()
     }
 
-    /// Settles the row, if it has a lock: whoever has ended is gone from it, who can run does.
-    pub(crate) fn settle(&mut self, hash: u64, row: &RowKey, wakes: &mut Wakes) {
-        self.change(hash, row, wakes, |_| {});
+    fn node(&self, hash: u64, row: &RowKey) -> Option<&Node> {
+        self.nodes.get(self.number(hash, row)?)
     }
 
-    /// [`Shard::settle`]; those who held the row and hold it no more are left in `gone`, if it is free now.
-    fn let_go(&mut self, was: &Acquisition, wakes: &mut Wakes, gone: &mut Vec<Arc<Owner>>) {
-        let entry = self
-            .rows
-            .find_entry(was.hash, |lock| *lock.row() == was.row);
-        match entry {
-            Ok(entry) if entry.get().is_void() => gone.extend(entry.remove().0.into_owners()),
-            Ok(_) => self.settle(was.hash, &was.row, wakes),
-            Err(_) => {}
-        }
+    fn remove(&mut self, number: u32) {
+        let Some(node) = self.nodes.get(number) else {
+            return;
+        };
+        let entry = self.index.find_entry(node.hash, |at| *at == number);
+        entry.expect("a node that is used is in the index").remove();
+        self.nodes.remove(number);
     }
+}
 
-    /// Changes the row's lock, if it has one, and settles it.
-    pub(crate) fn change(
-        &mut self,
-        hash: u64,
-        row: &RowKey,
-        wakes: &mut Wakes,
-        change: impl FnOnce(&mut RowLock),
-    ) {
-        if let Ok(mut entry) = self.rows.find_entry(hash, |lock| lock.row() == row) {
-            change(entry.get_mut());
-            entry.get_mut().settle(wakes);
-            if entry.get().is_free() {
-                entry.remove();
-            }
-        }
-    }
-
-    /// The token is no concern of anyone who waits, so nothing is settled.
-    pub(crate) fn find_mut(&mut self, hash: u64, row: &RowKey) -> Option<&mut RowLock> {
-        self.rows.find_mut(hash, |lock| lock.row() == row)
-    }
-
+impl Latch<'_> {
     /// K1, K4: grants, queues or refuses.
     pub(crate) fn request(
         &mut self,
-        asker: &mut Asker<'_>,
+        owner: &Arc<Owner>,
         want: Want<'_>,
         policy: Policy,
         wakes: &mut Wakes,
     ) -> Placed {
-        let same = |lock: &RowLock| lock.row() == want.row;
-        match self.rows.entry(want.hash, same, RowLock::hash) {
+        let Shard { index, nodes, .. } = &mut *self.shard;
+        let own = Alone::new(owner.name(), want.hold());
+        let node = |number: &u32| nodes.get(*number);
+        let same = |number: &u32| node(number).is_some_and(|node| node.row == *want.row);
+        let hash = |number: &u32| node(number).map_or(0, |node| node.hash);
+        let number = match index.entry(want.hash, same, hash) {
             Entry::Vacant(entry) => {
-                entry.insert(RowLock::held_by(asker.share(), &want));
-                let grant = Grant {
-                    fresh: true,
-                    strengthened: true,
-                    mode: want.mode,
-                };
-                Placed::Granted(grant, None)
+                let number = nodes.insert(Node {
+                    row: want.row.clone(),
+                    hash: want.hash,
+                    held: Held::Alone(own),
+                });
+                entry.insert(number);
+                return Placed::Granted(want.granted(Place::new(self.number, number), true), None);
             }
-            Entry::Occupied(entry) => ask(entry.into_mut(), asker, want, policy, wakes),
+            Entry::Occupied(entry) => *entry.get(),
+        };
+        let place = Place::new(self.number, number);
+        let node = nodes
+            .get_mut(number)
+            .expect("the index names nodes that are used");
+        if let Held::Alone(alone) = &mut node.held {
+            if alone.owner == own.owner {
+                let before = alone.hold();
+                if before.mode >= want.mode {
+                    return Placed::Covered(Grant::covered(before.mode, place));
+                }
+                *alone = own;
+                return Placed::Granted(want.granted(place, false), Some(before));
+            }
+            let Some(other) = self.slots.owner(alone.owner) else {
+                *alone = own;
+                return Placed::Granted(want.granted(place, true), None);
+            };
+            let lock = RowLock::held_by(other, alone.hold(), node.row.clone(), node.hash);
+            node.held = Held::Contended(Box::new(lock));
         }
+        let Held::Contended(lock) = &mut node.held else {
+            unreachable!("what is held alone was decided above");
+        };
+        let placed = ask(lock, owner, want, place, policy, wakes);
+        self.tidy(number);
+        placed
+    }
+
+    /// A lock that nobody needs any more goes, or becomes its node again.
+    fn tidy(&mut self, number: u32) {
+        let Some(node) = self.shard.nodes.get_mut(number) else {
+            return;
+        };
+        let Held::Contended(lock) = &node.held else {
+            return;
+        };
+        if lock.is_free() {
+            self.shard.remove(number);
+        } else if let Some(holder) = lock.alone() {
+            node.held = Held::Alone(Alone::new(holder.owner.name(), holder.hold));
+        }
+    }
+
+    /// The row's lock, if somebody waits for it or several hold it.
+    pub(crate) fn find(&self, hash: u64, row: &RowKey) -> Option<&RowLock> {
+        match &self.shard.node(hash, row)?.held {
+            Held::Contended(lock) => Some(lock),
+            Held::Alone(_) => None,
+        }
+    }
+
+    /// What `owner` holds of the row.
+    pub(crate) fn held(&self, owner: &Owner, hash: u64, row: &RowKey) -> Option<Hold> {
+        match &self.shard.node(hash, row)?.held {
+            Held::Contended(lock) => lock.held(owner),
+            Held::Alone(alone) => (alone.owner == owner.name()).then(|| alone.hold()),
+        }
+    }
+
+    /// Settles the row, if it has a lock: whoever has ended is gone from it, who can run does.
+    pub(crate) fn settle(&mut self, hash: u64, row: &RowKey, wakes: &mut Wakes) {
+        if let Some(number) = self.shard.number(hash, row) {
+            self.change(number, wakes, |_| {});
+        }
+    }
+
+    /// Takes a ticket that is no longer waiting out of the queue.
+    pub(crate) fn leave_queue(&mut self, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
+        if let Some(number) = self.shard.number(ticket.hash(), ticket.row()) {
+            self.change(number, wakes, |lock| lock.leave_queue(ticket));
+        }
+    }
+
+    /// Changes a lock, if the node has one, and settles it.
+    fn change(&mut self, number: u32, wakes: &mut Wakes, change: impl FnOnce(&mut RowLock)) {
+        let Some(node) = self.shard.nodes.get_mut(number) else {
+            return;
+        };
+        match &mut node.held {
+            Held::Contended(lock) => {
+                change(lock);
+                lock.settle(wakes);
+                self.tidy(number);
+            }
+            Held::Alone(alone) if !self.slots.binds(alone.owner) => self.shard.remove(number),
+            Held::Alone(_) => {}
+        }
+    }
+
+    /// K5: what one that ended left at `place` goes; if the place is another row's by now, that is none the worse.
+    pub(crate) fn let_go(&mut self, place: Place, wakes: &mut Wakes) {
+        self.change(place.node(), wakes, |_| {});
+    }
+
+    /// L9: sets what `owner`, which is active, holds at `place` back to `before`.
+    pub(crate) fn restore(
+        &mut self,
+        place: Place,
+        owner: &Owner,
+        before: Option<Hold>,
+        wakes: &mut Wakes,
+    ) {
+        let Some(node) = self.shard.nodes.get_mut(place.node()) else {
+            return;
+        };
+        match &mut node.held {
+            Held::Alone(alone) if alone.owner == owner.name() => match before {
+                None => self.shard.remove(place.node()),
+                Some(before) => {
+                    assert!(
+                        before.mode <= alone.mode,
+                        "L9: a rollback never strengthens a lock"
+                    );
+                    *alone = Alone::new(alone.owner, before);
+                }
+            },
+            Held::Alone(_) => {}
+            Held::Contended(_) => {
+                self.change(place.node(), wakes, |lock| lock.restore(owner, before));
+            }
+        }
+    }
+
+    /// The token of what `owner` holds at `place`, from its record. It is no concern of anyone who waits, so nothing is
+    /// settled.
+    pub(crate) fn stamp(&mut self, place: Place, owner: &Owner, token: FencingToken) {
+        match self
+            .shard
+            .nodes
+            .get_mut(place.node())
+            .map(|node| &mut node.held)
+        {
+            Some(Held::Contended(lock)) => lock.stamp(owner, token),
+            Some(Held::Alone(alone)) if alone.owner == owner.name() => alone.token = token,
+            _ => {}
+        }
+    }
+
+    fn view<'a>(&'a self, node: &'a Node) -> Option<RowView<'a>> {
+        let (holders, waiters) = match &node.held {
+            Held::Alone(alone) => {
+                let owner = self.slots.owner(alone.owner)?;
+                (SmallVec::from_buf([(owner, alone.hold())]), [].as_slice())
+            }
+            Held::Contended(lock) => {
+                let holders = lock.holders().iter();
+                let holders = holders.filter(|holder| holder.owner.binds());
+                let holders = holders.map(|holder| (Arc::clone(&holder.owner), holder.hold));
+                (holders.collect(), lock.waiters())
+            }
+        };
+        Some(RowView {
+            row: &node.row,
+            holders,
+            waiters,
+        })
+    }
+
+    /// K5: looks at the next `steps` nodes, if there may be void ones; returns how many it removed.
+    pub(crate) fn sweep(&mut self, ends: u64, steps: usize) -> usize {
+        let mut removed = 0;
+        for _ in 0..steps {
+            let numbers = self.shard.nodes.numbers();
+            let Some(number) = self.shard.sweep.next(ends, numbers) else {
+                break;
+            };
+            let void = |node: &Node| match &node.held {
+                Held::Alone(alone) => !self.slots.binds(alone.owner),
+                Held::Contended(lock) => lock.is_void(),
+            };
+            if self.shard.nodes.get(number).is_some_and(void) {
+                self.shard.remove(number);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    pub(crate) fn is_clean(&self, ends: u64) -> bool {
+        self.shard.sweep.is_clean(ends)
     }
 }
 
@@ -206,30 +388,27 @@ fn ask(
     lock: &mut RowLock,
     owner: &Arc<Owner>,
     want: Want<'_>,
+    place: Place,
     policy: Policy,
     wakes: &mut Wakes,
 ) -> Placed {
     lock.settle(wakes);
-    let (place, before, blocker) = match lock.decide(owner, &want) {
-        Verdict::Covered(mode) => {
-            return Placed::Covered(Grant {
-                fresh: false,
-                strengthened: false,
-                mode,
-            });
+    let (at, before, blocker) = match lock.decide(owner, &want) {
+        Verdict::Covered(mode) => return Placed::Covered(Grant::covered(mode, place)),
+        Verdict::Granted(before) => {
+            return Placed::Granted(want.granted(place, before.is_none()), before);
         }
-        Verdict::Granted(grant, before) => return Placed::Granted(grant, before),
-        Verdict::Blocked(place, before, blocker) => (place, before, blocker),
+        Verdict::Blocked(at, before, blocker) => (at, before, blocker),
     };
     if policy == Policy::NoWait {
         return Placed::Refused(blocker);
     }
-    let ticket = Arc::new(Ticket::new(Want { before, ..want }));
+    let ticket = Arc::new(Ticket::new(Want { before, ..want }, place));
     let waiter = Waiter {
         owner: Arc::clone(owner),
         ticket: Arc::clone(&ticket),
     };
-    let anyone_behind = lock.enqueue(place, waiter);
+    let anyone_behind = lock.enqueue(at, waiter);
     // Registers with the holders, and looks at their states again.
     lock.settle(wakes);
     Placed::Queued(ticket, anyone_behind)

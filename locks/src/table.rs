@@ -16,19 +16,16 @@ use crate::batch::{Batch, Terms};
 use crate::deadlock;
 use crate::decision::{Decision, LockEntry, LockStatus, Refusal, Request};
 use crate::hash::RowHasher;
-use crate::owner::{AbortCause, Acquisition, Asker, Notify, Owner};
+use crate::owner::{AbortCause, Notify, Owner};
+use crate::place::Place;
 use crate::release::{self, Leftovers, RELEASED_AT_ONCE_MAX};
-use crate::row_lock::RowLock;
-use crate::shards::{Placed, SHARDS, Shards};
+use crate::shards::{Placed, RowView, SHARDS, Shards};
 use crate::ticket::{Hold, Outcome, Ticket, Want};
 use crate::wait_queue::Waiter;
 use crate::wakes::Wakes;
 
 #[cfg(test)]
 mod tests;
-
-/// Void entries that an acquisition sweeps while there are any: more than the one it may leave.
-const SWEPT_PER_REQUEST: usize = 4;
 
 /// All row locks of a database.
 #[derive(Debug)]
@@ -55,7 +52,10 @@ impl LockTable {
     /// A transaction that holds nothing yet. `notify` is called when a wait of it is decided. Its
     /// rank is settled ([`Owner::settle`]) before its first request.
     pub fn begin(&self, id: TxnId, label: Option<Arc<str>>, notify: Arc<dyn Notify>) -> Arc<Owner> {
-        Arc::new(Owner::new(id, label, notify))
+        let seat = self.shards.slots().take();
+        let owner = Arc::new(Owner::new(id, label, notify, seat));
+        owner.seat().occupy(&owner);
+        owner
     }
 
     /// Asks for a row. Grants, queues or refuses; never waits.
@@ -65,7 +65,6 @@ impl LockTable {
     /// If the owner's rank is not settled, if it waits already, or if a sub-transaction number
     /// falls.
     pub fn request(&self, owner: &Arc<Owner>, request: Request<'_>, wakes: &mut Wakes) -> Decision {
-        self.leftovers.sweep(&self.shards, SWEPT_PER_REQUEST, wakes);
         let hash = self.hasher.hash(request.row.as_bytes());
         let want = Want {
             row: request.row,
@@ -83,20 +82,15 @@ impl LockTable {
             holdings.waiting().is_none(),
             "K4: a transaction that waits asks for nothing"
         );
-        let placed =
-            self.shards
-                .latch(hash)
-                .request(&mut Asker::one(owner), want, request.policy, wakes);
+        let mut latch = self.shards.latch(hash);
+        self.leftovers.sweep_before(&mut latch, 1);
+        let placed = latch.request(owner, want, request.policy, wakes);
+        drop(latch);
         match placed {
             Placed::Covered(grant) => Decision::Granted(grant),
             Placed::Refused(blocker) => Decision::Refused(Refusal::WouldBlock(blocker)),
             Placed::Granted(grant, before) => {
-                holdings.join(Acquisition {
-                    row: request.row.clone(),
-                    hash,
-                    sub: request.sub,
-                    before,
-                });
+                holdings.undo.push(grant.place, request.sub, before);
                 Decision::Granted(grant)
             }
             Placed::Queued(ticket, anyone_behind) => {
@@ -134,13 +128,9 @@ impl LockTable {
             order: owner.order(),
             ..terms
         };
-        let mut asker = Asker::one(owner);
         loop {
             let visit = batch.visit(|a, b| Shards::index(a) == Shards::index(b));
             let hash = batch.next()?.hash;
-            self.leftovers
-                .sweep(&self.shards, SWEPT_PER_REQUEST * visit, wakes);
-            asker.count(visit);
             let mut holdings = owner.latch();
             if !owner.is_active() {
                 return Some(Decision::Refused(Refusal::Ended));
@@ -149,25 +139,21 @@ impl LockTable {
                 holdings.waiting().is_none(),
                 "K4: a transaction that waits asks for nothing"
             );
-            let mut shard = self.shards.latch(hash);
+            let mut latch = self.shards.latch(hash);
+            self.leftovers.sweep_before(&mut latch, visit);
             for _ in 0..visit {
                 let ask = batch.next()?;
-                match shard.request(&mut asker, terms.want(ask), terms.policy, wakes) {
+                match latch.request(owner, terms.want(ask), terms.policy, wakes) {
                     Placed::Covered(grant) => batch.granted(grant),
                     Placed::Refused(blocker) => {
                         return Some(Decision::Refused(Refusal::WouldBlock(blocker)));
                     }
                     Placed::Granted(grant, before) => {
-                        holdings.join(Acquisition {
-                            row: ask.row.clone(),
-                            hash: ask.hash,
-                            sub: terms.sub,
-                            before,
-                        });
+                        holdings.undo.push(grant.place, terms.sub, before);
                         batch.granted(grant);
                     }
                     Placed::Queued(ticket, anyone_behind) => {
-                        drop(shard);
+                        drop(latch);
                         holdings.wait_for(Arc::clone(&ticket));
                         drop(holdings);
                         return Some(self.queued(owner, ticket, anyone_behind, wakes));
@@ -225,12 +211,9 @@ impl LockTable {
         }
         if ticket.is_granted() {
             if holdings.stop_waiting(ticket) {
-                holdings.join(Acquisition {
-                    row: ticket.row().clone(),
-                    hash: ticket.hash(),
-                    sub: ticket.sub(),
-                    before: ticket.before(),
-                });
+                holdings
+                    .undo
+                    .push(ticket.place(), ticket.sub(), ticket.before());
             }
             return Some(Outcome::Granted(ticket.grant()));
         }
@@ -245,24 +228,20 @@ impl LockTable {
     /// Ends the wait, as at a timeout. `Granted` if the grant won the race: then the lock is held.
     pub fn cancel(&self, owner: &Arc<Owner>, ticket: &Arc<Ticket>, wakes: &mut Wakes) -> Outcome {
         {
-            let mut shard = self.shards.latch(ticket.hash());
+            let mut latch = self.shards.latch(ticket.hash());
             if ticket.try_cancel() {
-                shard.change(ticket.hash(), ticket.row(), wakes, |lock| {
-                    lock.leave_queue(ticket);
-                });
+                latch.leave_queue(ticket, wakes);
             }
         }
         let outcome = self.outcome(owner, ticket);
         outcome.expect("K4: a ticket that was cancelled, or could not be, is decided")
     }
 
-    /// Gives the lock its fencing token, once its record is in the log.
-    pub fn stamp(&self, owner: &Arc<Owner>, row: &RowKey, token: FencingToken) {
-        let hash = self.hasher.hash(row.as_bytes());
-        let mut shard = self.shards.latch(hash);
-        if let Some(lock) = shard.find_mut(hash, row) {
-            lock.stamp(owner, token);
-        }
+    /// Gives the lock that was granted at `place` its fencing token, once its record is in the log. Nothing, if the owner
+    /// has ended meanwhile.
+    pub fn stamp(&self, owner: &Arc<Owner>, place: Place, token: FencingToken) {
+        let mut latch = self.shards.latch_number(place.shard());
+        latch.stamp(place, owner, token);
     }
 
     /// Gives all locks of a batch their fencing token: one record's position, or the first of several's. The
@@ -307,8 +286,8 @@ impl LockTable {
     }
 
     /// Removes up to `steps` entries of transactions that ended; returns how many.
-    pub fn sweep(&self, steps: usize, wakes: &mut Wakes) -> usize {
-        self.leftovers.sweep(&self.shards, steps, wakes)
+    pub fn sweep(&self, steps: usize) -> usize {
+        self.leftovers.sweep(&self.shards, steps)
     }
 
     /// The mode in which the owner holds the row.
@@ -323,23 +302,19 @@ impl LockTable {
 
     fn hold(&self, owner: &Arc<Owner>, row: &RowKey) -> Option<Hold> {
         let hash = self.hasher.hash(row.as_bytes());
-        let shard = self.shards.latch(hash);
-        let hold = shard.find(hash, row)?.held(owner);
+        let hold = self.shards.latch(hash).held(owner, hash, row);
         hold.filter(|_| owner.binds())
     }
 
     /// How many rows the owner holds.
     pub fn held_by(&self, owner: &Arc<Owner>) -> usize {
-        owner.latch().rows()
+        owner.latch().undo.rows()
     }
 
     /// How many locks are held by transactions that live. Visits the whole table.
     pub fn live_locks(&self) -> usize {
         let mut live = 0;
-        self.shards.each(|lock| {
-            let holders = lock.holders().iter();
-            live += holders.filter(|holder| holder.owner.binds()).count();
-        });
+        self.shards.each(|row| live += row.holders.len());
         live
     }
 
@@ -347,16 +322,16 @@ impl LockTable {
     /// Stops nobody for longer than a shard takes, so it shows no single moment.
     pub fn list(&self) -> Vec<LockEntry> {
         let mut entries = Vec::new();
-        self.shards.each(|lock| list_row(lock, &mut entries));
+        self.shards.each(|row| list_row(&row, &mut entries));
         // Stable: the order within a row is kept.
         entries.sort_by(|a, b| a.row.cmp(&b.row));
         entries
     }
 }
 
-fn list_row(lock: &RowLock, entries: &mut Vec<LockEntry>) {
+fn list_row(view: &RowView<'_>, entries: &mut Vec<LockEntry>) {
     let entry = |owner: &Owner, mode, status, token| LockEntry {
-        row: lock.row().clone(),
+        row: view.row.clone(),
         mode,
         txn: owner.id(),
         label: owner.label().cloned(),
@@ -364,17 +339,12 @@ fn list_row(lock: &RowLock, entries: &mut Vec<LockEntry>) {
         status,
         token,
     };
-    for holder in lock.holders().iter().filter(|holder| holder.owner.binds()) {
-        let (hold, granted) = (holder.hold, LockStatus::Granted);
-        entries.push(entry(
-            &holder.owner,
-            hold.mode,
-            granted,
-            holder.owner.token(hold),
-        ));
+    for (owner, hold) in &view.holders {
+        let token = owner.token(*hold);
+        entries.push(entry(owner, hold.mode, LockStatus::Granted, token));
     }
     let waiting = |waiter: &&Waiter| waiter.owner.is_active() && waiter.ticket.is_waiting();
-    for waiter in lock.waiters().iter().filter(waiting) {
+    for waiter in view.waiters.iter().filter(waiting) {
         let mode = waiter.ticket.mode();
         entries.push(entry(&waiter.owner, mode, LockStatus::Waiting, None));
     }

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
 
+use crate::place::Place;
+
 /// A granted request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
@@ -20,6 +22,20 @@ pub struct Grant {
     pub strengthened: bool,
     /// The mode now held.
     pub mode: LockMode,
+    /// Where the row's entry is, for [`LockTable::stamp`](crate::LockTable::stamp).
+    pub place: Place,
+}
+
+impl Grant {
+    /// L2: what is held, in `mode`, covers the request.
+    pub(crate) fn covered(mode: LockMode, place: Place) -> Self {
+        Self {
+            fresh: false,
+            strengthened: false,
+            mode,
+            place,
+        }
+    }
 }
 
 /// How a wait ended.
@@ -51,6 +67,8 @@ pub(crate) struct Hold {
 pub struct Ticket {
     row: RowKey,
     hash: u64,
+    /// The row's entry, which stays as long as somebody waits.
+    place: Place,
     mode: LockMode,
     sub: u32,
     before: Option<Hold>,
@@ -80,11 +98,32 @@ pub(crate) struct Want<'a> {
     pub(crate) order: u64,
 }
 
+impl Want<'_> {
+    /// What is held once it is granted.
+    pub(crate) fn hold(&self) -> Hold {
+        Hold {
+            mode: self.mode,
+            sub: self.sub,
+            token: UNSTAMPED,
+        }
+    }
+
+    pub(crate) fn granted(&self, place: Place, fresh: bool) -> Grant {
+        Grant {
+            fresh,
+            strengthened: true,
+            mode: self.mode,
+            place,
+        }
+    }
+}
+
 impl Ticket {
-    pub(crate) fn new(want: Want<'_>) -> Self {
+    pub(crate) fn new(want: Want<'_>, place: Place) -> Self {
         Self {
             row: want.row.clone(),
             hash: want.hash,
+            place,
             mode: want.mode,
             sub: want.sub,
             before: want.before,
@@ -145,7 +184,12 @@ impl Ticket {
             fresh: self.before.is_none(),
             strengthened: true,
             mode: self.mode,
+            place: self.place,
         }
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.place
     }
 
     pub(crate) fn may_be_overtaken(&self) -> bool {
@@ -181,14 +225,15 @@ mod tests {
     use lockstone_base::TableId;
 
     fn ticket() -> Ticket {
-        Ticket::new(Want {
+        let want = Want {
             row: &RowKey::new(TableId(1), b"a"),
             hash: 0,
             mode: LockMode::Share,
             sub: 0,
             before: None,
             order: 0,
-        })
+        };
+        Ticket::new(want, Place::new(0, 0))
     }
 
     #[test]

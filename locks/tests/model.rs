@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lockstone_base::{FencingToken, LockMode, Lsn, Priority, RowKey, TableId, TxnId};
 use lockstone_locks::{
-    AbortCause, Cycle, Decision, LockEntry, LockStatus, LockTable, Notify, Outcome, Owner, Policy,
-    Refusal, Request, Ticket, Wakes, conflicts,
+    AbortCause, Cycle, Decision, Grant, LockEntry, LockStatus, LockTable, Notify, Outcome, Owner,
+    Policy, Refusal, Request, Ticket, Wakes, conflicts,
 };
 use proptest::prelude::*;
 
@@ -185,7 +185,7 @@ impl World {
                 let had = self.slots[at].held.get(&row);
                 assert_eq!(grant.fresh, had.is_none());
                 if grant.strengthened {
-                    self.joined(at, &row, mode);
+                    self.joined(at, &row, grant);
                 } else {
                     assert!(had.is_some_and(|had| had.0 >= mode), "L2");
                 }
@@ -219,11 +219,12 @@ impl World {
         }
     }
 
-    fn joined(&mut self, at: usize, row: &RowKey, mode: LockMode) {
+    fn joined(&mut self, at: usize, row: &RowKey, grant: Grant) {
+        let mode = grant.mode;
         self.lsn += 1;
         let token = FencingToken::new(Lsn::new(self.lsn));
         let slot = &mut self.slots[at];
-        self.table.stamp(&slot.owner, row, token);
+        self.table.stamp(&slot.owner, grant.place, token);
         let before = slot.held.insert(row.clone(), (mode, token));
         slot.undo.push((slot.sub, row.clone(), before));
     }
@@ -242,7 +243,7 @@ impl World {
             assert!(woken, "L6: decided, and not woken");
             slot.wait = None;
             match (outcome, slot.owner.cause()) {
-                (Outcome::Granted(grant), _) => self.joined(at, ticket.row(), grant.mode),
+                (Outcome::Granted(grant), _) => self.joined(at, ticket.row(), grant),
                 (Outcome::Ended, Some(AbortCause::Deadlock(cycle))) => {
                     self.judge(&cycle);
                     self.restart(at);

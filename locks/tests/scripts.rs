@@ -77,7 +77,7 @@ impl Stage {
             ["begin", name, rank @ ..] => return self.begin(name, rank),
             ["sweep", steps] => {
                 let steps = steps.parse().unwrap();
-                format!("swept {}\n", self.table.sweep(steps, &mut Wakes::new()))
+                format!("swept {}\n", self.table.sweep(steps))
             }
             [name, "lock", row, mode, rest @ ..] => self.lock(name, row, mode, rest == ["nowait"]),
             [name, verb, rest @ ..] => self.act(name, verb, rest),
@@ -130,7 +130,7 @@ impl Stage {
             Decision::Granted(grant) if grant.strengthened => {
                 self.lsn += 1;
                 let token = FencingToken::new(Lsn::new(self.lsn));
-                self.table.stamp(&txn.owner, &row, token);
+                self.table.stamp(&txn.owner, grant.place, token);
                 let how = if grant.fresh {
                     "granted"
                 } else {
@@ -227,7 +227,7 @@ impl Stage {
                 (Outcome::Granted(grant), _) => {
                     self.lsn += 1;
                     let token = FencingToken::new(Lsn::new(self.lsn));
-                    self.table.stamp(&txn.owner, ticket.row(), token);
+                    self.table.stamp(&txn.owner, grant.place, token);
                     writeln!(said, "{name}: granted {}", grant.mode).unwrap();
                 }
                 (Outcome::Ended, Some(AbortCause::Deadlock(cycle))) => {

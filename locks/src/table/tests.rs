@@ -205,8 +205,8 @@ fn nobody_dies_on_a_stale_view() {
         order: 0,
     };
     let placed = {
-        let mut shard = ring.table.shards.latch(want.hash);
-        shard.request(&mut Asker::one(&a), want, Policy::Wait, &mut Wakes::new())
+        let mut latch = ring.table.shards.latch(want.hash);
+        latch.request(&a, want, Policy::Wait, &mut Wakes::new())
     };
     let Placed::Queued(of_a, _) = placed else {
         panic!("the other row is held");

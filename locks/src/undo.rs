@@ -1,0 +1,140 @@
+//! What a transaction has acquired, in the order in which it did: four bytes a row.
+//!
+//! Called by `owner`, under its latch.
+//! 1. L9: sub-transaction numbers never fall, so what is behind a savepoint is the end of the list.
+//! 2. A row is there once when it was taken, and once more for each time that its lock was strengthened, with what was
+//!    held before.
+//!
+//! Crash: memory only.
+
+use smallvec::SmallVec;
+
+use crate::place::Place;
+use crate::ticket::Hold;
+
+/// The acquisitions of one sub-transaction start here.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    sub: u32,
+    taken: u32,
+    strengthened: u32,
+}
+
+/// A lock that was held in a weaker mode before.
+#[derive(Debug, Clone, Copy)]
+struct Strengthened {
+    /// How many acquisitions there were before it.
+    at: u32,
+    before: Hold,
+}
+
+/// One step back: the row, and what was held of it before.
+pub(crate) type Step = (Place, Option<Hold>);
+
+/// The acquisitions of a transaction, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Undo {
+    places: SmallVec<[Place; 4]>,
+    strengthened: Vec<Strengthened>,
+    starts: SmallVec<[Start; 1]>,
+}
+
+impl Undo {
+    pub(crate) fn push(&mut self, place: Place, sub: u32, before: Option<Hold>) {
+        let newest = self.starts.last().map(|start| start.sub);
+        assert!(
+            newest <= Some(sub),
+            "L9: sub-transaction numbers only grow, yet {sub} came after {newest:?}"
+        );
+        let at = self.places.len() as u32;
+        if newest != Some(sub) {
+            self.starts.push(Start {
+                sub,
+                taken: at,
+                strengthened: self.strengthened.len() as u32,
+            });
+        }
+        if let Some(before) = before {
+            self.strengthened.push(Strengthened { at, before });
+        }
+        self.places.push(place);
+    }
+
+    /// L9: takes away what sub-transactions from `sub` on acquired; the newest first.
+    pub(crate) fn split_off(&mut self, sub: u32) -> Vec<Step> {
+        let keep = self.starts.partition_point(|start| start.sub < sub);
+        let Some(start) = self.starts.get(keep).copied() else {
+            return Vec::new();
+        };
+        self.starts.truncate(keep);
+        let mut strengthened = self.strengthened.split_off(start.strengthened as usize);
+        let places = self.places.drain(start.taken as usize..);
+        let numbered = places
+            .enumerate()
+            .map(|(at, place)| (at as u32 + start.taken, place));
+        let mut places: Vec<_> = numbered.collect();
+        places.reverse();
+        let step = |(at, place)| {
+            let before = strengthened.pop_if(|last| last.at == at);
+            (place, before.map(|last| last.before))
+        };
+        places.into_iter().map(step).collect()
+    }
+
+    /// The places of all that is held; some more than once.
+    pub(crate) fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// How many rows are held.
+    pub(crate) fn rows(&self) -> usize {
+        self.places.len() - self.strengthened.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ticket::UNSTAMPED;
+    use lockstone_base::LockMode;
+
+    #[test]
+    fn what_is_taken_back_is_what_came_behind_the_mark_newest_first() {
+        let mut undo = Undo::default();
+        let weak = Hold {
+            mode: LockMode::Share,
+            sub: 0,
+            token: UNSTAMPED,
+        };
+        let place = |node| Place::new(3, node);
+        undo.push(place(1), 0, None);
+        undo.push(place(2), 2, None);
+        undo.push(place(1), 2, Some(weak));
+        undo.push(place(3), 5, None);
+        undo.push(place(2), 5, Some(weak));
+        assert_eq!(undo.rows(), 3);
+        assert_eq!(undo.split_off(6), []);
+        assert_eq!(
+            undo.split_off(3),
+            [(place(2), Some(weak)), (place(3), None)]
+        );
+        assert_eq!(undo.rows(), 2);
+        undo.push(place(4), 6, None);
+        let all = [
+            (place(4), None),
+            (place(1), Some(weak)),
+            (place(2), None),
+            (place(1), None),
+        ];
+        assert_eq!(undo.split_off(0), all);
+        assert_eq!((undo.rows(), undo.places().len()), (0, 0));
+    }
+
+    #[test]
+    #[should_panic(expected = "L9")]
+    fn numbers_do_not_fall() {
+        let mut undo = Undo::default();
+        undo.push(Place::new(0, 1), 3, None);
+        undo.push(Place::new(0, 1), 2, None);
+    }
+}
