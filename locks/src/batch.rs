@@ -10,7 +10,7 @@
 
 use lockstone_base::{LockMode, RowKey};
 
-use crate::decision::Policy;
+use crate::policy::Policy;
 use crate::ticket::{Grant, Want};
 
 /// So many rows are served in one hold of a shard's latch: some ten microseconds.
@@ -48,6 +48,7 @@ impl Terms {
             sub: self.sub,
             before: None,
             order: self.order,
+            policy: self.policy,
         }
     }
 }

@@ -9,17 +9,8 @@ use std::sync::Arc;
 use lockstone_base::{FencingToken, LockMode, Rank, RowKey, TxnId};
 
 use crate::cycle::Cycle;
+use crate::policy::Policy;
 use crate::ticket::{Grant, Ticket};
-
-/// What to do when a lock is not free. How long to wait is the caller's: it cancels the ticket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Policy {
-    /// Queue.
-    Wait,
-    /// Refuse whenever the call would queue.
-    NoWait,
-}
 
 /// A request for one row.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +43,8 @@ pub enum Decision {
 pub enum Refusal {
     /// [`Policy::NoWait`], and somebody is in the way.
     WouldBlock(Blocker),
+    /// [`Policy::Wound`], and somebody in the way is of the same or a higher rank.
+    Conflict(Blocker),
     /// The request closed a cycle and its own transaction was the victim: it is aborted and holds
     /// nothing.
     Deadlock(Arc<Cycle>),
@@ -89,6 +82,34 @@ pub struct LockEntry {
     pub status: LockStatus,
     /// The token of a lock that is held and in the log.
     pub token: Option<FencingToken>,
+}
+
+/// A line of [`LockTable::waits`](crate::LockTable::waits).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitEntry {
+    /// The row that is waited for.
+    pub row: RowKey,
+    /// The mode that is asked for.
+    pub mode: LockMode,
+    /// Who waits.
+    pub txn: TxnId,
+    /// Its label.
+    pub label: Option<Arc<str>>,
+    /// For whom; nobody, if it is just being granted.
+    pub waits_for: Vec<WaitsFor>,
+}
+
+/// Who stands in a waiter's way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitsFor {
+    /// The transaction.
+    pub txn: TxnId,
+    /// Its label.
+    pub label: Option<Arc<str>>,
+    /// The mode that it holds, or asks for ahead of the waiter.
+    pub mode: LockMode,
+    /// Whether it is ahead in the queue, and no holder.
+    pub soft: bool,
 }
 
 /// Whether a lock is held or waited for.

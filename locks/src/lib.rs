@@ -11,6 +11,7 @@ mod hash;
 mod matrix;
 mod cycle;
 mod place;
+mod policy;
 mod slots;
 mod ticket;
 mod undo;
@@ -24,15 +25,19 @@ mod nodes;
 mod sweep;
 mod shards;
 mod deadlock;
+mod standoff;
 mod release;
 mod table;
 
 pub use batch::{Batch, Terms};
 pub use cycle::{Cycle, CycleEdge};
-pub use decision::{Blocker, Decision, LockEntry, LockStatus, Policy, Refusal, Request};
+pub use decision::{
+    Blocker, Decision, LockEntry, LockStatus, Refusal, Request, WaitEntry, WaitsFor,
+};
 pub use matrix::conflicts;
 pub use owner::{AbortCause, Notify, Owner, OwnerState};
 pub use place::Place;
+pub use policy::Policy;
 pub use table::LockTable;
 pub use ticket::{Grant, Outcome, Ticket};
 pub use wakes::Wakes;

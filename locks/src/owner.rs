@@ -54,6 +54,11 @@ pub enum AbortCause {
     Requested,
     /// It was the victim of this deadlock.
     Deadlock(Arc<Cycle>),
+    /// One of higher rank wanted what it held, or waited for.
+    Wounded {
+        /// Who.
+        by: TxnId,
+    },
     /// It held back a full log.
     LogFull,
     /// The database was closed.
@@ -321,6 +326,11 @@ impl Owner {
         if let Some(at) = contended.iter().rposition(is_it) {
             contended.swap_remove(at);
         }
+    }
+
+    /// The rows on which somebody may wait for this owner.
+    pub(crate) fn contended(&self) -> Vec<(u64, RowKey)> {
+        self.contended.lock().clone()
     }
 
     pub(crate) fn take_contended(&self) -> Vec<(u64, RowKey)> {

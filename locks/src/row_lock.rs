@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 
 use crate::decision::Blocker;
 use crate::matrix::{ModeSet, conflicting, conflicts};
-use crate::owner::Owner;
+use crate::owner::{AbortCause, Owner};
 use crate::ticket::{Hold, Ticket, UNSTAMPED, Want};
 use crate::wait_queue::{WaitQueue, Waiter};
 use crate::wakes::Wakes;
@@ -92,9 +92,9 @@ impl RowLock {
         &self.holders
     }
 
-    pub(crate) fn waiters(&self) -> &[Waiter] {
-        let queue = self.queue.as_deref();
-        queue.map_or(&[], |queue| queue.ahead_of(usize::MAX))
+    /// The queue, the next in line first; with void ones that nobody has met yet.
+    pub(crate) fn waiters(&self) -> impl Iterator<Item = &Waiter> {
+        self.queue.as_deref().into_iter().flat_map(WaitQueue::iter)
     }
 
     pub(crate) fn is_free(&self) -> bool {
@@ -136,9 +136,8 @@ impl RowLock {
         if let Some(holder) = self.holders.iter().find(held) {
             return Some(blocker(&holder.owner, holder.hold.mode));
         }
-        let queued = |waiter: &&Waiter| conflicts(mode, waiter.ticket.mode());
-        let ahead = self.waiters().iter().take(ahead);
-        let waiter = ahead.into_iter().find(queued)?;
+        let queued = |waiter: &&Waiter| conflicts(mode, waiter.ticket.mode()) && waiter.is_live();
+        let waiter = self.waiters().take(ahead).find(queued)?;
         Some(blocker(&waiter.owner, waiter.ticket.mode()))
     }
 
@@ -231,16 +230,9 @@ impl RowLock {
     pub(crate) fn settle(&mut self, wakes: &mut Wakes) {
         loop {
             self.holders.retain(|holder| holder.owner.binds());
-            let Some(queue) = self.queue.as_deref_mut() else {
+            if self.queue.is_none() {
                 return;
-            };
-            queue.retain(|waiter| {
-                let void = !waiter.owner.is_active() && waiter.ticket.try_end();
-                if void {
-                    wakes.add(&waiter.owner);
-                }
-                !void
-            });
+            }
             self.promote(wakes);
             if self.queue.as_deref().is_none_or(WaitQueue::is_empty) {
                 self.queue = None;
@@ -254,28 +246,43 @@ impl RowLock {
         }
     }
 
-    /// Grants, in the order of the queue, whoever conflicts with no holder and no one ahead.
+    /// Grants, in the order of the queue, whoever conflicts with no holder and no one ahead. A void waiter that is met on
+    /// the way goes; one behind takes itself out, by its release pass.
     fn promote(&mut self, wakes: &mut Wakes) {
         let mut ahead = ModeSet::EMPTY;
         let mut place = 0;
-        while let Some(waiter) = self.waiters().get(place) {
-            let upgrade = waiter.ticket.is_upgrade();
+        while let Some(waiter) = self
+            .queue
+            .as_deref()
+            .and_then(|queue| queue.get(place))
+            .cloned()
+        {
+            let Waiter { owner, ticket } = waiter;
+            let upgrade = ticket.is_upgrade();
             if ahead.has(LockMode::Update) && !upgrade {
                 return; // It conflicts with all that follow, and the upgrades are in front.
             }
-            let (owner, ticket) = (Arc::clone(&waiter.owner), Arc::clone(&waiter.ticket));
             let (mode, sub) = (ticket.mode(), ticket.sub());
-            let behind = !upgrade && conflicting(mode).meets(ahead);
-            if behind || self.blocker(&owner, mode, 0).is_some() || !ticket.try_grant() {
+            let leaves = if !owner.is_active() {
+                ticket.try_end()
+            } else {
+                let behind = !upgrade && conflicting(mode).meets(ahead);
+                let granted =
+                    !behind && self.blocker(&owner, mode, 0).is_none() && ticket.try_grant();
+                if granted {
+                    self.hold(&owner, mode, sub);
+                }
+                granted
+            };
+            if leaves {
+                wakes.add(&owner);
+                if let Some(queue) = self.queue.as_deref_mut() {
+                    queue.remove(place);
+                }
+            } else {
                 ahead = ahead.with(mode);
                 place += 1;
-                continue;
             }
-            if let Some(queue) = self.queue.as_deref_mut() {
-                queue.remove(place);
-            }
-            self.hold(&owner, mode, sub);
-            wakes.add(&owner);
         }
     }
 
@@ -308,13 +315,80 @@ impl RowLock {
         let holders = self.holders.iter().filter(move |_| place.is_some());
         let ahead = place.filter(|_| !ticket.is_upgrade()).unwrap_or(0);
         let hard = holders.map(|holder| (&holder.owner, holder.hold.mode, false));
-        let soft = self.waiters().iter().take(ahead);
+        let soft = self.waiters().take(ahead).filter(|waiter| waiter.is_live());
         let soft = soft.map(|waiter| (&waiter.owner, waiter.ticket.mode(), true));
         hard.chain(soft)
             .filter(move |(other, held, _)| {
                 conflicts(mode, *held) && !owner.is(other) && other.binds()
             })
             .map(|(other, mode, soft)| (other, Obstacle { mode, soft }))
+    }
+
+    /// `Wound`: judges all who are in the waiter's way, then wounds them, in one hold of the row latch. One that is already
+    /// committing is neither: it is waited for. Nobody is wounded by one that dies.
+    pub(crate) fn judge(
+        &mut self,
+        owner: &Arc<Owner>,
+        ticket: &Arc<Ticket>,
+        wakes: &mut Wakes,
+    ) -> Result<Vec<Arc<Owner>>, Blocker> {
+        let rank = owner.settled_rank();
+        let active = |(other, _): &(&Arc<Owner>, Obstacle)| other.is_active();
+        let in_the_way = self.obstacles(owner, ticket).filter(active);
+        let in_the_way: Vec<_> = in_the_way
+            .map(|(other, obstacle)| (Arc::clone(other), obstacle.mode))
+            .collect();
+        if let Some((other, mode)) = in_the_way
+            .iter()
+            .find(|(other, _)| !rank.exceeds(other.settled_rank()))
+        {
+            return Err(blocker(other, *mode));
+        }
+        let wounded = |other: &Arc<Owner>| other.try_abort(AbortCause::Wounded { by: owner.id() });
+        let victims = in_the_way.into_iter().map(|(other, _)| other);
+        let victims: Vec<_> = victims.filter(wounded).collect();
+        self.settle(wakes);
+        Ok(victims)
+    }
+
+    /// L4: takes the waiter with `ticket` ahead of the one with `other`; those whom it goes past.
+    pub(crate) fn put_ahead(
+        &mut self,
+        ticket: &Arc<Ticket>,
+        other: &Owner,
+        wakes: &mut Wakes,
+    ) -> Vec<Waiter> {
+        let Some(queue) = self.queue.as_deref_mut() else {
+            return Vec::new();
+        };
+        let to = queue.iter().position(|waiter| other.is(&waiter.owner));
+        let Some((from, to)) = queue.position(ticket).zip(to) else {
+            return Vec::new();
+        };
+        let passed = queue.advance(from, to);
+        self.settle(wakes);
+        passed
+    }
+
+    /// Inheritance: the waiter with `ticket` is queued as if it were of `order`, if that is higher; those whom it goes past.
+    pub(crate) fn raise(
+        &mut self,
+        ticket: &Arc<Ticket>,
+        order: u64,
+        wakes: &mut Wakes,
+    ) -> Vec<Waiter> {
+        let Some(queue) = self.queue.as_deref_mut() else {
+            return Vec::new();
+        };
+        // As it stands before the ticket is raised: it is not to stay behind itself.
+        let to = queue.place(order, false);
+        let from = queue.position(ticket);
+        let Some(from) = from.filter(|_| ticket.raise(order) && !ticket.is_upgrade()) else {
+            return Vec::new();
+        };
+        let passed = queue.advance(from, to);
+        self.settle(wakes);
+        passed
     }
 }
 

@@ -17,10 +17,11 @@ use lockstone_base::{FencingToken, RowKey};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use crate::decision::{Blocker, Policy};
+use crate::decision::Blocker;
 use crate::nodes::{Alone, Held, Node, Nodes};
 use crate::owner::Owner;
 use crate::place::Place;
+use crate::policy::Policy;
 use crate::row_lock::{RowLock, Verdict};
 use crate::slots::Slots;
 use crate::sweep::Sweep;
@@ -67,10 +68,21 @@ pub(crate) enum Placed {
     Covered(Grant),
     /// Held now; before, the hold was this.
     Granted(Grant, Option<Hold>),
-    /// In the queue; whether somebody is behind.
-    Queued(Arc<Ticket>, bool),
+    /// In the queue.
+    Queued(Queued),
     /// It would have queued.
     Refused(Blocker),
+    /// Its rank does not exceed this one's.
+    Died(Blocker),
+}
+
+/// A request that waits, or did for a moment.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) ticket: Arc<Ticket>,
+    pub(crate) anyone_behind: bool,
+    /// Whom it has wounded; their release passes are the caller's.
+    pub(crate) victims: Vec<Arc<Owner>>,
 }
 
 /// Who holds a row and who waits for it.
@@ -78,7 +90,8 @@ pub(crate) enum Placed {
 pub(crate) struct RowView<'a> {
     pub(crate) row: &'a RowKey,
     pub(crate) holders: SmallVec<[(Arc<Owner>, Hold); 1]>,
-    pub(crate) waiters: &'a [Waiter],
+    pub(crate) waiters: Vec<Waiter>,
+    pub(crate) lock: Option<&'a RowLock>,
 }
 
 impl Shards {
@@ -148,6 +161,21 @@ impl Shards {
 pub(crate) struct Latched<'a>(SmallVec<[Latch<'a>; 4]>);
 
 impl Latched<'_> {
+    /// L4: takes the waiter with `ticket` ahead of `other`'s in its queue; those whom it goes past.
+    pub(crate) fn put_ahead(
+        &mut self,
+        ticket: &Arc<Ticket>,
+        other: &Owner,
+        wakes: &mut Wakes,
+    ) -> Vec<Waiter> {
+        let number = Shards::index(ticket.hash());
+        let latch = self.0.iter_mut().find(|latch| latch.number == number);
+        let put = |lock: &mut RowLock, wakes: &mut Wakes| lock.put_ahead(ticket, other, wakes);
+        latch.map_or_else(Vec::new, |latch| {
+            latch.with_lock(ticket, wakes, put).unwrap_or_default()
+        })
+    }
+
     pub(crate) fn find(&self, hash: u64, row: &RowKey) -> Option<&RowLock> {
         let number = Shards::index(hash);
         let latch = self.0.iter().find(|latch| latch.number == number);
@@ -181,7 +209,6 @@ impl Latch<'_> {
         &mut self,
         owner: &Arc<Owner>,
         want: Want<'_>,
-        policy: Policy,
         wakes: &mut Wakes,
     ) -> Placed {
         let Shard { index, nodes, .. } = &mut *self.shard;
@@ -224,7 +251,7 @@ impl Latch<'_> {
         let Held::Contended(lock) = &mut node.held else {
             unreachable!("what is held alone was decided above");
         };
-        let placed = ask(lock, owner, want, place, policy, wakes);
+        let placed = ask(lock, owner, want, place, wakes);
         self.tidy(number);
         placed
     }
@@ -269,9 +296,49 @@ impl Latch<'_> {
 
     /// Takes a ticket that is no longer waiting out of the queue.
     pub(crate) fn leave_queue(&mut self, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
-        if let Some(number) = self.shard.number(ticket.hash(), ticket.row()) {
-            self.change(number, wakes, |lock| lock.leave_queue(ticket));
-        }
+        self.with_lock(ticket, wakes, |lock, wakes| {
+            lock.leave_queue(ticket);
+            lock.settle(wakes);
+        });
+    }
+
+    /// Inheritance: queues the ticket as if it were of `order`; those whom it goes past.
+    pub(crate) fn raise(
+        &mut self,
+        ticket: &Arc<Ticket>,
+        order: u64,
+        wakes: &mut Wakes,
+    ) -> Vec<Waiter> {
+        let raise = |lock: &mut RowLock, wakes: &mut Wakes| lock.raise(ticket, order, wakes);
+        self.with_lock(ticket, wakes, raise).unwrap_or_default()
+    }
+
+    /// `Wound`, for one that waits already: whom it has wounded, or to whom it has lost; then it waits no more.
+    pub(crate) fn judge(
+        &mut self,
+        owner: &Arc<Owner>,
+        ticket: &Arc<Ticket>,
+        wakes: &mut Wakes,
+    ) -> Result<Vec<Arc<Owner>>, Blocker> {
+        let judge = |lock: &mut RowLock, wakes: &mut Wakes| judge(lock, owner, ticket, wakes);
+        self.with_lock(ticket, wakes, judge)
+            .unwrap_or(Ok(Vec::new()))
+    }
+
+    /// The lock in whose queue the ticket is, or was.
+    fn with_lock<T>(
+        &mut self,
+        ticket: &Ticket,
+        wakes: &mut Wakes,
+        act: impl FnOnce(&mut RowLock, &mut Wakes) -> T,
+    ) -> Option<T> {
+        let number = self.shard.number(ticket.hash(), ticket.row())?;
+        let Held::Contended(lock) = &mut self.shard.nodes.get_mut(number)?.held else {
+            return None;
+        };
+        let done = act(lock, wakes);
+        self.tidy(number);
+        Some(done)
     }
 
     /// Changes a lock, if the node has one, and settles it.
@@ -340,22 +407,25 @@ impl Latch<'_> {
     }
 
     fn view<'a>(&'a self, node: &'a Node) -> Option<RowView<'a>> {
-        let (holders, waiters) = match &node.held {
+        let (holders, lock) = match &node.held {
             Held::Alone(alone) => {
                 let owner = self.slots.owner(alone.owner)?;
-                (SmallVec::from_buf([(owner, alone.hold())]), [].as_slice())
+                (SmallVec::from_buf([(owner, alone.hold())]), None)
             }
             Held::Contended(lock) => {
                 let holders = lock.holders().iter();
                 let holders = holders.filter(|holder| holder.owner.binds());
                 let holders = holders.map(|holder| (Arc::clone(&holder.owner), holder.hold));
-                (holders.collect(), lock.waiters())
+                (holders.collect(), Some(&**lock))
             }
         };
+        let waiters = lock.into_iter().flat_map(RowLock::waiters);
+        let waiters = waiters.filter(|waiter| waiter.is_live());
         Some(RowView {
             row: &node.row,
             holders,
-            waiters,
+            waiters: waiters.cloned().collect(),
+            lock,
         })
     }
 
@@ -389,7 +459,6 @@ fn ask(
     owner: &Arc<Owner>,
     want: Want<'_>,
     place: Place,
-    policy: Policy,
     wakes: &mut Wakes,
 ) -> Placed {
     lock.settle(wakes);
@@ -400,7 +469,7 @@ fn ask(
         }
         Verdict::Blocked(at, before, blocker) => (at, before, blocker),
     };
-    if policy == Policy::NoWait {
+    if want.policy == Policy::NoWait {
         return Placed::Refused(blocker);
     }
     let ticket = Arc::new(Ticket::new(Want { before, ..want }, place));
@@ -411,5 +480,30 @@ fn ask(
     let anyone_behind = lock.enqueue(at, waiter);
     // Registers with the holders, and looks at their states again.
     lock.settle(wakes);
-    Placed::Queued(ticket, anyone_behind)
+    let judged = match want.policy {
+        Policy::Wound => judge(lock, owner, &ticket, wakes),
+        Policy::Wait | Policy::NoWait => Ok(Vec::new()),
+    };
+    match judged {
+        Err(blocker) => Placed::Died(blocker),
+        Ok(victims) => Placed::Queued(Queued {
+            ticket,
+            anyone_behind,
+            victims,
+        }),
+    }
+}
+
+fn judge(
+    lock: &mut RowLock,
+    owner: &Arc<Owner>,
+    ticket: &Arc<Ticket>,
+    wakes: &mut Wakes,
+) -> Result<Vec<Arc<Owner>>, Blocker> {
+    let judged = lock.judge(owner, ticket, wakes);
+    if judged.is_err() && ticket.try_cancel() {
+        lock.leave_queue(ticket);
+        lock.settle(wakes);
+    }
+    judged
 }

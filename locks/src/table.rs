@@ -13,13 +13,14 @@ use std::sync::Arc;
 use lockstone_base::{FencingToken, LockMode, RowKey, TxnId};
 
 use crate::batch::{Batch, Terms};
-use crate::deadlock;
-use crate::decision::{Decision, LockEntry, LockStatus, Refusal, Request};
+use crate::cycle::Cycle;
+use crate::decision::{Decision, LockEntry, LockStatus, Refusal, Request, WaitEntry, WaitsFor};
 use crate::hash::RowHasher;
 use crate::owner::{AbortCause, Notify, Owner};
 use crate::place::Place;
 use crate::release::{self, Leftovers, RELEASED_AT_ONCE_MAX};
-use crate::shards::{Placed, RowView, SHARDS, Shards};
+use crate::shards::{Placed, Queued, RowView, SHARDS, Shards};
+use crate::standoff::Standoffs;
 use crate::ticket::{Hold, Outcome, Ticket, Want};
 use crate::wait_queue::Waiter;
 use crate::wakes::Wakes;
@@ -33,6 +34,7 @@ pub struct LockTable {
     hasher: RowHasher,
     shards: Shards,
     leftovers: Leftovers,
+    standoffs: Standoffs,
 }
 
 impl LockTable {
@@ -46,6 +48,7 @@ impl LockTable {
             hasher: RowHasher::new(seed),
             shards: Shards::new(),
             leftovers: Leftovers::new(rows),
+            standoffs: Standoffs::default(),
         }
     }
 
@@ -73,6 +76,7 @@ impl LockTable {
             sub: request.sub,
             before: None,
             order: owner.order(),
+            policy: request.policy,
         };
         let mut holdings = owner.latch();
         if !owner.is_active() {
@@ -84,7 +88,7 @@ impl LockTable {
         );
         let mut latch = self.shards.latch(hash);
         self.leftovers.sweep_before(&mut latch, 1);
-        let placed = latch.request(owner, want, request.policy, wakes);
+        let placed = latch.request(owner, want, wakes);
         drop(latch);
         match placed {
             Placed::Covered(grant) => Decision::Granted(grant),
@@ -93,10 +97,11 @@ impl LockTable {
                 holdings.undo.push(grant.place, request.sub, before);
                 Decision::Granted(grant)
             }
-            Placed::Queued(ticket, anyone_behind) => {
-                holdings.wait_for(Arc::clone(&ticket));
+            Placed::Died(blocker) => Decision::Refused(Refusal::Conflict(blocker)),
+            Placed::Queued(queued) => {
+                holdings.wait_for(Arc::clone(&queued.ticket));
                 drop(holdings);
-                self.queued(owner, ticket, anyone_behind, wakes)
+                self.queued(owner, queued, wakes)
             }
         }
     }
@@ -143,7 +148,7 @@ impl LockTable {
             self.leftovers.sweep_before(&mut latch, visit);
             for _ in 0..visit {
                 let ask = batch.next()?;
-                match latch.request(owner, terms.want(ask), terms.policy, wakes) {
+                match latch.request(owner, terms.want(ask), wakes) {
                     Placed::Covered(grant) => batch.granted(grant),
                     Placed::Refused(blocker) => {
                         return Some(Decision::Refused(Refusal::WouldBlock(blocker)));
@@ -152,11 +157,14 @@ impl LockTable {
                         holdings.undo.push(grant.place, terms.sub, before);
                         batch.granted(grant);
                     }
-                    Placed::Queued(ticket, anyone_behind) => {
+                    Placed::Died(blocker) => {
+                        return Some(Decision::Refused(Refusal::Conflict(blocker)));
+                    }
+                    Placed::Queued(queued) => {
                         drop(latch);
-                        holdings.wait_for(Arc::clone(&ticket));
+                        holdings.wait_for(Arc::clone(&queued.ticket));
                         drop(holdings);
-                        return Some(self.queued(owner, ticket, anyone_behind, wakes));
+                        return Some(self.queued(owner, queued, wakes));
                     }
                 }
             }
@@ -164,28 +172,25 @@ impl LockTable {
     }
 
     /// L4: the wait is published; now the search.
-    fn queued(
-        &self,
-        owner: &Arc<Owner>,
-        ticket: Arc<Ticket>,
-        anyone_behind: bool,
-        wakes: &mut Wakes,
-    ) -> Decision {
+    fn queued(&self, owner: &Arc<Owner>, queued: Queued, wakes: &mut Wakes) -> Decision {
+        let Queued {
+            ticket,
+            anyone_behind,
+            victims,
+        } = queued;
+        for victim in &victims {
+            self.release(victim, wakes);
+        }
         let start = Waiter {
             owner: Arc::clone(owner),
             ticket: Arc::clone(&ticket),
         };
-        // Nobody waits for the requester: no cycle passes through it.
-        while (anyone_behind || owner.is_contended())
-            && owner.is_active()
-            && ticket.is_waiting()
-            && let Some(suspect) = deadlock::search(&self.shards, &start)
-        {
-            let Some((victim, cycle)) = suspect.kill_victim(&self.shards) else {
-                continue;
-            };
-            self.release(&victim, wakes);
-            if owner.is(&victim) {
+        if start.is_live() {
+            let release = |victim: &Arc<Owner>, wakes: &mut Wakes| self.release(victim, wakes);
+            let cycle = self
+                .standoffs
+                .queued(&self.shards, &start, anyone_behind, wakes, release);
+            if let Some(cycle) = cycle {
                 return Decision::Refused(Refusal::Deadlock(cycle));
             }
         }
@@ -194,6 +199,41 @@ impl LockTable {
             Some(_) => Decision::Refused(Refusal::Ended),
             None => Decision::Queued(ticket),
         }
+    }
+
+    /// A request that has waited long enough goes on as one under [`Policy::Wound`](crate::Policy), from its place in the
+    /// queue. `Queued` with the same ticket: it waits for one that is committing.
+    pub fn wound(&self, owner: &Arc<Owner>, ticket: &Arc<Ticket>, wakes: &mut Wakes) -> Decision {
+        let judged = {
+            let mut latch = self.shards.latch(ticket.hash());
+            latch.judge(owner, ticket, wakes)
+        };
+        let victims = judged.as_deref().unwrap_or_default();
+        for victim in victims {
+            self.release(victim, wakes);
+        }
+        match (self.outcome(owner, ticket), judged) {
+            (Some(Outcome::Granted(grant)), _) => Decision::Granted(grant),
+            (Some(Outcome::Cancelled), Err(blocker)) => {
+                Decision::Refused(Refusal::Conflict(blocker))
+            }
+            (Some(_), _) => Decision::Refused(Refusal::Ended),
+            (None, _) => Decision::Queued(Arc::clone(ticket)),
+        }
+    }
+
+    /// The last deadlocks that cost a victim, the newest last.
+    pub fn recent_deadlocks(&self) -> Vec<Arc<Cycle>> {
+        self.standoffs.recent()
+    }
+
+    /// K9: who waits, and for whom, holders first, then those who are ahead. As [`LockTable::list`], it shows no single
+    /// moment.
+    pub fn waits(&self) -> Vec<WaitEntry> {
+        let mut waits = Vec::new();
+        self.shards.each(|row| waits.extend(waits_of(&row)));
+        waits.sort_by(|a, b| a.row.cmp(&b.row));
+        waits
     }
 
     /// How the wait ended; `None` while it lasts. Taking a grant makes the lock part of the
@@ -343,9 +383,30 @@ fn list_row(view: &RowView<'_>, entries: &mut Vec<LockEntry>) {
         let token = owner.token(*hold);
         entries.push(entry(owner, hold.mode, LockStatus::Granted, token));
     }
-    let waiting = |waiter: &&Waiter| waiter.owner.is_active() && waiter.ticket.is_waiting();
-    for waiter in view.waiters.iter().filter(waiting) {
+    for waiter in &view.waiters {
         let mode = waiter.ticket.mode();
         entries.push(entry(&waiter.owner, mode, LockStatus::Waiting, None));
     }
+}
+
+fn waits_of(view: &RowView<'_>) -> Vec<WaitEntry> {
+    let Some(lock) = view.lock else {
+        return Vec::new();
+    };
+    let entry = |waiter: &Waiter| WaitEntry {
+        row: view.row.clone(),
+        mode: waiter.ticket.mode(),
+        txn: waiter.owner.id(),
+        label: waiter.owner.label().cloned(),
+        waits_for: lock
+            .obstacles(&waiter.owner, &waiter.ticket)
+            .map(|(other, obstacle)| WaitsFor {
+                txn: other.id(),
+                label: other.label().cloned(),
+                mode: obstacle.mode,
+                soft: obstacle.soft,
+            })
+            .collect(),
+    };
+    view.waiters.iter().map(entry).collect()
 }

@@ -6,11 +6,12 @@
 //!
 //! Crash: memory only; waiters vanish with the process.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
 
 use crate::place::Place;
+use crate::policy::Policy;
 
 /// A granted request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +73,9 @@ pub struct Ticket {
     mode: LockMode,
     sub: u32,
     before: Option<Hold>,
-    /// By the owner's rank; a higher number goes first.
-    order: u64,
+    /// By the owner's rank, or a higher one that it has inherited; a higher number goes first. Changed under the row latch
+    /// only.
+    order: AtomicU64,
     /// How often a later request went ahead. Changed under the row latch only.
     overtaken: AtomicU32,
     state: AtomicU8,
@@ -96,6 +98,7 @@ pub(crate) struct Want<'a> {
     pub(crate) sub: u32,
     pub(crate) before: Option<Hold>,
     pub(crate) order: u64,
+    pub(crate) policy: Policy,
 }
 
 impl Want<'_> {
@@ -127,7 +130,7 @@ impl Ticket {
             mode: want.mode,
             sub: want.sub,
             before: want.before,
-            order: want.order,
+            order: AtomicU64::new(want.order),
             overtaken: AtomicU32::new(0),
             state: AtomicU8::new(WAITING),
         }
@@ -176,7 +179,12 @@ impl Ticket {
     }
 
     pub(crate) fn order(&self) -> u64 {
-        self.order
+        self.order.load(Ordering::Relaxed)
+    }
+
+    /// Inheritance: whether `order` is higher than its own, which it then takes.
+    pub(crate) fn raise(&self, order: u64) -> bool {
+        self.order.fetch_max(order, Ordering::Relaxed) < order
     }
 
     pub(crate) fn grant(&self) -> Grant {
@@ -232,6 +240,7 @@ mod tests {
             sub: 0,
             before: None,
             order: 0,
+            policy: Policy::Wait,
         };
         Ticket::new(want, Place::new(0, 0))
     }

@@ -3,11 +3,14 @@
 //! Called by `row_lock` only, under the row latch; knows no holders and no time.
 //! 1. L3: upgrades first, in order of arrival; then by priority, highest first, then by arrival.
 //! 2. A waiter that has been overtaken [`OVERTAKEN_MAX`](crate::ticket::OVERTAKEN_MAX) times is not
-//!    overtaken again, except by an upgrade, which holds the row already.
+//!    overtaken again, except by an upgrade, which holds the row already, and to spare the victim of a deadlock (L4).
 //! 3. A transaction waits in at most one queue, and once in it.
+//! 4. To come and to leave at the front takes the same time, however long the queue is.
 //!
 //! Crash: memory only; waiters vanish with the process.
 
+use std::collections::VecDeque;
+use std::collections::vec_deque::Iter;
 use std::sync::Arc;
 
 use lockstone_base::LockMode;
@@ -23,21 +26,24 @@ pub(crate) struct Waiter {
     pub(crate) ticket: Arc<Ticket>,
 }
 
+impl Waiter {
+    /// Whether it still waits, and its transaction goes on: if not, it is void, and its release pass will take it out.
+    pub(crate) fn is_live(&self) -> bool {
+        self.owner.is_active() && self.ticket.is_waiting()
+    }
+}
+
 /// Those who wait for one row, the next in line first.
 #[derive(Debug, Default)]
-pub(crate) struct WaitQueue(Vec<Waiter>);
+pub(crate) struct WaitQueue(VecDeque<Waiter>);
 
 impl WaitQueue {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Waiter> {
+    pub(crate) fn iter(&self) -> Iter<'_, Waiter> {
         self.0.iter()
-    }
-
-    pub(crate) fn ahead_of(&self, place: usize) -> &[Waiter] {
-        self.0.get(..place).unwrap_or(&self.0)
     }
 
     /// Where a request would stand: how many would be ahead of it.
@@ -64,10 +70,6 @@ impl WaitQueue {
     }
 
     pub(crate) fn insert(&mut self, place: usize, waiter: Waiter) {
-        assert!(
-            !self.0.iter().any(|queued| queued.owner.is(&waiter.owner)),
-            "K4: a transaction waits in a queue once"
-        );
         self.0.insert(place, waiter);
     }
 
@@ -76,7 +78,7 @@ impl WaitQueue {
         self.0.iter().position(is_it)
     }
 
-    pub(crate) fn remove(&mut self, place: usize) -> Waiter {
+    pub(crate) fn remove(&mut self, place: usize) -> Option<Waiter> {
         self.0.remove(place)
     }
 
@@ -84,7 +86,20 @@ impl WaitQueue {
         self.0.get(place)
     }
 
-    pub(crate) fn retain(&mut self, keep: impl FnMut(&Waiter) -> bool) {
-        self.0.retain(keep);
+    /// Takes the waiter at `from` to the place `to` ahead of it; those whom it goes past, and keeps waiting.
+    pub(crate) fn advance(&mut self, from: usize, to: usize) -> Vec<Waiter> {
+        let Some(waiter) = self.0.get(from).cloned().filter(|_| to < from) else {
+            return Vec::new();
+        };
+        let mode = waiter.ticket.mode();
+        let passed = self.0.iter().skip(to).take(from - to);
+        let passed = passed.filter(|other| conflicts(mode, other.ticket.mode()));
+        let passed: Vec<Waiter> = passed.cloned().collect();
+        for other in &passed {
+            other.ticket.note_overtaken();
+        }
+        self.0.remove(from);
+        self.0.insert(to, waiter);
+        passed
     }
 }

@@ -5,10 +5,11 @@
 //! it prints; other lines, up to the first command or behind a blank line, are kept.
 //!
 //! ```text
-//! > begin NAME [normal N | high N]     > NAME lock ROW MODE [nowait]      > NAME cancel
+//! > begin NAME [normal | high | auto N] > NAME lock ROW MODE [nowait | wound] > NAME cancel
 //! > NAME savepoint                     > NAME rollback NUMBER             > NAME token ROW
 //! > NAME commit | abort | committing   > NAME held                        > sweep NUMBER
 //! > NAME dies        its state alone   > NAME passes   its release pass   > NAME locks-many ROWS
+//! > NAME wounds      has waited enough > waits          who, and for whom
 //! ```
 //!
 //! A state line is `row: holder mode #token, ... | waiter mode, ...`.
@@ -79,7 +80,10 @@ impl Stage {
                 let steps = steps.parse().unwrap();
                 format!("swept {}\n", self.table.sweep(steps))
             }
-            [name, "lock", row, mode, rest @ ..] => self.lock(name, row, mode, rest == ["nowait"]),
+            ["waits"] => return self.waits(),
+            [name, "lock", row, mode] => self.lock(name, row, mode, Policy::Wait),
+            [name, "lock", row, mode, "nowait"] => self.lock(name, row, mode, Policy::NoWait),
+            [name, "lock", row, mode, "wound"] => self.lock(name, row, mode, Policy::Wound),
             [name, verb, rest @ ..] => self.act(name, verb, rest),
             _ => panic!("no command: {command}"),
         };
@@ -99,9 +103,14 @@ impl Stage {
             [] => Priority::auto(),
             ["normal", number] => Priority::normal(number.parse().unwrap()),
             ["high", number] => Priority::high(number.parse().unwrap()),
+            ["auto", _] => Priority::auto(),
             _ => panic!("no priority: {rank:?}"),
         };
-        owner.settle(priority.settle(7, false));
+        let draw = match rank {
+            ["auto", draw] => draw.parse().unwrap(),
+            _ => 7,
+        };
+        owner.settle(priority.settle(draw, false));
         self.names.insert(id, name.to_owned());
         let txn = Txn {
             owner,
@@ -112,7 +121,7 @@ impl Stage {
         String::new()
     }
 
-    fn lock(&mut self, name: &str, row: &str, mode: &str, nowait: bool) -> String {
+    fn lock(&mut self, name: &str, row: &str, mode: &str, policy: Policy) -> String {
         let txn = self.txns.get_mut(name).unwrap();
         let row = RowKey::new(TableId(1), row.as_bytes());
         let mode = LockMode::ALL
@@ -123,10 +132,15 @@ impl Stage {
             row: &row,
             mode,
             sub: txn.sub,
-            policy: if nowait { Policy::NoWait } else { Policy::Wait },
+            policy,
         };
-        let mut wakes = Wakes::new();
-        match self.table.request(&txn.owner, request, &mut wakes) {
+        let decision = self.table.request(&txn.owner, request, &mut Wakes::new());
+        self.decided(name, decision)
+    }
+
+    fn decided(&mut self, name: &str, decision: Decision) -> String {
+        let txn = self.txns.get_mut(name).unwrap();
+        match decision {
             Decision::Granted(grant) if grant.strengthened => {
                 self.lsn += 1;
                 let token = FencingToken::new(Lsn::new(self.lsn));
@@ -147,9 +161,28 @@ impl Stage {
                 let blocked_by = &self.names[&blocker.txn];
                 format!("would block: {blocked_by} {}\n", blocker.mode)
             }
+            Decision::Refused(Refusal::Conflict(blocker)) => {
+                let blocked_by = &self.names[&blocker.txn];
+                format!("dies: {blocked_by} {} {}\n", blocker.mode, blocker.rank)
+            }
             Decision::Refused(Refusal::Deadlock(cycle)) => self.describe(&cycle),
             Decision::Refused(refusal) => format!("{refusal:?}\n"),
         }
+    }
+
+    fn waits(&self) -> String {
+        let mut said = String::new();
+        for wait in self.table.waits() {
+            let (name, mode, row) = (&self.names[&wait.txn], wait.mode, key(&wait.row));
+            write!(said, "  {name} waits for {mode} of {row}:").unwrap();
+            for other in &wait.waits_for {
+                let how = if other.soft { "queued" } else { "held" };
+                write!(said, " {} {} {how},", self.names[&other.txn], other.mode).unwrap();
+            }
+            said.pop();
+            said.push('\n');
+        }
+        said
     }
 
     fn act(&mut self, name: &str, verb: &str, rest: &[&str]) -> String {
@@ -169,6 +202,12 @@ impl Stage {
                 let ticket = txn.wait.take().unwrap();
                 let outcome = self.table.cancel(&txn.owner, &ticket, &mut wakes);
                 return format!("{outcome:?}\n");
+            }
+            ("wounds", []) => {
+                let ticket = txn.wait.take().unwrap();
+                let decision = self.table.wound(&txn.owner, &ticket, &mut wakes);
+                drop(wakes);
+                return self.decided(name, decision);
             }
             ("committing", []) => assert!(txn.owner.try_commit()),
             ("commit", []) => {
@@ -232,6 +271,9 @@ impl Stage {
                 }
                 (Outcome::Ended, Some(AbortCause::Deadlock(cycle))) => {
                     write!(said, "{name}: {}", self.describe(&cycle)).unwrap();
+                }
+                (Outcome::Ended, Some(AbortCause::Wounded { by })) => {
+                    writeln!(said, "{name}: wounded by {}", self.names[&by]).unwrap();
                 }
                 (outcome, _) => writeln!(said, "{name}: {outcome:?}").unwrap(),
             }

@@ -6,7 +6,8 @@ use std::thread;
 use lockstone_base::{Priority, TableId};
 
 use super::*;
-use crate::decision::Policy;
+use crate::deadlock::{self, Flipped, Resolution};
+use crate::policy::Policy;
 
 #[derive(Default)]
 struct Bell(AtomicBool);
@@ -203,12 +204,13 @@ fn nobody_dies_on_a_stale_view() {
         sub: 0,
         before: None,
         order: 0,
+        policy: Policy::Wait,
     };
     let placed = {
         let mut latch = ring.table.shards.latch(want.hash);
-        latch.request(&a, want, Policy::Wait, &mut Wakes::new())
+        latch.request(&a, want, &mut Wakes::new())
     };
-    let Placed::Queued(of_a, _) = placed else {
+    let Placed::Queued(Queued { ticket: of_a, .. }) = placed else {
         panic!("the other row is held");
     };
     a.latch().wait_for(Arc::clone(&of_a));
@@ -219,6 +221,8 @@ fn nobody_dies_on_a_stale_view() {
     let suspect = deadlock::search(&ring.table.shards, &start).expect("a cycle of two");
     let outcome = ring.table.cancel(&b, &of_b, &mut Wakes::new());
     assert_eq!(outcome, Outcome::Cancelled);
-    assert!(suspect.kill_victim(&ring.table.shards).is_none());
+    let (shards, mut flipped) = (&ring.table.shards, Flipped::new());
+    let resolution = suspect.resolve(shards, &mut flipped, &mut Wakes::new());
+    assert!(matches!(resolution, Resolution::Stale), "{resolution:?}");
     assert!(a.is_active() && b.is_active());
 }

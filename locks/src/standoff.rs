@@ -1,0 +1,142 @@
+//! What follows when a request has queued: who inherits its priority, and whether it closed a cycle.
+//!
+//! Called by `table`, with no latch held.
+//! 1. L4: every cycle that the wait, or a move in a queue, may have closed is searched from whoever waits anew; and again,
+//!    until there is none.
+//! 2. Inheritance: a holder that itself waits is queued with the highest priority that waits for it. A move that closes a
+//!    cycle is undone: its new waits are soft, and the first to be turned round.
+//! 3. While no priority was ever given, nothing is inherited and nobody looks.
+//!
+//! Crash: memory only.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::cycle::Cycle;
+use crate::deadlock::{self, Flipped, Resolution};
+use crate::owner::Owner;
+use crate::shards::Shards;
+use crate::ticket::Ticket;
+use crate::wait_queue::Waiter;
+use crate::wakes::Wakes;
+
+/// So many cycles are kept for whoever asks.
+const RECENT_MAX: usize = 16;
+
+/// What is known of all standoffs.
+#[derive(Debug, Default)]
+pub(crate) struct Standoffs {
+    /// A waiter has had a priority of its own.
+    ranked: AtomicBool,
+    recent: Mutex<VecDeque<Arc<Cycle>>>,
+}
+
+impl Standoffs {
+    /// The last cycles that cost a victim, the newest last.
+    pub(crate) fn recent(&self) -> Vec<Arc<Cycle>> {
+        self.recent.lock().iter().cloned().collect()
+    }
+
+    /// The wait is published. Ends every cycle that it closed; `release` is called for each victim. The cycle, if the waiter
+    /// itself is a victim.
+    pub(crate) fn queued(
+        &self,
+        shards: &Shards,
+        start: &Waiter,
+        anyone_behind: bool,
+        wakes: &mut Wakes,
+        mut release: impl FnMut(&Arc<Owner>, &mut Wakes),
+    ) -> Option<Arc<Cycle>> {
+        let mut starts = self.inherit(shards, start, wakes);
+        // Nobody waits for the requester: no cycle passes through it.
+        if anyone_behind || start.owner.is_contended() {
+            starts.push(start.clone());
+        }
+        let mut flipped = Flipped::new();
+        while let Some(from) = starts.pop() {
+            while from.is_live()
+                && let Some(suspect) = deadlock::search(shards, &from)
+            {
+                match suspect.resolve(shards, &mut flipped, wakes) {
+                    Resolution::Stale => {}
+                    Resolution::Reordered(passed) => starts.extend(passed),
+                    Resolution::Killed(victim, cycle) => {
+                        self.remember(&cycle);
+                        release(&victim, wakes);
+                        if start.owner.is(&victim) {
+                            return Some(cycle);
+                        }
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn remember(&self, cycle: &Arc<Cycle>) {
+        let mut recent = self.recent.lock();
+        if recent.len() == RECENT_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(Arc::clone(cycle));
+    }
+
+    /// Hands the waiter's priority on to whom it waits for, and to whom those wait for; and gives it what waits for
+    /// itself. Those who were overtaken by that.
+    fn inherit(&self, shards: &Shards, start: &Waiter, wakes: &mut Wakes) -> Vec<Waiter> {
+        if start.owner.order() > 0 {
+            self.ranked.store(true, Ordering::SeqCst);
+        }
+        if !self.ranked.load(Ordering::SeqCst) {
+            return Vec::new();
+        }
+        let mut passed = Vec::new();
+        let behind = start.owner.contended();
+        let behind = behind.into_iter().filter_map(|(hash, row)| {
+            let latch = shards.latch(hash);
+            let orders = latch
+                .find(hash, &row)?
+                .waiters()
+                .map(|waiter| waiter.ticket.order());
+            orders.max()
+        });
+        if let Some(order) = behind.max() {
+            passed.extend(raise(shards, &start.ticket, order, wakes));
+        }
+        let mut givers = vec![start.clone()];
+        while let Some(giver) = givers.pop() {
+            let order = giver.ticket.order();
+            for holder in holders_in_the_way(shards, &giver) {
+                let ticket = holder.latch().waiting().cloned();
+                let Some(ticket) = ticket.filter(|ticket| ticket.order() < order) else {
+                    continue;
+                };
+                passed.extend(raise(shards, &ticket, order, wakes));
+                givers.push(Waiter {
+                    owner: holder,
+                    ticket,
+                });
+            }
+        }
+        passed
+    }
+}
+
+fn raise(shards: &Shards, ticket: &Arc<Ticket>, order: u64, wakes: &mut Wakes) -> Vec<Waiter> {
+    let mut latch = shards.latch(ticket.hash());
+    latch.raise(ticket, order, wakes)
+}
+
+fn holders_in_the_way(shards: &Shards, waiter: &Waiter) -> Vec<Arc<Owner>> {
+    let ticket = &waiter.ticket;
+    let latch = shards.latch(ticket.hash());
+    let lock = latch.find(ticket.hash(), ticket.row());
+    let obstacles = lock
+        .into_iter()
+        .flat_map(|lock| lock.obstacles(&waiter.owner, ticket));
+    let hard = obstacles.filter(|(_, obstacle)| !obstacle.soft);
+    hard.map(|(owner, _)| Arc::clone(owner)).collect()
+}
