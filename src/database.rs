@@ -16,12 +16,17 @@ use crate::error::{Error, Result};
 use crate::listing;
 use crate::listing::{CheckReport, Info, LockInfo, Stats, TransactionInfo};
 use crate::opening;
-use crate::options::{Options, TxnOptions};
+use crate::options::{OnConflict, Options, TxnOptions};
 use crate::schema;
 use crate::snapshot::Snapshot;
 use crate::table::Table;
-use crate::transaction::Transaction;
+use crate::transaction::{Attempts, Transaction};
 use crate::typed::{TableKey, TableValue, TypedTable};
+
+/// So many conflicts are lost before a retry under `Wound` waits in line.
+const LOSSES_MAX: u32 = 3;
+/// How long it does.
+const WOUND_AFTER: Duration = Duration::from_millis(100);
 
 /// An open database: a directory that this process owns until it is closed. A cheap handle, shared freely
 /// between threads.
@@ -154,8 +159,9 @@ impl Database {
         self.transact_with(TxnOptions::new(), work)
     }
 
-    /// As [`Database::transact`], with options. A transaction that is run again keeps its age, so that it
-    /// does not stay the youngest, which dies in deadlocks.
+    /// As [`Database::transact`], with options. A transaction that is run again keeps its age and the largest of its
+    /// draws, so that it does not stay the youngest, which dies in deadlocks, or the weakest. After three losses under
+    /// [`OnConflict::Wound`] it waits 100 ms in line before it judges.
     ///
     /// # Errors
     /// As [`Database::transact`].
@@ -164,10 +170,14 @@ impl Database {
         options: TxnOptions,
         mut work: impl FnMut(&mut Transaction) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut first = None;
+        let (mut earlier, mut options, mut losses) = (None, options, 0);
         for attempt in 0.. {
-            let mut txn = Transaction::begin(self.engine.clone(), options.clone(), first);
-            first.get_or_insert(txn.id());
+            let mut txn = Transaction::begin(self.engine.clone(), options.clone(), earlier);
+            let (id, draw) = (txn.id(), self.engine.draw_of(txn.id()));
+            earlier = Some(Attempts {
+                first: earlier.map_or(id, |earlier| earlier.first),
+                draw: earlier.map_or(draw, |earlier| earlier.draw.max(draw)),
+            });
             let (error, retryable) = match work(&mut txn) {
                 Ok(value) => match txn.commit() {
                     Ok(_) => return Ok(value),
@@ -175,11 +185,15 @@ impl Database {
                 },
                 Err(error) => {
                     let retryable = txn.is_retryable();
+                    losses += u32::from(txn.has_lost());
                     // Its locks are free before this waits for the next attempt.
                     drop(txn);
                     (error, retryable)
                 }
             };
+            if losses == LOSSES_MAX && options.on_conflict == OnConflict::Wound {
+                options.on_conflict = OnConflict::WoundAfter(WOUND_AFTER);
+            }
             if !retryable || attempt >= self.engine.options.retries_max {
                 return Err(error);
             }

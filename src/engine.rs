@@ -144,11 +144,9 @@ impl Engine {
     }
 
     /// The random number of a transaction: the same whenever it is asked for, and no two threads meet for it.
-    pub(crate) fn draw_of(&self, txn: TxnId) -> u64 {
-        mixed(
-            self.draw_seed
-                .wrapping_add(txn.sequence.wrapping_mul(GAMMA)),
-        )
+    pub(crate) fn draw_of(&self, txn: TxnId) -> u32 {
+        let step = txn.sequence.wrapping_mul(GAMMA);
+        mixed(self.draw_seed.wrapping_add(step)) as u32
     }
 
     /// The commit tail, and sources that hold all versions it needs. W5: the LSN first, the sources

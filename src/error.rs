@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use lockstone_base::disk::DiskError;
-use lockstone_base::{LockMode, Lsn};
+use lockstone_base::{LockMode, Lsn, Rank, TxnId};
 use lockstone_recovery::RecoveryError;
 use lockstone_storage::StorageError;
 use lockstone_wal::WalError;
@@ -140,6 +140,31 @@ pub enum Error {
         /// Who waits for whom.
         cycle: Arc<Cycle>,
     },
+    /// Under [`OnConflict::Wound`](crate::OnConflict): somebody in the way has the same or a higher priority, so this
+    /// transaction is rolled back.
+    #[error("Operation failed. Try again.: {txn} Conflicts with higher priority transaction: {}", holder.txn)]
+    Conflict {
+        /// This transaction.
+        txn: TxnId,
+        /// The row.
+        row: RowName,
+        /// Who stood in the way.
+        holder: Box<Holder>,
+        /// That one's priority.
+        holder_priority: Rank,
+        /// The mode that it holds, or waits for ahead of this request.
+        held: LockMode,
+        /// The mode asked for.
+        asked: LockMode,
+    },
+    /// A transaction of higher priority took a lock that this one held or waited for; this one is rolled back.
+    #[error(
+        "transaction {by}, of higher priority, took a lock from this one, which is rolled back: run it again"
+    )]
+    Wounded {
+        /// Who.
+        by: TxnId,
+    },
     /// The disk, a quota or a file-size limit left no room; the transaction is rolled back.
     #[error("no room on the disk: {source}; free some space and run the transaction again")]
     DiskFull {
@@ -249,6 +274,8 @@ impl Error {
             | Self::ForeignTable { .. }
             | Self::InvalidArgument { .. } => Outcome::Unchanged,
             Self::Deadlock { .. }
+            | Self::Conflict { .. }
+            | Self::Wounded { .. }
             | Self::DiskFull { .. }
             | Self::OutOfRoom { .. }
             | Self::LogFull { .. } => Outcome::RolledBack,
@@ -273,6 +300,8 @@ impl Error {
                 | Self::LockTimeout { .. }
                 | Self::TableBeingDropped { .. }
                 | Self::Deadlock { .. }
+                | Self::Conflict { .. }
+                | Self::Wounded { .. }
         )
     }
 

@@ -52,6 +52,7 @@ mod snapshot;
 mod range_for;
 mod ticket;
 mod transaction;
+mod under_policy;
 mod schema;
 mod backup;
 mod typed;
@@ -82,6 +83,7 @@ pub use typed::{
     AsKey, AsValue, KeyPrefix, KeyReader, KeyWriter, Read, TableKey, TableValue, TypedRange,
     TypedRangeFor, TypedTable,
 };
+pub use under_policy::UnderPolicy;
 
 /// The README's example, compiled and run.
 #[cfg(doctest)]

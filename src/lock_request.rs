@@ -2,7 +2,8 @@
 //! Called by `write_path` only.
 //!
 //! 1. K1: what is not granted is queued or refused; `NoWait` never queues.
-//! 2. A timeout counts per call; whoever gives up has one last look, and is told who stands in the way.
+//! 2. A timeout counts per call; whoever gives up has one last look, and is told who stands in the way. Who wounds after a
+//!    while judges from its place in the queue.
 //! 3. W10: a grant counts only for a transaction that is still active.
 //!
 //! Crash: memory only.
@@ -28,9 +29,38 @@ use crate::txn_state::{TxnState, name_row};
 struct Wanted<'a> {
     row: &'a RowKey,
     mode: LockMode,
+    patience: Patience,
+}
+
+/// What a call does when it would have to wait, and for how long it does.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
     policy: Policy,
     /// How long to wait; it is zero for a `NoWait` that speaks of a timeout when it is refused.
     timeout: Option<Duration>,
+    /// Whether it judges then, and does not give up.
+    then_wounds: bool,
+}
+
+impl Patience {
+    fn of(policy: OnConflict) -> Self {
+        let (policy, timeout, then_wounds) = match policy {
+            OnConflict::NoWait | OnConflict::SkipLocked => (Policy::NoWait, None, false),
+            OnConflict::Wait {
+                timeout: Some(Duration::ZERO),
+            } => (Policy::NoWait, Some(Duration::ZERO), false),
+            OnConflict::Wait { timeout } => (Policy::Wait, timeout, false),
+            OnConflict::Wound | OnConflict::WoundAfter(Duration::ZERO) => {
+                (Policy::Wound, None, false)
+            }
+            OnConflict::WoundAfter(while_waiting) => (Policy::Wait, Some(while_waiting), true),
+        };
+        Self {
+            policy,
+            timeout,
+            then_wounds,
+        }
+    }
 }
 
 /// *lock*: asks for the row, and waits in line if the policy says so.
@@ -43,14 +73,13 @@ pub(crate) fn request(
 ) -> Result<Grant> {
     txn.check(engine)?;
     txn.settle(engine, explicit);
-    let (policy, timeout) = patience(txn);
+    let patience = Patience::of(txn.policy);
     let wanted = Wanted {
         row,
         mode,
-        policy,
-        timeout,
+        patience,
     };
-    let decision = ask(engine, txn, &wanted);
+    let decision = ask(engine, txn, &wanted, patience.policy);
     let grant = decided(engine, txn, &wanted, decision, &mut None)?;
     // The grant is counted only for a transaction that is still active (W10).
     txn.check(engine)?;
@@ -69,8 +98,8 @@ pub(crate) fn request_many(
 ) -> Result<Batch> {
     txn.check(engine)?;
     txn.settle(engine, false);
-    let (policy, timeout) = patience(txn);
-    let terms = Terms::new(mode, txn.sub, policy);
+    let patience = Patience::of(txn.policy);
+    let terms = Terms::new(mode, txn.sub, patience.policy);
     let mut batch = engine.locks.batch(
         (0..rows.len()).filter_map(|index| rows.row(index)),
         |index| rows.row_key(index).expect("rows are counted"),
@@ -88,8 +117,7 @@ pub(crate) fn request_many(
         let wanted = Wanted {
             row: &row,
             mode,
-            policy,
-            timeout,
+            patience,
         };
         batch.granted(decided(engine, txn, &wanted, decision, &mut give_up)?);
     }
@@ -97,17 +125,6 @@ pub(crate) fn request_many(
     let grants = (0..rows.len()).filter_map(|index| batch.grant(index));
     txn.count_locks(grants.filter(|grant| grant.fresh).count() as u64);
     Ok(batch)
-}
-
-/// The policy, and how long a call waits.
-fn patience(txn: &TxnState) -> (Policy, Option<Duration>) {
-    match txn.policy() {
-        OnConflict::NoWait => (Policy::NoWait, None),
-        OnConflict::Wait { timeout } if timeout == Some(Duration::ZERO) => {
-            (Policy::NoWait, timeout)
-        }
-        OnConflict::Wait { timeout } => (Policy::Wait, timeout),
-    }
 }
 
 /// Waits in line if that was the decision. `give_up`: when the call's time is up, once it is known.
@@ -123,17 +140,15 @@ fn decided(
         Decision::Refused(refusal) => return Err(refused(engine, txn, wanted, refusal)),
         Decision::Queued(ticket) => ticket,
     };
-    if let (Some(timeout), None) = (wanted.timeout, &give_up) {
+    if let (Some(timeout), None) = (wanted.patience.timeout, &give_up) {
         *give_up = Some(engine.ports.clock.now().saturating_add(timeout));
     }
     wait(engine, txn, wanted, &ticket, *give_up)
 }
 
-fn ask(engine: &Engine, txn: &TxnState, wanted: &Wanted<'_>) -> Decision {
+fn ask(engine: &Engine, txn: &TxnState, wanted: &Wanted<'_>, policy: Policy) -> Decision {
     let mut wakes = Wakes::default();
-    let Wanted {
-        row, mode, policy, ..
-    } = *wanted;
+    let Wanted { row, mode, .. } = *wanted;
     let request = Request {
         row,
         mode,
@@ -155,6 +170,7 @@ fn wait(
 ) -> Result<Grant> {
     engine.counters.waits.fetch_add(1, Ordering::Relaxed);
     let clock = &engine.ports.clock;
+    let mut give_up = give_up;
     loop {
         match engine.locks.outcome(&txn.owner, ticket) {
             Some(Outcome::Granted(grant)) => return Ok(grant),
@@ -163,7 +179,18 @@ fn wait(
         }
         let left = give_up.map(|at| at.saturating_sub(clock.now()));
         if left == Some(Duration::ZERO) {
-            return give_up_waiting(engine, txn, wanted, ticket);
+            if !wanted.patience.then_wounds {
+                return give_up_waiting(engine, txn, wanted, ticket);
+            }
+            let mut wakes = Wakes::default();
+            let decision = engine.locks.wound(&txn.owner, ticket, &mut wakes);
+            wakes.fire();
+            match decision {
+                Decision::Granted(grant) => return Ok(grant),
+                Decision::Refused(refusal) => return Err(refused(engine, txn, wanted, refusal)),
+                // It has won, and waits for one that is committing.
+                Decision::Queued(_) => give_up = None,
+            }
         }
         txn.live.parker.park(left);
     }
@@ -183,11 +210,7 @@ fn give_up_waiting(
     if let Outcome::Granted(grant) = outcome {
         return Ok(grant);
     }
-    let look = Wanted {
-        policy: Policy::NoWait,
-        ..*wanted
-    };
-    match ask(engine, txn, &look) {
+    match ask(engine, txn, wanted, Policy::NoWait) {
         Decision::Granted(grant) => Ok(grant),
         Decision::Refused(refusal) => Err(refused(engine, txn, wanted, refusal)),
         Decision::Queued(_) => unreachable!("K1: NoWait never queues"),
@@ -197,6 +220,14 @@ fn give_up_waiting(
 fn refused(engine: &Engine, txn: &TxnState, wanted: &Wanted<'_>, refusal: Refusal) -> Error {
     match refusal {
         Refusal::WouldBlock(blocker) => would_block(engine, wanted, blocker),
+        Refusal::Conflict(blocker) => Error::Conflict {
+            txn: txn.owner.id(),
+            row: name_row(engine, wanted.row),
+            holder_priority: blocker.rank,
+            held: blocker.mode,
+            asked: wanted.mode,
+            holder: holder(blocker),
+        },
         _ => ended(engine, txn),
     }
 }
@@ -212,12 +243,8 @@ fn ended(engine: &Engine, txn: &TxnState) -> Error {
 
 fn would_block(engine: &Engine, wanted: &Wanted<'_>, blocker: Blocker) -> Error {
     let (row, asked, held) = (name_row(engine, wanted.row), wanted.mode, blocker.mode);
-    let holder = Box::new(Holder {
-        txn: blocker.txn,
-        label: blocker.label,
-        priority: Some(blocker.rank),
-    });
-    let Some(timeout) = wanted.timeout else {
+    let holder = holder(blocker);
+    let Some(timeout) = wanted.patience.timeout else {
         return Error::WouldBlock {
             row,
             holder,
@@ -234,4 +261,12 @@ fn would_block(engine: &Engine, wanted: &Wanted<'_>, blocker: Blocker) -> Error 
         asked,
         waited_ms,
     }
+}
+
+fn holder(blocker: Blocker) -> Box<Holder> {
+    Box::new(Holder {
+        txn: blocker.txn,
+        label: blocker.label,
+        priority: Some(blocker.rank),
+    })
 }

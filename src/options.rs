@@ -156,8 +156,17 @@ pub enum OnConflict {
         /// How long; `None` for as long as it takes.
         timeout: Option<Duration>,
     },
+    /// Take the lock at once from those in the way, holders and conflicting waiters ahead, if the priority is
+    /// strictly higher than all of theirs: they are rolled back, and told [`Error::Wounded`] at their next call. Else the
+    /// requester is rolled back with [`Error::Conflict`]. Only one that is just committing is waited for.
+    Wound,
+    /// Wait in line for so long, then as `Wound`.
+    WoundAfter(Duration),
     /// Refuse at once with `WouldBlock`.
     NoWait,
+    /// `get_for` finds nothing in a row that is locked, and `range_for` passes it over; every other call does as under
+    /// `NoWait`.
+    SkipLocked,
 }
 
 impl Default for OnConflict {

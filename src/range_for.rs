@@ -15,6 +15,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Outcome, Result};
 use crate::key_range::{RowBounds, between};
 use crate::key_value::{Key, Value};
+use crate::options::OnConflict;
 use crate::range::{BothEnds, End};
 use crate::txn_state::TxnState;
 use crate::write_path::{self, Write};
@@ -27,6 +28,7 @@ pub struct RangeFor<'a> {
     /// What is left to yield; nothing when the ends have met.
     left: Option<RowBounds>,
     mode: LockMode,
+    policy: OnConflict,
     committed: Option<Committed>,
     current: Option<RowKey>,
 }
@@ -48,6 +50,7 @@ impl<'a> RangeFor<'a> {
         mode: LockMode,
     ) -> Self {
         Self {
+            policy: txn.policy,
             engine,
             txn,
             left: bounds,
@@ -57,17 +60,19 @@ impl<'a> RangeFor<'a> {
         }
     }
 
+    /// The same cursor, under another policy.
+    pub(crate) fn under(mut self, policy: OnConflict) -> Self {
+        self.policy = policy;
+        self
+    }
+
     /// Gives the row last yielded a value.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if no row was yielded yet; else as
     /// [`Transaction::put`](crate::Transaction::put).
     pub fn put(&mut self, value: impl AsRef<[u8]>) -> Result<()> {
-        let result = self.current_row().and_then(|row| {
-            let write = Write::put(value.as_ref())?;
-            write_path::write(self.engine, self.txn, row, write)
-        });
-        self.txn.note(result)
+        self.write(|| Write::put(value.as_ref()))
     }
 
     /// Removes the row last yielded.
@@ -75,16 +80,30 @@ impl<'a> RangeFor<'a> {
     /// # Errors
     /// As [`RangeFor::put`].
     pub fn delete(&mut self) -> Result<()> {
-        let result = self
-            .current_row()
-            .and_then(|row| write_path::write(self.engine, self.txn, row, Write::Delete));
-        self.txn.note(result)
+        self.write(|| Ok(Write::Delete))
+    }
+
+    fn write(&mut self, write: impl FnOnce() -> Result<Write>) -> Result<()> {
+        self.under_own_policy(|cursor| {
+            let result = cursor
+                .current_row()
+                .and_then(|row| write_path::write(cursor.engine, cursor.txn, row, write()?));
+            cursor.txn.note(result)
+        })
     }
 
     fn current_row(&self) -> Result<RowKey> {
         self.current
             .clone()
             .ok_or_else(|| Error::invalid("the cursor has not yielded a row yet"))
+    }
+
+    /// One step, or one write, under the cursor's policy.
+    fn under_own_policy<T>(&mut self, call: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.txn.policy, self.policy);
+        let done = call(self);
+        self.txn.policy = before;
+        done
     }
 
     fn step(&mut self, end: End) -> Option<Result<(Key, Value)>> {
@@ -94,6 +113,11 @@ impl<'a> RangeFor<'a> {
                 Ok(row) => self.lock_and_read(&row).map(|value| (row, value)),
                 Err(error) => Err(error),
             };
+            if self.policy == OnConflict::SkipLocked
+                && matches!(found, Err(Error::WouldBlock { .. }))
+            {
+                continue;
+            }
             if found
                 .as_ref()
                 .is_err_and(|error| error.outcome() == Outcome::Unchanged)
@@ -214,12 +238,12 @@ impl Iterator for RangeFor<'_> {
     type Item = Result<(Key, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.step(End::Front)
+        self.under_own_policy(|cursor| cursor.step(End::Front))
     }
 }
 
 impl DoubleEndedIterator for RangeFor<'_> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.step(End::Back)
+        self.under_own_policy(|cursor| cursor.step(End::Back))
     }
 }

@@ -113,11 +113,16 @@ impl Table {
                 }
                 Passage::Closed => txn.live.leave_table(id),
             }
-            let waits = match txn.policy() {
-                OnConflict::NoWait => false,
-                OnConflict::Wait { timeout } => timeout
-                    .is_none_or(|timeout| engine.ports.clock.now().saturating_sub(begun) < timeout),
+            // A drop cannot be wounded: what wounds waits as long as it would before it does.
+            let limit = match txn.policy {
+                OnConflict::NoWait | OnConflict::SkipLocked | OnConflict::Wound => {
+                    Some(Duration::ZERO)
+                }
+                OnConflict::Wait { timeout } => timeout,
+                OnConflict::WoundAfter(while_waiting) => Some(while_waiting),
             };
+            let waited = engine.ports.clock.now().saturating_sub(begun);
+            let waits = limit.is_none_or(|limit| waited < limit);
             if !waits || txn.is_logged() {
                 return Err(Error::TableBeingDropped {
                     table: self.entry.name.clone(),

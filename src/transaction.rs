@@ -16,7 +16,7 @@ use crate::key_range::{KeyRange, row_bounds};
 use crate::key_value::Value;
 use crate::live::Notes;
 use crate::many_rows;
-use crate::options::TxnOptions;
+use crate::options::{OnConflict, TxnOptions};
 use crate::promise;
 use crate::range::Range;
 use crate::range_for::RangeFor;
@@ -64,19 +64,33 @@ pub struct Savepoint {
     sub: u32,
 }
 
+/// What a retry keeps of the attempts before it, so that it is neither the youngest nor the weakest for ever.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempts {
+    /// The first of them, whose age it has.
+    pub(crate) first: TxnId,
+    /// The largest of their draws.
+    pub(crate) draw: u32,
+}
+
 impl Transaction {
-    /// A new transaction; `first` is the attempt of which it is a retry.
-    pub(crate) fn begin(engine: Arc<EngineRef>, options: TxnOptions, first: Option<TxnId>) -> Self {
+    /// A new transaction; `earlier` are the attempts of which it is a retry.
+    pub(crate) fn begin(
+        engine: Arc<EngineRef>,
+        options: TxnOptions,
+        earlier: Option<Attempts>,
+    ) -> Self {
         let id = engine.next_txn_id();
         let notes = Arc::new(Notes::new(engine.ports.clock.now()));
         let owner = engine.locks.begin(id, options.label.clone(), notes.clone());
-        if let Some(first) = first {
-            owner.inherit_age(first);
+        if let Some(earlier) = earlier {
+            owner.inherit_age(earlier.first);
         }
+        let draw_min = earlier.map_or(0, |earlier| earlier.draw);
         engine.live.begin(&owner, &notes);
         Self {
             engine,
-            state: Some(TxnState::new(owner, notes, options)),
+            state: Some(TxnState::new(owner, notes, options, draw_min)),
         }
     }
 
@@ -129,8 +143,8 @@ impl Transaction {
         txn.note(read())
     }
 
-    /// Locks `key` in `mode`, then reads its newest value. The row need not exist. The lock's record is in the log
-    /// once the transaction locks or writes again, or asks for the token.
+    /// Locks `key` in `mode`, then reads its newest value. The row need not exist. Under
+    /// [`OnConflict::SkipLocked`] a row that is locked is not there.
     ///
     /// # Errors
     /// As [`Transaction::lock`] and [`Transaction::get`].
@@ -144,8 +158,12 @@ impl Transaction {
         let mut get = || {
             let (engine, txn) = self.parts();
             let row = table.row_to_lock(engine, txn, key)?;
-            write_path::lock(engine, txn, &row, mode, true)?;
-            self.read_row(table, &row)
+            let skips = txn.policy == OnConflict::SkipLocked;
+            match write_path::lock(engine, txn, &row, mode, true) {
+                Err(Error::WouldBlock { .. }) if skips => Ok(None),
+                Err(error) => Err(error),
+                Ok(()) => self.read_row(table, &row),
+            }
         };
         let result = get();
         self.state().note(result)
@@ -320,6 +338,15 @@ impl Transaction {
         Ok(RangeFor::new(engine, txn, bounds, mode))
     }
 
+    /// Runs `call` with another policy for what it locks.
+    pub(crate) fn under<T>(&mut self, policy: OnConflict, call: impl FnOnce(&mut Self) -> T) -> T {
+        let state = self.state_mut();
+        let before = std::mem::replace(&mut state.policy, policy);
+        let done = call(self);
+        self.state_mut().policy = before;
+        done
+    }
+
     /// Marks the place that a later [`Transaction::rollback_to`] returns to.
     pub fn savepoint(&mut self) -> Savepoint {
         let txn = self.state_mut();
@@ -388,6 +415,12 @@ impl Transaction {
     /// Whether the last failing call may succeed when the transaction is run again.
     pub(crate) fn is_retryable(&self) -> bool {
         self.state().is_retryable()
+    }
+
+    /// Whether it was wounded, or died of somebody stronger.
+    pub(crate) fn has_lost(&self) -> bool {
+        let ended = self.state().check(&self.engine).err();
+        matches!(ended, Some(Error::Conflict { .. } | Error::Wounded { .. }))
     }
 
     fn state(&self) -> &TxnState {

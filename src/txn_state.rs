@@ -28,6 +28,10 @@ pub(crate) struct TxnState {
     pub(crate) owner: Arc<Owner>,
     pub(crate) live: Arc<Notes>,
     pub(crate) options: TxnOptions,
+    /// What the present call does on a conflict.
+    pub(crate) policy: OnConflict,
+    /// The largest draw of the attempts before, if it is a retry.
+    draw_min: u32,
     pub(crate) writes: WriteSet,
     /// The id and rank as its records carry them; there once the rank is settled.
     pub(crate) context: Option<[u8; CONTEXT_BYTES]>,
@@ -58,11 +62,18 @@ impl fmt::Debug for TxnState {
 }
 
 impl TxnState {
-    pub(crate) fn new(owner: Arc<Owner>, live: Arc<Notes>, options: TxnOptions) -> Self {
+    pub(crate) fn new(
+        owner: Arc<Owner>,
+        live: Arc<Notes>,
+        options: TxnOptions,
+        draw_min: u32,
+    ) -> Self {
         Self {
             owner,
             live,
             failed: options.validate().err(),
+            policy: options.on_conflict,
+            draw_min,
             options,
             writes: WriteSet::default(),
             context: None,
@@ -114,10 +125,8 @@ impl TxnState {
     /// Settles the rank at the first locking call; `explicit` if that one locks and does not write.
     pub(crate) fn settle(&mut self, engine: &Engine, explicit: bool) -> [u8; CONTEXT_BYTES] {
         *self.context.get_or_insert_with(|| {
-            let rank: Rank = self
-                .options
-                .priority
-                .settle(engine.draw_of(self.owner.id()) as u32, explicit);
+            let draw = self.draw_min.max(engine.draw_of(self.owner.id()));
+            let rank: Rank = self.options.priority.settle(draw, explicit);
             self.owner.settle(rank);
             Context {
                 txn: self.owner.id(),
@@ -173,17 +182,13 @@ impl TxnState {
         self.live.locks.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// The policy and the timeout of its lock requests.
-    pub(crate) fn policy(&self) -> OnConflict {
-        self.options.on_conflict
-    }
-
     /// The error that stands for the way somebody else ended it.
     fn aborted(&self, engine: &Engine) -> Error {
         match self.owner.cause() {
             Some(AbortCause::Deadlock(cycle)) => Error::Deadlock {
                 cycle: Arc::new(name_cycle(engine, &cycle)),
             },
+            Some(AbortCause::Wounded { by }) => Error::Wounded { by },
             Some(AbortCause::LogFull) => Error::LogFull {
                 max: engine.options.log_bytes,
             },

@@ -66,7 +66,8 @@ pub(crate) fn lock(
     mode: LockMode,
     explicit: bool,
 ) -> Result<()> {
-    let grant = request(engine, txn, row, mode, explicit)?;
+    let requested = request(engine, txn, row, mode, explicit);
+    let grant = requested.map_err(|error| lost(engine, txn, error))?;
     if grant.strengthened {
         log(engine, txn, row, grant, None)?;
     }
@@ -80,7 +81,8 @@ pub(crate) fn write(engine: &Engine, txn: &mut TxnState, row: RowKey, write: Wri
     } else {
         LockMode::NoKeyUpdate
     };
-    let grant = request(engine, txn, &row, mode, false)?;
+    let requested = request(engine, txn, &row, mode, false);
+    let grant = requested.map_err(|error| lost(engine, txn, error))?;
     log(engine, txn, &row, grant, Some(&write))?;
     let effect = match write {
         Write::Put(value) => Some(value),
@@ -109,7 +111,8 @@ pub(crate) fn write_many(engine: &Engine, txn: &mut TxnState, rows: PackedRows) 
 fn try_write_many(engine: &Engine, txn: &mut TxnState, rows: PackedRows) -> Result<()> {
     /// What is not more is kept and applied row by row, as if it had been written so.
     const SINGLE_ROWS_MAX: usize = 64;
-    let batch = request_many(engine, txn, &rows, LockMode::NoKeyUpdate)?;
+    let requested = request_many(engine, txn, &rows, LockMode::NoKeyUpdate);
+    let batch = requested.map_err(|error| lost(engine, txn, error))?;
     log_many(engine, txn, &rows, &batch)?;
     let sub = txn.sub;
     txn.live
@@ -243,6 +246,15 @@ fn try_append(engine: &Engine, txn: &TxnState, body: Body<'_>) -> Result<Appende
         }
     }
     Ok(append(body)?)
+}
+
+/// Who loses to somebody stronger dies: its locks are free before it is told.
+fn lost(engine: &Engine, txn: &mut TxnState, error: Error) -> Error {
+    if matches!(error, Error::Conflict { .. }) {
+        roll_back(engine, txn);
+        txn.fail(&error);
+    }
+    error
 }
 
 /// A record could not be appended, so locks, writes and log no longer agree: the transaction cannot go on.

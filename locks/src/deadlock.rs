@@ -19,6 +19,7 @@ use lockstone_base::{LockMode, RowKey, TxnId};
 use crate::cycle::{Cycle, CycleEdge};
 use crate::matrix::conflicts;
 use crate::owner::{AbortCause, Owner};
+use crate::row_lock::RowLock;
 use crate::shards::{Latched, Shards};
 use crate::ticket::Ticket;
 use crate::wait_queue::Waiter;
@@ -62,9 +63,9 @@ impl Seen {
     fn look(shards: &Shards, ticket: &Ticket) -> Self {
         let latch = shards.latch(ticket.hash());
         let lock = latch.find(ticket.hash(), ticket.row());
-        let holders = lock.into_iter().flat_map(|lock| lock.holders());
+        let holders = lock.into_iter().flat_map(RowLock::holders);
         let holders = holders.map(|holder| (Arc::clone(&holder.owner), holder.hold.mode));
-        let waiters = lock.into_iter().flat_map(|lock| lock.waiters());
+        let waiters = lock.into_iter().flat_map(RowLock::waiters);
         let waiters: Vec<Waiter> = waiters.filter(|waiter| waiter.is_live()).cloned().collect();
         let numbered = waiters.iter().enumerate();
         Self {
@@ -92,7 +93,7 @@ impl Seen {
             .expect("a column for every mode");
         let held = self.held.get_mut(column).expect("a column for every mode");
         let from = std::mem::replace(walked, ahead.max(*walked));
-        let look = place.is_some() && !(*held && !upgrade);
+        let look = place.is_some() && (upgrade || !*held);
         *held |= look && !upgrade;
         let holders = self.holders.iter().filter(move |_| look);
         let hard = holders.filter(move |(_, held)| conflicts(mode, *held));

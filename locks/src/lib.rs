@@ -23,6 +23,7 @@ mod wait_queue;
 mod row_lock;
 mod nodes;
 mod sweep;
+mod shard;
 mod shards;
 mod deadlock;
 mod standoff;

@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::batch::VISIT_ROWS_MAX;
 use crate::owner::Owner;
 use crate::place::Place;
-use crate::shards::{Latch, SHARDS, Shards};
+use crate::shard::Latch;
+use crate::shards::{SHARDS, Shards};
 use crate::ticket::Ticket;
 use crate::wakes::Wakes;
 

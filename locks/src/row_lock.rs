@@ -263,9 +263,7 @@ impl RowLock {
                 return; // It conflicts with all that follow, and the upgrades are in front.
             }
             let (mode, sub) = (ticket.mode(), ticket.sub());
-            let leaves = if !owner.is_active() {
-                ticket.try_end()
-            } else {
+            let leaves = if owner.is_active() {
                 let behind = !upgrade && conflicting(mode).meets(ahead);
                 let granted =
                     !behind && self.blocker(&owner, mode, 0).is_none() && ticket.try_grant();
@@ -273,6 +271,8 @@ impl RowLock {
                     self.hold(&owner, mode, sub);
                 }
                 granted
+            } else {
+                ticket.try_end()
             };
             if leaves {
                 wakes.add(&owner);

@@ -1,7 +1,8 @@
 //! The example that YugabyteDB's page on explicit locking gives, played on a real database: session 1
 //! locks a row for update, session 2 tries to update it and fails, session 1 updates it and commits.
 //!
-//! Session 2 asks with `NoWait`, so it is refused at once, as on that page.
+//! Both fail on conflict: session 1, which locks explicitly, has one fixed high priority, and session 2 draws a normal one, so it
+//! is session 2 that is told to try again.
 
 use lockstone::{Database, Error, LockMode, OnConflict, TxnOptions, Value};
 
@@ -13,11 +14,8 @@ pub(crate) fn play(db: &Database, output: &mut Output) -> Result {
     let t = db.create_table("t")?;
     db.transact(|txn| txn.put(&t, "k1", "v1"))?;
     let begin = |label: &str| {
-        db.begin_with(
-            TxnOptions::new()
-                .label(label)
-                .on_conflict(OnConflict::NoWait),
-        )
+        let options = TxnOptions::new().label(label);
+        db.begin_with(options.on_conflict(OnConflict::Wound))
     };
     let mut play = Play { output };
 
@@ -27,8 +25,8 @@ pub(crate) fn play(db: &Database, output: &mut Output) -> Result {
 
     let mut second = begin("session 2");
     match second.put(&t, "k1", "v1.1") {
-        Err(refused @ Error::WouldBlock { .. }) => {
-            play.step(2, "put k1 v1.1", &format!("refused: {refused}"))?;
+        Err(died @ Error::Conflict { .. }) => {
+            play.step(2, "put k1 v1.1", &format!("refused: {died}"))?;
         }
         Err(other) => return Err(other.into()),
         Ok(()) => {
@@ -37,6 +35,7 @@ pub(crate) fn play(db: &Database, output: &mut Output) -> Result {
             ));
         }
     }
+    let mut second = begin("session 2");
     play.reads(2, "get k1", second.get(&t, "k1")?.as_ref(), "v1")?;
 
     first.put(&t, "k1", "v1.2")?;
