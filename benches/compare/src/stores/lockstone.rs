@@ -34,7 +34,7 @@ impl Store for Open {
     }
 
     fn settle(&self) -> Result<()> {
-        Ok(self.db.settle()?)
+        Ok(self.db.compact()?)
     }
 
     fn close(self: Box<Self>) -> Result<()> {
