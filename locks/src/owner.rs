@@ -2,7 +2,7 @@
 //!
 //! Made by [`LockTable::begin`](crate::LockTable::begin); entries of the table hold it, and read its
 //! state to know whether they still bind.
-//! 1. One compare-and-swap decides each change of state; who wins it runs the release pass, once.
+//! 1. L5: one compare-and-swap decides each change of state; who wins it runs the release pass, once.
 //! 2. K5: its locks bind while it is Active or Committing. In any other state every entry that
 //!    names it is void, at once, whatever is left of it in memory.
 //! 3. K5: an acquisition joins under the owner's latch and only while Active, so a release pass,

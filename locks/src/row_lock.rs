@@ -324,7 +324,7 @@ impl RowLock {
             .map(|(other, mode, soft)| (other, Obstacle { mode, soft }))
     }
 
-    /// `Wound`: judges all who are in the waiter's way, then wounds them, in one hold of the row latch. One that is already
+    /// L5, `Wound`: judges all who are in the waiter's way, then wounds them, in one hold of the row latch. One that is already
     /// committing is neither: it is waited for. Nobody is wounded by one that dies.
     pub(crate) fn judge(
         &mut self,
