@@ -23,6 +23,10 @@ use crate::engine::Engine;
 use crate::requests::Requests;
 use crate::scrub;
 
+/// K5: void entries of the lock table that a tick removes: some milliseconds of work, so that a transaction of ten million
+/// locks is forgotten within ten seconds, whoever locks next.
+const SWEPT_PER_TICK: usize = 50_000;
+
 const IDLE: Duration = Duration::from_millis(LOG_IDLE_MS);
 /// How often the keeper looks while there is something to look after: twice within the idle time, so
 /// that a buffered commit is flushed well within its bound.
@@ -136,11 +140,12 @@ fn keeper(engine: &Engine) {
         } else {
             at_device(engine, Lsn::new(engine.buffered.load(Ordering::Acquire)))
         };
+        let swept = engine.locks.sweep(SWEPT_PER_TICK);
         // A log that only lacks room is looked after at the next tick.
         due = Some(now + TICK);
         if !working {
             engine.spread_poison();
-        } else if is_idle && is_quiet(engine) {
+        } else if is_idle && is_quiet(engine) && swept == 0 {
             due = None;
         }
         // Covering has moved the end.

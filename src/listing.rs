@@ -110,6 +110,9 @@ pub struct Stats {
     pub lock_timeouts: u64,
     /// Deadlocks ended.
     pub deadlocks: u64,
+    /// Rows that have an entry in the lock table: held, waited for, or left by a transaction that ended, until they are
+    /// swept.
+    pub lock_entries: usize,
     /// Checkpoints taken.
     pub checkpoints: u64,
     /// Transactions live.
@@ -242,6 +245,7 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         lock_waits: count(&counters.waits),
         lock_timeouts: count(&counters.timeouts),
         deadlocks: count(&counters.deadlocks),
+        lock_entries: engine.locks.entries(),
         checkpoints: count(&counters.checkpoints),
         transactions: engine.live.len(),
         snapshots: engine.snapshots.len(),

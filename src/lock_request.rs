@@ -178,10 +178,14 @@ fn wait(
             None => {}
         }
         let left = give_up.map(|at| at.saturating_sub(clock.now()));
-        if left == Some(Duration::ZERO) {
-            if !wanted.patience.then_wounds {
-                return give_up_waiting(engine, txn, wanted, ticket);
-            }
+        let is_up = left == Some(Duration::ZERO);
+        if is_up && !wanted.patience.then_wounds {
+            return give_up_waiting(engine, txn, wanted, ticket);
+        }
+        // Who has won waits for one that is committing, and judges again when somebody else has come in between.
+        let has_won = wanted.patience.policy == Policy::Wound
+            || (wanted.patience.then_wounds && give_up.is_none());
+        if is_up || has_won {
             let mut wakes = Wakes::default();
             let decision = engine.locks.wound(&txn.owner, ticket, &mut wakes);
             wakes.fire();

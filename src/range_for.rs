@@ -100,10 +100,14 @@ impl<'a> RangeFor<'a> {
 
     /// One step, or one write, under the cursor's policy.
     fn under_own_policy<T>(&mut self, call: impl FnOnce(&mut Self) -> T) -> T {
+        struct Restores<'c, 'a>(&'c mut RangeFor<'a>, OnConflict);
+        impl Drop for Restores<'_, '_> {
+            fn drop(&mut self) {
+                self.0.txn.policy = self.1;
+            }
+        }
         let before = std::mem::replace(&mut self.txn.policy, self.policy);
-        let done = call(self);
-        self.txn.policy = before;
-        done
+        call(Restores(self, before).0)
     }
 
     fn step(&mut self, end: End) -> Option<Result<(Key, Value)>> {

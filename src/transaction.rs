@@ -327,24 +327,42 @@ impl Transaction {
         range: impl KeyRange,
         mode: LockMode,
     ) -> Result<RangeFor<'_>> {
-        let (engine, txn) = self.parts();
-        let mut open = || {
-            txn.check(engine)?;
-            table.enter(engine, txn)?;
-            Ok(row_bounds(table.id_in(engine)?, &range))
-        };
-        let opened = open();
-        let bounds = txn.note(opened)?;
-        Ok(RangeFor::new(engine, txn, bounds, mode))
+        let policy = self.state().policy;
+        self.range_for_under(policy, table, range, mode)
     }
 
-    /// Runs `call` with another policy for what it locks.
+    /// [`Transaction::range_for`], the cursor's steps included, under this policy.
+    pub(crate) fn range_for_under(
+        &mut self,
+        policy: OnConflict,
+        table: &Table,
+        range: impl KeyRange,
+        mode: LockMode,
+    ) -> Result<RangeFor<'_>> {
+        let bounds = self.under(policy, |txn| {
+            let (engine, txn) = txn.parts();
+            let mut open = || {
+                txn.check(engine)?;
+                table.enter(engine, txn)?;
+                Ok(row_bounds(table.id_in(engine)?, &range))
+            };
+            let opened = open();
+            txn.note(opened)
+        })?;
+        let (engine, txn) = self.parts();
+        Ok(RangeFor::new(engine, txn, bounds, mode).under(policy))
+    }
+
+    /// Runs `call` with another policy for what it locks; if it panics, the transaction has its own again all the same.
     pub(crate) fn under<T>(&mut self, policy: OnConflict, call: impl FnOnce(&mut Self) -> T) -> T {
-        let state = self.state_mut();
-        let before = std::mem::replace(&mut state.policy, policy);
-        let done = call(self);
-        self.state_mut().policy = before;
-        done
+        struct Restores<'a>(&'a mut Transaction, OnConflict);
+        impl Drop for Restores<'_> {
+            fn drop(&mut self) {
+                self.0.state_mut().policy = self.1;
+            }
+        }
+        let before = std::mem::replace(&mut self.state_mut().policy, policy);
+        call(Restores(self, before).0)
     }
 
     /// Marks the place that a later [`Transaction::rollback_to`] returns to.

@@ -110,7 +110,6 @@ impl<'a> UnderPolicy<'a> {
         range: impl KeyRange,
         mode: LockMode,
     ) -> Result<RangeFor<'a>> {
-        let cursor = self.txn.range_for(table, range, mode)?;
-        Ok(cursor.under(self.policy))
+        self.txn.range_for_under(self.policy, table, range, mode)
     }
 }

@@ -272,3 +272,21 @@ fn the_token_of_a_row_that_was_read_for_update_is_there_when_it_is_asked_for() {
     txn.put(&t, "a", "2").unwrap();
     assert_eq!(txn.lock(&t, "a", LockMode::Update).unwrap(), stronger);
 }
+
+/// K5: what a transaction of many locks leaves goes by itself, though nobody locks anything after it.
+#[test]
+fn locks_that_an_ended_transaction_left_are_swept_by_themselves() {
+    let (_dir, db) = fresh();
+    let t = db.create_table("t").unwrap();
+    let mut txn = db.begin_with(TxnOptions::new().durability(lockstone::Durability::Buffered));
+    for n in 0..5_000_u32 {
+        txn.lock(&t, n.to_be_bytes(), LockMode::Update).unwrap();
+    }
+    assert_eq!(db.stats().lock_entries, 5_000);
+    txn.commit().unwrap();
+    let begun = std::time::Instant::now();
+    while db.stats().lock_entries > 0 {
+        assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", db.stats());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use lockstone_base::{LockMode, RowKey, TxnId};
 
 use crate::cycle::{Cycle, CycleEdge};
-use crate::matrix::conflicts;
+use crate::matrix::{column, conflicts};
 use crate::owner::{AbortCause, Owner};
 use crate::row_lock::RowLock;
 use crate::shards::{Latched, Shards};
@@ -85,8 +85,7 @@ impl Seen {
         let (mode, upgrade) = (waiter.ticket.mode(), waiter.ticket.is_upgrade());
         let place = self.places.get(&waiter.owner.id()).copied();
         let ahead = place.filter(|_| !upgrade).unwrap_or(0);
-        let column = LockMode::ALL.iter().position(|other| *other == mode);
-        let column = column.expect("ALL has every mode");
+        let column = column(mode);
         let walked = self
             .walked
             .get_mut(column)

@@ -50,7 +50,12 @@ impl ModeSet {
 }
 
 const fn bit(mode: LockMode) -> u8 {
-    1 << (mode as u8 - 1)
+    1 << column(mode)
+}
+
+/// The mode's place in a table of all modes.
+pub(crate) const fn column(mode: LockMode) -> usize {
+    mode as usize - 1
 }
 
 #[cfg(test)]

@@ -108,6 +108,10 @@ impl Nodes {
         (full + self.pieces.last().map_or(0, Vec::len)) as u32
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.used
+    }
+
     pub(crate) fn get(&self, number: u32) -> Option<&Node> {
         let piece = self.pieces.get((number >> PIECE_BITS) as usize)?;
         piece.get(number as usize % PIECE)?.used()

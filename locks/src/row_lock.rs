@@ -39,6 +39,8 @@ pub(crate) struct RowLock {
     holders: SmallVec<[Holder; 1]>,
     /// Only when contended.
     queue: Option<Box<WaitQueue>>,
+    /// A waiter of the queue has won, and waits for one that was committing.
+    has_winners: bool,
 }
 
 /// What a request comes to.
@@ -72,6 +74,7 @@ impl RowLock {
             hash,
             holders: SmallVec::from_buf([holder]),
             queue: None,
+            has_winners: false,
         }
     }
 
@@ -236,11 +239,15 @@ impl RowLock {
             self.promote(wakes);
             if self.queue.as_deref().is_none_or(WaitQueue::is_empty) {
                 self.queue = None;
+                self.has_winners = false;
                 return;
             }
             self.register_contention();
             // L6: a holder that ended before it was registered does not come back: look again.
             if self.holders.iter().all(|holder| holder.owner.binds()) {
+                if self.has_winners {
+                    self.call_winners(wakes);
+                }
                 return;
             }
         }
@@ -249,39 +256,44 @@ impl RowLock {
     /// Grants, in the order of the queue, whoever conflicts with no holder and no one ahead. A void waiter that is met on
     /// the way goes; one behind takes itself out, by its release pass.
     fn promote(&mut self, wakes: &mut Wakes) {
-        let mut ahead = ModeSet::EMPTY;
-        let mut place = 0;
-        while let Some(waiter) = self
-            .queue
-            .as_deref()
-            .and_then(|queue| queue.get(place))
-            .cloned()
+        let (mut ahead, mut upgrades, mut place) = (ModeSet::EMPTY, 0, 0);
+        while let Some(queue) = self.queue.as_deref()
+            && !queue.is_barred(ahead, upgrades)
+            && let Some(waiter) = queue.get(place)
         {
-            let Waiter { owner, ticket } = waiter;
-            let upgrade = ticket.is_upgrade();
-            if ahead.has(LockMode::Update) && !upgrade {
-                return; // It conflicts with all that follow, and the upgrades are in front.
-            }
-            let (mode, sub) = (ticket.mode(), ticket.sub());
-            let leaves = if owner.is_active() {
-                let behind = !upgrade && conflicting(mode).meets(ahead);
-                let granted =
-                    !behind && self.blocker(&owner, mode, 0).is_none() && ticket.try_grant();
-                if granted {
-                    self.hold(&owner, mode, sub);
-                }
-                granted
-            } else {
-                ticket.try_end()
-            };
-            if leaves {
-                wakes.add(&owner);
-                if let Some(queue) = self.queue.as_deref_mut() {
-                    queue.remove(place);
-                }
-            } else {
+            let ticket = &waiter.ticket;
+            let (mode, upgrade) = (ticket.mode(), ticket.is_upgrade());
+            let active = waiter.owner.is_active();
+            let behind = !upgrade && conflicting(mode).meets(ahead);
+            let granted = active
+                && !behind
+                && self.blocker(&waiter.owner, mode, 0).is_none()
+                && ticket.try_grant();
+            if !granted && (active || !ticket.try_end()) {
                 ahead = ahead.with(mode);
+                upgrades += usize::from(upgrade);
                 place += 1;
+                continue;
+            }
+            let left = self
+                .queue
+                .as_deref_mut()
+                .and_then(|queue| queue.remove(place));
+            if let Some(Waiter { owner, ticket }) = left {
+                if granted {
+                    self.hold(&owner, mode, ticket.sub());
+                }
+                wakes.add(&owner);
+            }
+        }
+    }
+
+    /// `Wound`: who has won, and waited for one that was committing, judges again when somebody else is in the way.
+    fn call_winners(&self, wakes: &mut Wakes) {
+        for waiter in self.waiters().filter(|waiter| waiter.ticket.has_won()) {
+            let mut in_the_way = self.obstacles(&waiter.owner, &waiter.ticket);
+            if in_the_way.any(|(other, _)| other.is_active()) {
+                wakes.add(&waiter.owner);
             }
         }
     }
@@ -332,23 +344,42 @@ impl RowLock {
         ticket: &Arc<Ticket>,
         wakes: &mut Wakes,
     ) -> Result<Vec<Arc<Owner>>, Blocker> {
+        if !owner.is_active() {
+            return Ok(Vec::new()); // It ended while it waited, and wounds for nobody.
+        }
         let rank = owner.settled_rank();
         let active = |(other, _): &(&Arc<Owner>, Obstacle)| other.is_active();
         let in_the_way = self.obstacles(owner, ticket).filter(active);
         let in_the_way: Vec<_> = in_the_way
             .map(|(other, obstacle)| (Arc::clone(other), obstacle.mode))
             .collect();
-        if let Some((other, mode)) = in_the_way
-            .iter()
-            .find(|(other, _)| !rank.exceeds(other.settled_rank()))
-        {
-            return Err(blocker(other, *mode));
+        let stronger = |(other, _): &&(Arc<Owner>, LockMode)| !rank.exceeds(other.settled_rank());
+        if let Some((other, mode)) = in_the_way.iter().find(stronger) {
+            // Who has won once waits for whoever came in between, and does not die of him.
+            return if ticket.has_won() {
+                Ok(Vec::new())
+            } else {
+                Err(blocker(other, *mode))
+            };
         }
         let wounded = |other: &Arc<Owner>| other.try_abort(AbortCause::Wounded { by: owner.id() });
         let victims = in_the_way.into_iter().map(|(other, _)| other);
         let victims: Vec<_> = victims.filter(wounded).collect();
+        ticket.note_won();
+        self.has_winners = true;
         self.settle(wakes);
         Ok(victims)
+    }
+
+    /// A judged waiter that dies leaves the queue, as if it had never overtaken anyone.
+    pub(crate) fn die(&mut self, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
+        if ticket.try_cancel() {
+            if let Some(queue) = self.queue.as_deref().filter(|_| !ticket.is_upgrade()) {
+                queue.forget_overtaking(ticket);
+            }
+            self.leave_queue(ticket);
+            self.settle(wakes);
+        }
     }
 
     /// L4: takes the waiter with `ticket` ahead of the one with `other`; those whom it goes past.

@@ -349,6 +349,10 @@ impl Latch<'_> {
         removed
     }
 
+    pub(crate) fn entries(&self) -> usize {
+        self.shard.nodes.len()
+    }
+
     pub(crate) fn is_clean(&self, ends: u64) -> bool {
         self.shard.sweep.is_clean(ends)
     }
@@ -401,9 +405,8 @@ fn judge(
     wakes: &mut Wakes,
 ) -> Result<Vec<Arc<Owner>>, Blocker> {
     let judged = lock.judge(owner, ticket, wakes);
-    if judged.is_err() && ticket.try_cancel() {
-        lock.leave_queue(ticket);
-        lock.settle(wakes);
+    if judged.is_err() {
+        lock.die(ticket, wakes);
     }
     judged
 }

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::cycle::Cycle;
 use crate::deadlock::{self, Flipped, Resolution};
+use crate::matrix::conflicts;
 use crate::owner::Owner;
 use crate::shards::Shards;
 use crate::ticket::Ticket;
@@ -55,7 +56,7 @@ impl Standoffs {
         if anyone_behind || start.owner.is_contended() {
             starts.push(start.clone());
         }
-        let mut flipped = Flipped::new();
+        let (mut flipped, mut own) = (Flipped::new(), None);
         while let Some(from) = starts.pop() {
             while from.is_live()
                 && let Some(suspect) = deadlock::search(shards, &from)
@@ -66,14 +67,15 @@ impl Standoffs {
                     Resolution::Killed(victim, cycle) => {
                         self.remember(&cycle);
                         release(&victim, wakes);
+                        // Those whom it has moved are searched from all the same.
                         if start.owner.is(&victim) {
-                            return Some(cycle);
+                            own = Some(cycle);
                         }
                     }
                 }
             }
         }
-        None
+        own
     }
 
     fn remember(&self, cycle: &Arc<Cycle>) {
@@ -97,9 +99,12 @@ impl Standoffs {
         let behind = start.owner.contended();
         let behind = behind.into_iter().filter_map(|(hash, row)| {
             let latch = shards.latch(hash);
-            let orders = latch
-                .find(hash, &row)?
+            let lock = latch.find(hash, &row)?;
+            let held = lock.held(&start.owner)?.mode;
+            let waits = |waiter: &&Waiter| conflicts(waiter.ticket.mode(), held);
+            let orders = lock
                 .waiters()
+                .filter(waits)
                 .map(|waiter| waiter.ticket.order());
             orders.max()
         });

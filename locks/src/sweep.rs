@@ -18,7 +18,7 @@ pub(crate) struct Sweep {
 
 impl Sweep {
     pub(crate) fn is_clean(&self, ends: u64) -> bool {
-        self.clean == ends
+        self.clean >= ends
     }
 
     /// The next node to look at; `None` at the end of a round, and while there is nothing to do. `ends`: how many

@@ -331,6 +331,13 @@ impl LockTable {
         self.leftovers.sweep(&self.shards, steps)
     }
 
+    /// How many rows have an entry, void ones included.
+    pub fn entries(&self) -> usize {
+        (0..SHARDS)
+            .map(|number| self.shards.latch_number(number).entries())
+            .sum()
+    }
+
     /// The mode in which the owner holds the row.
     pub fn holds(&self, owner: &Arc<Owner>, row: &RowKey) -> Option<LockMode> {
         self.hold(owner, row).map(|hold| hold.mode)

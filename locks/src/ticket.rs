@@ -6,7 +6,7 @@
 //!
 //! Crash: memory only; waiters vanish with the process.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
 
@@ -76,6 +76,8 @@ pub struct Ticket {
     /// By the owner's rank, or a higher one that it has inherited; a higher number goes first. Changed under the row latch
     /// only.
     order: AtomicU64,
+    /// `Wound`: it was judged once to be stronger than all in its way, and dies no more. Changed under the row latch only.
+    won: AtomicBool,
     /// How often a later request went ahead. Changed under the row latch only.
     overtaken: AtomicU32,
     state: AtomicU8,
@@ -131,6 +133,7 @@ impl Ticket {
             sub: want.sub,
             before: want.before,
             order: AtomicU64::new(want.order),
+            won: AtomicBool::new(false),
             overtaken: AtomicU32::new(0),
             state: AtomicU8::new(WAITING),
         }
@@ -200,12 +203,24 @@ impl Ticket {
         self.place
     }
 
+    pub(crate) fn has_won(&self) -> bool {
+        self.won.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_won(&self) {
+        self.won.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn may_be_overtaken(&self) -> bool {
         self.overtaken.load(Ordering::Relaxed) < OVERTAKEN_MAX
     }
 
     pub(crate) fn note_overtaken(&self) {
         self.overtaken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn forget_overtaken(&self) {
+        self.overtaken.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(crate) fn try_grant(&self) -> bool {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use lockstone_base::LockMode;
 
-use crate::matrix::conflicts;
+use crate::matrix::{ModeSet, column, conflicting, conflicts};
 use crate::owner::Owner;
 use crate::ticket::Ticket;
 
@@ -35,34 +35,43 @@ impl Waiter {
 
 /// Those who wait for one row, the next in line first.
 #[derive(Debug, Default)]
-pub(crate) struct WaitQueue(VecDeque<Waiter>);
+pub(crate) struct WaitQueue {
+    waiters: VecDeque<Waiter>,
+    /// How many there are of each mode, and how many upgrades.
+    modes: [usize; LockMode::ALL.len()],
+    upgrades: usize,
+}
 
 impl WaitQueue {
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.waiters.is_empty()
     }
 
     pub(crate) fn iter(&self) -> Iter<'_, Waiter> {
-        self.0.iter()
+        self.waiters.iter()
     }
 
     /// Where a request would stand: how many would be ahead of it.
     pub(crate) fn place(&self, order: u64, upgrade: bool) -> usize {
         if upgrade {
             let other = |waiter: &Waiter| !waiter.ticket.is_upgrade();
-            return self.0.iter().position(other).unwrap_or(self.0.len());
+            return self
+                .waiters
+                .iter()
+                .position(other)
+                .unwrap_or(self.waiters.len());
         }
         let stays_ahead = |waiter: &Waiter| {
             let ticket = &waiter.ticket;
             ticket.is_upgrade() || ticket.order() >= order || !ticket.may_be_overtaken()
         };
-        let last = self.0.iter().rposition(stays_ahead);
+        let last = self.waiters.iter().rposition(stays_ahead);
         last.map_or(0, |last| last + 1)
     }
 
     /// Counts a request of `mode` at `place` as having overtaken whom it keeps waiting there.
     pub(crate) fn note_overtaking(&self, place: usize, mode: LockMode) {
-        for waiter in self.0.iter().skip(place) {
+        for waiter in self.waiters.iter().skip(place) {
             if conflicts(mode, waiter.ticket.mode()) {
                 waiter.ticket.note_overtaken();
             }
@@ -70,36 +79,62 @@ impl WaitQueue {
     }
 
     pub(crate) fn insert(&mut self, place: usize, waiter: Waiter) {
-        self.0.insert(place, waiter);
+        if let Some(count) = self.modes.get_mut(column(waiter.ticket.mode())) {
+            *count += 1;
+        }
+        self.upgrades += usize::from(waiter.ticket.is_upgrade());
+        self.waiters.insert(place, waiter);
+    }
+
+    /// Whether nobody in the queue can be granted who is behind waiters of the modes `ahead`, `upgrades` of them upgrades:
+    /// an upgrade can, wherever it stands.
+    pub(crate) fn is_barred(&self, ahead: ModeSet, upgrades: usize) -> bool {
+        let mut waiting = LockMode::ALL.into_iter().zip(self.modes);
+        let barred = |(mode, count)| count == 0 || conflicting(mode).meets(ahead);
+        upgrades == self.upgrades && waiting.all(barred)
+    }
+
+    /// Takes back what [`WaitQueue::note_overtaking`] counted for the waiter with `ticket`.
+    pub(crate) fn forget_overtaking(&self, ticket: &Arc<Ticket>) {
+        let behind = self.waiters.iter().rev();
+        let behind = behind.take_while(|waiter| !Arc::ptr_eq(&waiter.ticket, ticket));
+        for waiter in behind.filter(|waiter| conflicts(ticket.mode(), waiter.ticket.mode())) {
+            waiter.ticket.forget_overtaken();
+        }
     }
 
     pub(crate) fn position(&self, ticket: &Arc<Ticket>) -> Option<usize> {
         let is_it = |waiter: &Waiter| Arc::ptr_eq(&waiter.ticket, ticket);
-        self.0.iter().position(is_it)
+        self.waiters.iter().position(is_it)
     }
 
     pub(crate) fn remove(&mut self, place: usize) -> Option<Waiter> {
-        self.0.remove(place)
+        let waiter = self.waiters.remove(place)?;
+        if let Some(count) = self.modes.get_mut(column(waiter.ticket.mode())) {
+            *count -= 1;
+        }
+        self.upgrades -= usize::from(waiter.ticket.is_upgrade());
+        Some(waiter)
     }
 
     pub(crate) fn get(&self, place: usize) -> Option<&Waiter> {
-        self.0.get(place)
+        self.waiters.get(place)
     }
 
     /// Takes the waiter at `from` to the place `to` ahead of it; those whom it goes past, and keeps waiting.
     pub(crate) fn advance(&mut self, from: usize, to: usize) -> Vec<Waiter> {
-        let Some(waiter) = self.0.get(from).cloned().filter(|_| to < from) else {
+        let Some(waiter) = self.waiters.get(from).cloned().filter(|_| to < from) else {
             return Vec::new();
         };
         let mode = waiter.ticket.mode();
-        let passed = self.0.iter().skip(to).take(from - to);
+        let passed = self.waiters.iter().skip(to).take(from - to);
         let passed = passed.filter(|other| conflicts(mode, other.ticket.mode()));
         let passed: Vec<Waiter> = passed.cloned().collect();
         for other in &passed {
             other.ticket.note_overtaken();
         }
-        self.0.remove(from);
-        self.0.insert(to, waiter);
+        self.waiters.remove(from);
+        self.waiters.insert(to, waiter);
         passed
     }
 }

@@ -1,4 +1,4 @@
-//! Random interleavings of four transactions on three rows, against a naive model.
+//! Random interleavings of five transactions on three rows, against a naive model.
 //!
 //! After every step the table must show exactly what the model holds, and:
 //! 1. L1: no two transactions hold conflicting modes.
@@ -37,7 +37,7 @@ enum Step {
     Cancel(usize),
 }
 
-const SLOTS: usize = 4;
+const SLOTS: usize = 5;
 
 fn step() -> impl Strategy<Value = Step> {
     let slot = 0..SLOTS;
@@ -464,7 +464,7 @@ proptest! {
 
     #[test]
     fn ranks_change_who_is_first_and_nothing_else(
-        ranks in prop::array::uniform4(0..3_u32),
+        ranks in prop::array::uniform5(0..3_u32),
         steps in prop::collection::vec(step(), 1..60),
     ) {
         play(ranks, &steps);

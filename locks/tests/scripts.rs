@@ -100,10 +100,9 @@ impl Stage {
         };
         let owner = self.table.begin(id, Some(name.into()), Arc::new(bell));
         let priority = match rank {
-            [] => Priority::auto(),
             ["normal", number] => Priority::normal(number.parse().unwrap()),
             ["high", number] => Priority::high(number.parse().unwrap()),
-            ["auto", _] => Priority::auto(),
+            [] | ["auto", _] => Priority::auto(),
             _ => panic!("no priority: {rank:?}"),
         };
         let draw = match rank {
