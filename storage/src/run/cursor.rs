@@ -5,7 +5,8 @@
 //!    block before, which may go on in it, to its own last one, which may go on behind it.
 //! 2. A row whose newest visible version may lie in a damaged block is not yielded from the run at all.
 //! 3. Where a walk's end lies in a block is looked up once, when the block is entered.
-//! 4. Versions that a step skips are skipped one by one while they are few, then by search: a row that was
+//! 4. What cannot be read is told by a step: a stretch ends before it (F11).
+//! 5. Versions that a step skips are skipped one by one while they are few, then by search: a row that was
 //!    written a million times costs a scan what any row costs.
 
 use std::ops::{ControlFlow, Range};
@@ -199,8 +200,14 @@ impl RunCursor {
             Ok(block) => block,
             Err(error) => return self.step_over(index, number, error),
         };
+        self.walk_in(index, number, &block);
+        AGAIN
+    }
+
+    /// Begins to walk in the block `number`.
+    fn walk_in(&mut self, index: &Index, number: usize, block: &Block<'_>) {
         let (start, end) = index.bounds(number);
-        let (entries, has_end) = self.within(index, number, &block);
+        let (entries, has_end) = self.within(index, number, block);
         self.next = if self.is_forward() { 0 } else { block.len() };
         self.here = Place {
             number,
@@ -210,7 +217,6 @@ impl RunCursor {
             has_end,
         };
         self.prefixed = false;
-        AGAIN
     }
 
     /// Which entries of a block the walk does not go beyond, and whether it ends in it.
@@ -429,11 +435,22 @@ impl RunCursor {
         }
     }
 
-    /// Goes to the next block, if there is one that the walk reaches and that is known to be intact.
+    /// Goes to the next block, if there is one that the walk reaches and that is known to be intact. Trust may be gone
+    /// by the time it is read: then nothing has changed, and the next step comes here and tells of it (F11).
     fn enter_trusted(&mut self) -> bool {
         let next = self.here.number + 1;
-        let trusted = !self.here.has_end && self.run.trusts(next);
-        trusted && self.leave().is_continue()
+        if self.here.has_end || !self.run.trusts(next) {
+            return false;
+        }
+        let run = Arc::clone(&self.run);
+        let Ok(index) = run.index() else {
+            return false;
+        };
+        let block = run.block(index, next, Touch::Ahead);
+        block.is_ok_and(|block| {
+            self.walk_in(index, next, &block);
+            true
+        })
     }
 
     /// Has come to a row, whose value lies there in the block that starts at `start`.

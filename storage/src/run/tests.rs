@@ -12,7 +12,7 @@ use lockstone_testkit::SimDisk;
 use proptest::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::format::{BlockHead, FOOTER_BYTES, Footer, IndexCell, IndexSlot};
+use super::format::{BLOCK_HEAD_BYTES, BlockHead, FOOTER_BYTES, Footer, IndexCell, IndexSlot};
 use super::*;
 use crate::checksum::Place;
 use crate::cursor::{Cursor, Direction, Quest, RowRange, Step};
@@ -549,6 +549,52 @@ fn a_scrub_takes_trust_back_and_gives_it_again() {
     assert_eq!(run.scrub(0, u64::MAX, &mut findings).0, None);
     assert_eq!(findings.len(), 1);
     assert_eq!(walk(&run, &whole(u64::MAX, Direction::Forward)).0, before);
+}
+
+/// F11: a walk came to a block that had been trusted a moment before and could not be read any more; nobody heard
+/// of it, and older runs showed what they had of its rows.
+#[test]
+fn a_block_that_fails_between_its_trust_and_its_reading_is_told_by_the_next_step() {
+    let versions: Vec<_> = (0..600_u32)
+        .map(|n| version(format!("\0\0\0\x01{n:06}").as_bytes(), 1, Some(&[1; 50])))
+        .collect();
+    let (disk, entry) = written(&versions);
+    let (start, end) = {
+        let run = opened(&disk, &entry).unwrap();
+        run.index().unwrap().bounds(1)
+    };
+    // The map has it like that, too.
+    (start..start + BLOCK_HEAD_BYTES as u64).for_each(|at| disk.flip_byte(NAME, at));
+    let run = opened(&disk, &entry).unwrap();
+    (0..3).for_each(|block| run.set_trusted(block, true));
+    let mut cursor = run.cursor(&whole(1, Direction::Forward)).unwrap();
+    let mut shown = Vec::new();
+    let (mut told, mut steps) = (Vec::new(), 0);
+    loop {
+        match cursor.step() {
+            Step::Row => shown.push(cursor.version().row.to_vec()),
+            Step::Damaged(hidden) => {
+                told.push((hidden.block, hidden.last));
+                continue;
+            }
+            Step::End => break,
+        }
+        let _ = cursor.sweep(None, &mut |row, _| {
+            shown.push(row.to_vec());
+            ControlFlow::Continue(())
+        });
+        // It stands at the row that was shown last, for whoever compares it with others'.
+        assert_eq!(cursor.version().row, shown.last().unwrap());
+        steps += 1;
+    }
+    let last = run.index().unwrap().last(1).unwrap();
+    assert_eq!(told, [(Some(1), Bytes::copy_from_slice(last.0))], "F11");
+    let lost = versions.len() - shown.len();
+    assert!(
+        steps > 1 && end > start && (1..100).contains(&lost),
+        "{lost}"
+    );
+    assert!(shown.is_sorted());
 }
 
 #[test]
