@@ -29,7 +29,8 @@ pub enum Outcome {
     RolledBack,
     /// Whether the commit is durable is not known: reopen the database and look.
     Unknown,
-    /// There is no transaction that it concerns.
+    /// It is not about a transaction. One whose read met damage ([`Error::Corrupt`], [`Error::Io`]) goes on; one whose
+    /// engine was closed ([`Error::Closed`]) is rolled back.
     NoTransaction,
 }
 
@@ -54,9 +55,9 @@ pub enum Error {
     LockTimeout {
         /// The row.
         row: RowName,
-        /// Who stood in the way when the wait began.
+        /// Who stood in the way when the time was up.
         holder: Box<Holder>,
-        /// The mode that the holder had.
+        /// The mode that the holder had, or waited for ahead of this request.
         held: LockMode,
         /// The mode asked for.
         asked: LockMode,

@@ -24,8 +24,10 @@ enum Asked {
 }
 
 impl Priority {
-    /// The default: a random normal number; one fixed high value, the same for all, if the
-    /// transaction's first locking call is an explicit one.
+    /// The default: a random normal number; one fixed high value, 2³¹, the same for all, if the
+    /// transaction's first locking call is an explicit one (`lock…`, `get_for`, `range_for`). This counts for wounding
+    /// only: in queues, and when a deadlock's victim is picked, all such transactions are equal, below every number that
+    /// was asked for.
     pub const fn auto() -> Self {
         Self(Asked::Auto)
     }
@@ -35,7 +37,9 @@ impl Priority {
         Self(Asked::Normal(number))
     }
 
-    /// Within the high band, above every normal one; a larger number goes first.
+    /// Within the high band, above every normal one; a larger number goes first. A transaction with [`Priority::auto`]
+    /// whose first locking call is an explicit one stands in the middle of this band, at 2³¹: a smaller number does not
+    /// wound it, a larger one does.
     pub const fn high(number: u32) -> Self {
         Self(Asked::High(number))
     }
