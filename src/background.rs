@@ -1,5 +1,5 @@
 //! The background threads: the checkpointer, the keeper of what nobody waits for, the supplier of log
-//! segments, those that compact, and the scrubber.
+//! segments, the alarm of futures that wait for locks, those that compact, and the scrubber.
 //!
 //! 1. G9: what a ticket or a filling frame asks for is flushed at once, and a `Buffered` commit is on the
 //!    device within `BUFFERED_MS_MAX`.
@@ -41,6 +41,9 @@ pub(crate) fn start(engine: &Arc<Engine>) -> std::io::Result<()> {
     spawn("lockstone-checkpoint", engine, checkpointer)?;
     spawn("lockstone-keeper", engine, keeper)?;
     spawn("lockstone-supply", engine, supplier)?;
+    spawn("lockstone-alarm", engine, |engine| {
+        engine.alarm.serve(&*engine.ports.clock);
+    })?;
     for _ in 0..engine.options.compaction_threads {
         spawn("lockstone-compact", engine, compaction::serve)?;
     }

@@ -86,6 +86,7 @@ pub(crate) fn close(engine: &Engine) -> Result<()> {
     engine.checkpoints.stop();
     engine.stopping.store(true, Ordering::Release);
     engine.bell.stop();
+    engine.alarm.stop();
     engine.scrubbing.stop();
     engine.log.wake_driver();
     engine.log.wake_supplier();

@@ -14,7 +14,8 @@ use crate::compaction;
 use crate::engine::Ports;
 use crate::error::{Error, Result};
 use crate::listing;
-use crate::listing::{CheckReport, Info, LockInfo, Stats, TransactionInfo};
+use crate::listing::{CheckReport, Info, Stats};
+use crate::lock_listing::{self, LockFilter, LockInfo, TransactionInfo, Waits};
 use crate::opening;
 use crate::options::{OnConflict, Options, TxnOptions};
 use crate::schema;
@@ -218,12 +219,24 @@ impl Database {
 
     /// Every lock that is held or waited for, without stopping anyone; it promises no single moment.
     pub fn locks(&self) -> impl Iterator<Item = Result<LockInfo>> + use<> {
-        listing::locks(&self.engine).into_iter()
+        self.locks_of(LockFilter::new())
+    }
+
+    /// [`Database::locks`], but only those that fit. The table is looked into whenever what was found before is shown, so
+    /// only some thousands are in memory, each of these batches in order of its rows. Like a handle it keeps the database
+    /// open.
+    pub fn locks_of(&self, filter: LockFilter) -> impl Iterator<Item = Result<LockInfo>> + use<> {
+        lock_listing::locks(&self.engine, filter)
+    }
+
+    /// Everyone who waits for a lock, and for whom; and the deadlocks of late.
+    pub fn waits(&self) -> Waits {
+        lock_listing::waits(&self.engine)
     }
 
     /// Every transaction that has begun and not ended, the oldest first.
     pub fn transactions(&self) -> Vec<TransactionInfo> {
-        listing::transactions(&self.engine)
+        lock_listing::transactions(&self.engine)
     }
 
     /// Counts and sizes.

@@ -19,6 +19,7 @@ use lockstone_storage::{Current, Manifest, Store};
 use lockstone_wal::Log;
 use parking_lot::{Mutex, RwLock};
 
+use crate::alarm::Alarm;
 use crate::bell::Bell;
 use crate::catalog::Catalog;
 use crate::counters::Counters;
@@ -54,6 +55,8 @@ pub(crate) struct Engine {
     pub(crate) locks: LockTable,
     pub(crate) catalog: Catalog,
     pub(crate) live: LiveTxns,
+    /// When futures that wait for a lock give up.
+    pub(crate) alarm: Alarm,
     pub(crate) snapshots: Snapshots,
     pub(crate) watermarks: Watermarks,
     pub(crate) counters: Counters,

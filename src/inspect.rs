@@ -7,7 +7,9 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use lockstone_recovery::record::{Body, Context, Effect, Provisional, ProvisionalMany, Tag};
+pub use lockstone_recovery::record::{
+    Body, Context, Effect, LockMany, Provisional, ProvisionalMany, Tag,
+};
 pub use lockstone_recovery::{
     ChainMarks, ChainPoint, Corruption, DeadLock, DumpSink, FrameInfo, Leftover, LogCheck,
     LogVerdict, ManifestMarks, SegmentInfo, SegmentUse, Span, Spare,

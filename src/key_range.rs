@@ -97,8 +97,16 @@ pub(crate) fn row_bounds(table: TableId, range: &impl KeyRange) -> Option<RowBou
     between(start, end)
 }
 
+/// The bounds, as they lie.
+pub(crate) fn borrowed((start, end): &RowBounds) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (
+        start.as_ref().map(|row| &**row),
+        end.as_ref().map(|row| &**row),
+    )
+}
+
 /// The rows between two bounds; `None` if they leave no room for one.
-pub(crate) fn between(start: Bound<Bytes>, end: Bound<Bytes>) -> Option<RowBounds> {
+pub(crate) fn between<T: Ord>(start: Bound<T>, end: Bound<T>) -> Option<(Bound<T>, Bound<T>)> {
     let empty = match (&start, &end) {
         (Bound::Included(from), Bound::Included(to)) => from > to,
         (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(to))

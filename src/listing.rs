@@ -1,80 +1,15 @@
-//! What a user can ask the engine about itself.
+//! What a user can ask the engine about itself: counts, sizes, soundness. Locks and transactions: `lock_listing`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
+use lockstone_base::Lsn;
 use lockstone_base::disk::WritePath;
-use lockstone_base::{FencingToken, LockMode, Lsn, Rank, TxnId};
-use lockstone_locks::{LockStatus, OwnerState};
 use lockstone_storage::{LevelStats, StoreCheck};
 use serde::Serialize;
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::live::LiveTxn;
-use crate::names::RowName;
-use crate::txn_state::name_row;
-
-/// What a lock protects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub enum LockKind {
-    /// One row.
-    Row,
-}
-
-/// Whether a lock is held or waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum LockInfoState {
-    /// Held.
-    Granted,
-    /// Waited for.
-    Waiting,
-}
-
-/// A lock that is held or waited for.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct LockInfo {
-    /// The table's name.
-    pub table: Arc<str>,
-    /// The key, if it may be shown.
-    pub key: Option<String>,
-    /// What it protects.
-    pub kind: LockKind,
-    /// Its mode.
-    pub mode: LockMode,
-    /// Whose it is.
-    pub txn: TxnId,
-    /// What its owner calls the transaction.
-    pub label: Option<Arc<str>>,
-    /// Whether it is held or waited for.
-    pub state: LockInfoState,
-    /// The fencing token, once the lock's record is in the log.
-    pub token: Option<FencingToken>,
-}
-
-/// A transaction that has begun and not ended.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct TransactionInfo {
-    /// Its id.
-    pub txn: TxnId,
-    /// What its owner calls it.
-    pub label: Option<Arc<str>>,
-    /// Its priority, once its first lock has settled it.
-    pub priority: Option<Rank>,
-    /// Whether it was rolled back and its handle still exists.
-    pub rolled_back: bool,
-    /// How many rows it has locked.
-    pub locks: u64,
-    /// How many puts and deletes it has done.
-    pub writes: u64,
-    /// How long ago it began.
-    pub age: Duration,
-}
 
 /// What and where a database is.
 #[derive(Debug, Clone, Serialize)]
@@ -106,10 +41,21 @@ pub struct Stats {
     pub aborts: u64,
     /// Lock requests that waited.
     pub lock_waits: u64,
+    /// How long those waits were in all that are over, in microseconds.
+    pub lock_wait_us: u64,
+    /// How many of them were how long: element `n` counts those of less than 2^n microseconds, and of at least half of that;
+    /// the last one longer ones too.
+    pub lock_wait_times: [u64; 32],
     /// Lock requests whose time was up.
     pub lock_timeouts: u64,
     /// Deadlocks ended.
     pub deadlocks: u64,
+    /// Transactions wounded: rolled back because one of higher priority wanted what they held.
+    pub wounds: u64,
+    /// Transactions that died: rolled back because one of the same or a higher priority held what they wanted.
+    pub conflicts: u64,
+    /// Rows passed over because they were locked.
+    pub skipped_rows: u64,
     /// Rows that have an entry in the lock table: held, waited for, or left by a transaction that ended, until they are
     /// swept.
     pub lock_entries: usize,
@@ -193,48 +139,6 @@ impl From<StoreCheck> for CheckReport {
     }
 }
 
-pub(crate) fn locks(engine: &Engine) -> Vec<Result<LockInfo>> {
-    if let Err(closed) = engine.check_open() {
-        return vec![Err(closed)];
-    }
-    let info = |entry: lockstone_locks::LockEntry| {
-        let RowName { table, key } = name_row(engine, &entry.row);
-        LockInfo {
-            table,
-            key,
-            kind: LockKind::Row,
-            mode: entry.mode,
-            txn: entry.txn,
-            label: entry.label,
-            state: match entry.status {
-                LockStatus::Granted => LockInfoState::Granted,
-                LockStatus::Waiting => LockInfoState::Waiting,
-            },
-            token: entry.token,
-        }
-    };
-    engine
-        .locks
-        .list()
-        .into_iter()
-        .map(|entry| Ok(info(entry)))
-        .collect()
-}
-
-pub(crate) fn transactions(engine: &Engine) -> Vec<TransactionInfo> {
-    let now = engine.ports.clock.now();
-    let info = |txn: LiveTxn| TransactionInfo {
-        txn: txn.owner.id(),
-        label: txn.owner.label().cloned(),
-        priority: txn.owner.rank(),
-        rolled_back: txn.owner.state() == OwnerState::Aborted,
-        locks: txn.notes.locks.load(Ordering::Relaxed),
-        writes: txn.notes.writes.load(Ordering::Relaxed),
-        age: now.saturating_sub(txn.notes.begun),
-    };
-    engine.live.all().into_iter().map(info).collect()
-}
-
 pub(crate) fn stats(engine: &Engine) -> Stats {
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let counters = &engine.counters;
@@ -243,8 +147,13 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         commits: counters.commits.all().map(count).sum(),
         aborts: count(&counters.aborts),
         lock_waits: count(&counters.waits),
+        lock_wait_us: counters.wait_times.total_us(),
+        lock_wait_times: counters.wait_times.classes(),
         lock_timeouts: count(&counters.timeouts),
         deadlocks: count(&counters.deadlocks),
+        wounds: engine.locks.wounds(),
+        conflicts: count(&counters.conflicts),
+        skipped_rows: count(&counters.skipped),
         lock_entries: engine.locks.entries(),
         checkpoints: count(&counters.checkpoints),
         transactions: engine.live.len(),

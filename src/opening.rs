@@ -19,6 +19,7 @@ use lockstone_recovery::{Config, Identity};
 use lockstone_storage::{Shape, StoreConfig};
 use parking_lot::{Mutex, RwLock};
 
+use crate::alarm::Alarm;
 use crate::background;
 use crate::catalog::Catalog;
 use crate::checkpoint;
@@ -131,6 +132,7 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
         report: recovered.report,
         directory: Mutex::new(Some(lock)),
         live: LiveTxns::default(),
+        alarm: Alarm::default(),
         snapshots: Snapshots::default(),
         counters: Counters::default(),
         ddl: Mutex::new(()),

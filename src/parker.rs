@@ -1,14 +1,17 @@
-//! Where a thread sleeps until its lock request is decided.
+//! Where a thread sleeps, or a task waits, until its lock request is decided.
 //!
 //! 1. L6: a notice that comes before the sleep is not lost: it is remembered until it is taken.
 //! 2. Who waits yields a few times before it sleeps: the holder of a hot row is often about to end, and
 //!    going to sleep and waking up takes longer than it.
+//! 3. A task's waker is somebody else's code: it is called, and let go of, with nothing held.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
 use std::thread::{self, Thread};
 use std::time::Duration;
 
 use lockstone_locks::Notify;
+use lockstone_wal::wake_task;
 use parking_lot::Mutex;
 
 /// How often a waiter yields before it sleeps.
@@ -18,7 +21,13 @@ const YIELDS_MAX: u32 = 5;
 #[derive(Debug, Default)]
 pub(crate) struct Parker {
     noticed: AtomicBool,
-    sleeper: Mutex<Option<Thread>>,
+    sleeper: Mutex<Option<Sleeper>>,
+}
+
+#[derive(Debug)]
+enum Sleeper {
+    Thread(Thread),
+    Task(Waker),
 }
 
 impl Parker {
@@ -30,7 +39,7 @@ impl Parker {
             }
             thread::yield_now();
         }
-        *self.sleeper.lock() = Some(thread::current());
+        self.replace(Some(Sleeper::Thread(thread::current())));
         if !self.take_notice() {
             match at_most {
                 Some(at_most) => thread::park_timeout(at_most),
@@ -38,7 +47,24 @@ impl Parker {
             }
             self.take_notice();
         }
-        *self.sleeper.lock() = None;
+        self.replace(None);
+    }
+
+    /// Has `waker` called at the next notice. `false`: there was one already, and the caller looks again.
+    #[must_use]
+    pub(crate) fn watch(&self, waker: &Waker) -> bool {
+        self.replace(Some(Sleeper::Task(waker.clone())));
+        !self.take_notice()
+    }
+
+    /// Lets go of a task's waker.
+    pub(crate) fn unwatch(&self) {
+        self.replace(None);
+    }
+
+    fn replace(&self, sleeper: Option<Sleeper>) {
+        let before = std::mem::replace(&mut *self.sleeper.lock(), sleeper);
+        drop(before);
     }
 
     fn take_notice(&self) -> bool {
@@ -50,8 +76,14 @@ impl Notify for Parker {
     fn notify(&self) {
         self.noticed.store(true, Ordering::SeqCst);
         // Either the sleeper is seen here, or the notice by whoever is about to sleep.
-        if let Some(sleeper) = &*self.sleeper.lock() {
-            sleeper.unpark();
+        let mut sleeper = self.sleeper.lock();
+        match sleeper.take() {
+            Some(Sleeper::Thread(thread)) => thread.unpark(),
+            Some(Sleeper::Task(waker)) => {
+                drop(sleeper);
+                wake_task(waker);
+            }
+            None => {}
         }
     }
 }
@@ -60,6 +92,7 @@ impl Notify for Parker {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicU32;
+    use std::task::Wake;
 
     use super::*;
 
@@ -91,5 +124,28 @@ mod tests {
     #[test]
     fn a_bounded_sleep_ends_by_itself() {
         Parker::default().park(Some(Duration::from_millis(1)));
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicU32);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_task_is_woken_by_a_later_notice_and_told_of_an_earlier_one() {
+        let (parker, woken) = (Parker::default(), Arc::new(Woken::default()));
+        let waker = Waker::from(woken.clone());
+        assert!(parker.watch(&waker));
+        parker.notify();
+        parker.notify();
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        assert!(!parker.watch(&waker), "nobody has looked since");
+        assert!(parker.watch(&waker));
+        parker.unwatch();
+        assert_eq!(Arc::strong_count(&woken), 2);
     }
 }

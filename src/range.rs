@@ -14,7 +14,7 @@ use lockstone_storage::{Direction, Scan, Sources, StorageError};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::key_range::RowBounds;
+use crate::key_range::{RowBounds, borrowed};
 use crate::key_value::{Key, Value};
 use crate::own_rows::{OwnRow, OwnRows};
 use crate::txn_state::TxnState;
@@ -60,7 +60,7 @@ impl<'a> Range<'a> {
         at: Lsn,
     ) -> Self {
         let rows = bounds.map(|bounds| Merged {
-            own: (!txn.writes.is_empty()).then(|| txn.writes.range(&bounds)),
+            own: (!txn.writes.is_empty()).then(|| txn.writes.range(borrowed(&bounds))),
             committed: Peeked::new(sources.scan(bounds, at)),
         });
         Self {
@@ -197,7 +197,7 @@ impl<'a> Range<'a> {
 
 /// The row that an end of a scan has come to, in handles.
 #[inline]
-fn owned(scan: &Scan, end: Direction) -> (Key, Value) {
+pub(crate) fn owned(scan: &Scan, end: Direction) -> (Key, Value) {
     /// What is longer may be shared.
     const COPY_BYTES_MAX: usize = 1024;
     let (row, value) = scan.row(end);
@@ -318,8 +318,8 @@ impl<'a> Merged<'a> {
 
 /// A scan that can be looked into from both ends.
 #[derive(Debug)]
-struct Peeked {
-    scan: Scan,
+pub(crate) struct Peeked {
+    pub(crate) scan: Scan,
     front: Peek,
     back: Peek,
 }
@@ -334,7 +334,7 @@ enum Peek {
 }
 
 impl Peeked {
-    fn new(scan: Scan) -> Self {
+    pub(crate) fn new(scan: Scan) -> Self {
         Self {
             scan,
             front: Peek::Nothing,
@@ -343,7 +343,7 @@ impl Peeked {
     }
 
     /// Whether nothing was looked at that is still to be taken.
-    fn is_untouched(&self) -> bool {
+    pub(crate) fn is_untouched(&self) -> bool {
         matches!((&self.front, &self.back), (Peek::Nothing, Peek::Nothing))
     }
 
@@ -355,7 +355,7 @@ impl Peeked {
     }
 
     /// At which end of the scan the next row from this end lies, or why it cannot be read.
-    fn peek(&mut self, end: Direction) -> Option<Result<Direction, ()>> {
+    pub(crate) fn peek(&mut self, end: Direction) -> Option<Result<Direction, ()>> {
         if matches!(self.ends(end).0, Peek::Nothing) {
             *self.ends(end).0 = match self.scan.advance(end) {
                 Some(Ok(())) => Peek::Row,
@@ -374,7 +374,7 @@ impl Peeked {
 
     /// The next row from this end, taken: at which end of the scan it lies until that is used again.
     #[inline]
-    fn take(&mut self, end: Direction) -> Option<Result<Direction, StorageError>> {
+    pub(crate) fn take(&mut self, end: Direction) -> Option<Result<Direction, StorageError>> {
         if self.is_untouched() {
             return Some(self.scan.advance(end)?.map(|()| end));
         }
@@ -390,49 +390,5 @@ impl Peeked {
                 Peek::Nothing => None,
             },
         }
-    }
-}
-
-/// An iterator that can be looked into from both ends.
-#[derive(Debug)]
-pub(crate) struct BothEnds<I: DoubleEndedIterator> {
-    rows: I,
-    front: Option<I::Item>,
-    back: Option<I::Item>,
-}
-
-impl<I: DoubleEndedIterator> BothEnds<I> {
-    pub(crate) fn new(rows: I) -> Self {
-        Self {
-            rows,
-            front: None,
-            back: None,
-        }
-    }
-
-    pub(crate) fn peek(&mut self, end: End) -> Option<&I::Item> {
-        let (mine, other) = match end {
-            End::Front => (&mut self.front, &self.back),
-            End::Back => (&mut self.back, &self.front),
-        };
-        if mine.is_none() {
-            *mine = end.of(&mut self.rows);
-        }
-        // The last row may have been looked at from the other end.
-        if mine.is_some() {
-            mine.as_ref()
-        } else {
-            other.as_ref()
-        }
-    }
-
-    pub(crate) fn take(&mut self, end: End) -> Option<I::Item> {
-        // Whatever it finds, taken right away.
-        let _ = self.peek(end)?;
-        let (mine, other) = match end {
-            End::Front => (&mut self.front, &mut self.back),
-            End::Back => (&mut self.back, &mut self.front),
-        };
-        mine.take().or_else(|| other.take())
     }
 }

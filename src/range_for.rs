@@ -1,23 +1,35 @@
 //! The locking cursor: locks exactly the rows that it yields, as it yields them.
 //!
-//! 1. After a wait the row is read anew; one that is gone is neither yielded nor kept locked.
+//! 1. A row is read again if anything was committed since it was looked for; one that is gone is neither yielded nor kept
+//!    locked.
 //! 2. Rows inserted ahead of the cursor are seen: a step that finds the commit tail moved looks anew.
 //! 3. Both ends may be used; they meet in the middle.
+//! 4. The records of its locks are held back, up to 256, and appended before it is left. It may be out of use long before
+//!    it is dropped, so it does that through what it shares with the transaction, and borrows nothing for it.
+//!
+//! Crash: locks whose records are held back are lost, and with them the transaction.
 
 use std::cmp::Ordering;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstone_base::{LockMode, Lsn, RowKey};
-use lockstone_storage::Scan;
+use lockstone_locks::Owner;
+use lockstone_recovery::record::CONTEXT_BYTES;
+use lockstone_storage::Direction;
 
+use crate::closing::EngineRef;
 use crate::engine::Engine;
 use crate::error::{Error, Outcome, Result};
+use crate::held_back::HeldBack;
 use crate::key_range::{RowBounds, between};
 use crate::key_value::{Key, Value};
+use crate::live::Notes;
+use crate::log_step::append_held_back;
 use crate::options::OnConflict;
-use crate::range::{BothEnds, End};
-use crate::txn_state::TxnState;
+use crate::range::{End, Peeked, owned};
+use crate::txn_state::{Author, TxnState};
 use crate::write_path::{self, Write};
 
 /// A cursor that locks what it yields. `put` and `delete` act on the row last yielded, by either end.
@@ -25,35 +37,49 @@ use crate::write_path::{self, Write};
 pub struct RangeFor<'a> {
     engine: &'a Engine,
     txn: &'a mut TxnState,
-    /// What is left to yield; nothing when the ends have met.
-    left: Option<RowBounds>,
+    /// What it was opened for; nothing when the ends have met.
+    bounds: Option<RowBounds>,
+    /// The last row that each end has passed.
+    passed: [Option<RowKey>; 2],
     mode: LockMode,
     policy: OnConflict,
     committed: Option<Committed>,
     current: Option<RowKey>,
+    _leaving: Leaving,
 }
 
 /// The committed rows of what is left, as of one LSN.
 #[derive(Debug)]
 struct Committed {
     at: Lsn,
-    rows: BothEnds<Scan>,
+    rows: Peeked,
     /// A damaged block was met: looking anew would meet it again, so these rows are walked on.
     past_damage: bool,
 }
 
+/// Where the row lies that a step has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// At this end of the scan.
+    Committed(Direction),
+    /// Among the transaction's own writes.
+    Own,
+}
+
 impl<'a> RangeFor<'a> {
     pub(crate) fn new(
-        engine: &'a Engine,
+        engine: &'a Arc<EngineRef>,
         txn: &'a mut TxnState,
         bounds: Option<RowBounds>,
         mode: LockMode,
     ) -> Self {
         Self {
+            _leaving: Leaving::new(engine, txn),
             policy: txn.policy,
             engine,
             txn,
-            left: bounds,
+            bounds,
+            passed: [None, None],
             mode,
             committed: None,
             current: None,
@@ -110,107 +136,104 @@ impl<'a> RangeFor<'a> {
         call(Restores(self, before).0)
     }
 
-    fn step(&mut self, end: End) -> Option<Result<(Key, Value)>> {
+    fn step(&mut self, end: Direction) -> Option<Result<(Key, Value)>> {
         loop {
-            let left = self.left.clone();
-            let found = match self.next_row(end)? {
-                Ok(row) => self.lock_and_read(&row).map(|value| (row, value)),
-                Err(error) => Err(error),
+            let (row, place) = match self.next_row(end)? {
+                Ok(found) => found,
+                Err(error) => return Some(self.txn.note(Err(error))),
             };
-            if self.policy == OnConflict::SkipLocked
-                && matches!(found, Err(Error::WouldBlock { .. }))
-            {
-                continue;
-            }
-            if found
-                .as_ref()
-                .is_err_and(|error| error.outcome() == Outcome::Unchanged)
-            {
+            let locked = self.lock_and_read(&row, place);
+            let is_locked = matches!(locked, Err(Error::WouldBlock { .. }));
+            let skipped = is_locked && self.policy == OnConflict::SkipLocked;
+            let unchanged = |error: &Error| error.outcome() == Outcome::Unchanged;
+            if !skipped && locked.as_ref().is_err_and(unchanged) {
                 // The row is not passed over: the next step comes back to it.
-                self.left = left;
                 self.committed = None;
+                return Some(
+                    self.txn
+                        .note(locked.map(|_| unreachable!("it is an error"))),
+                );
             }
-            match self.txn.note(found) {
-                Ok((row, Some(value))) => {
-                    let key = Key::from_slice(row.key());
+            self.pass(end, &row);
+            match locked {
+                Ok(Some(found)) => {
                     self.current = Some(row);
-                    return Some(Ok((key, Value::new(value))));
+                    return Some(Ok(found));
                 }
-                Ok((_, None)) => {}
-                Err(error) => return Some(Err(error)),
+                Err(error) if !skipped => return Some(self.txn.note(Err(error))),
+                Err(_) => self.engine.counters.skip(),
+                Ok(None) => {}
             }
         }
     }
 
-    /// The next row that the transaction sees from one end; what is left no longer holds it.
-    fn next_row(&mut self, end: End) -> Option<Result<RowKey>> {
-        loop {
-            let bounds = self.left.clone()?;
-            if let Err(error) = self.txn.check(self.engine) {
-                self.left = None;
-                return Some(Err(error));
-            }
-            let committed = refreshed(self.engine, self.txn, &mut self.committed, &bounds);
-            let own = end.of(&mut self.txn.writes.range(&bounds));
-            let order = match (own, committed.rows.peek(end)) {
-                (None, None) => {
-                    self.left = None;
-                    return None;
-                }
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) | (Some(_), Some(Err(_))) => Ordering::Greater,
-                (Some(own), Some(Ok((row, _)))) => end.order(own.as_bytes(), row),
-            };
-            let taken = if order == Ordering::Less {
-                None
-            } else {
-                committed.rows.take(end)
-            };
-            let (row, deleted) = match (own.filter(|_| order != Ordering::Greater), taken) {
-                (Some(own), _) => (own.row(), own.is_deleted()),
-                (None, Some(Ok((row, _)))) => (
-                    RowKey::from_encoded(row).expect("the bounds hold whole rows"),
-                    false,
-                ),
-                (None, Some(Err(error))) => {
-                    committed.past_damage = true;
-                    return Some(Err(error.into()));
-                }
-                (None, None) => unreachable!("the order was taken from one of the two"),
-            };
-            committed.past_damage = false;
-            let edge = Bound::Excluded(row.to_bytes());
-            self.left = match end {
-                End::Front => between(edge, bounds.1),
-                End::Back => between(bounds.0, edge),
-            };
-            if !deleted {
-                return Some(Ok(row));
-            }
-        }
+    fn pass(&mut self, end: Direction, row: &RowKey) {
+        let [front, back] = &mut self.passed;
+        *(match end {
+            Direction::Forward => front,
+            Direction::Backward => back,
+        }) = Some(row.clone());
     }
 
-    /// Locks the row, then reads its newest value. If it is gone and was not held before, the lock is
-    /// given back: by an implicit savepoint.
-    fn lock_and_read(&mut self, row: &RowKey) -> Result<Option<Bytes>> {
-        let mode = self.mode;
-        let (engine, txn) = (self.engine, &mut *self.txn);
-        let held = engine.locks.holds(&txn.owner, row);
-        let implicit = if held.is_none() {
-            Some(txn.next_sub()?)
-        } else {
-            None
+    /// The next row that the transaction sees from one end.
+    fn next_row(&mut self, end: Direction) -> Option<Result<(RowKey, Place)>> {
+        let bounds = self.bounds.as_ref()?;
+        if let Err(error) = self.txn.check(self.engine) {
+            self.bounds = None;
+            return Some(Err(error));
+        }
+        let left = left(bounds, &self.passed);
+        let Some(left) = left else {
+            self.bounds = None;
+            return None;
         };
-        write_path::lock(engine, txn, row, mode, true)?;
-        let value = txn.read(engine, row)?;
-        if value.is_none()
-            && let Some(from) = implicit
-        {
-            write_path::rollback_to(engine, txn, from)?;
+        let committed = refreshed(self.engine, self.txn, &mut self.committed, left);
+        let found = if self.txn.writes.is_empty() {
+            committed.take(end)
+        } else {
+            committed.merged(self.txn, left, end)
+        };
+        if found.is_none() {
+            self.bounds = None;
+        }
+        found
+    }
+
+    /// Locks the row, then reads its newest value. If it is gone and was not held before, the lock is given back.
+    fn lock_and_read(&mut self, row: &RowKey, place: Place) -> Result<Option<(Key, Value)>> {
+        let (engine, txn) = (self.engine, &mut *self.txn);
+        let grant = write_path::lock_one_of_many(engine, txn, row, self.mode, &mut None)?;
+        // Whoever is granted a lock and then loads the tail sees all that earlier holders committed (W2).
+        let as_found = self
+            .committed
+            .as_ref()
+            .filter(|rows| rows.at == engine.watermarks.tail());
+        let found = match (place, as_found) {
+            (Place::Committed(at), Some(rows)) => Ok(Some(owned(&rows.rows.scan, at))),
+            _ => txn
+                .read(engine, row)
+                .map(|value| value.map(|value| (Key::from_slice(row.key()), Value::new(value)))),
+        };
+        if grant.fresh && !matches!(found, Ok(Some(_))) {
+            write_path::give_back(engine, txn, |place| place == grant.place);
+        } else {
+            write_path::hold_back(engine, txn, row, grant)?;
         }
         txn.check(engine)?;
-        Ok(value)
+        found
     }
+}
+
+type Edges<'b> = (Bound<&'b [u8]>, Bound<&'b [u8]>);
+
+/// What the ends have left between them, if that has room for a row.
+fn left<'b>(bounds: &'b RowBounds, passed: &'b [Option<RowKey>; 2]) -> Option<Edges<'b>> {
+    let [front, back] = passed;
+    let behind = |passed: &'b Option<RowKey>, bound: &'b Bound<Bytes>| match passed {
+        Some(row) => Bound::Excluded(row.as_bytes()),
+        None => bound.as_ref().map(|row| &**row),
+    };
+    between(behind(front, &bounds.0), behind(back, &bounds.1))
 }
 
 /// The committed rows of what is left, as of the newest commit.
@@ -218,7 +241,7 @@ fn refreshed<'c>(
     engine: &Engine,
     txn: &TxnState,
     committed: &'c mut Option<Committed>,
-    left: &RowBounds,
+    left: Edges<'_>,
 ) -> &'c mut Committed {
     let tail = engine.watermarks.tail();
     let stale = committed
@@ -226,28 +249,124 @@ fn refreshed<'c>(
         .is_none_or(|rows| rows.at != tail && !rows.past_damage);
     if stale {
         let (at, sources) = engine.newest();
-        let rows = BothEnds::new(sources.scan(left.clone(), at));
+        let copied = |edge: Bound<&[u8]>| edge.map(Bytes::copy_from_slice);
         *committed = Some(Committed {
             at,
-            rows,
+            rows: Peeked::new(sources.scan((copied(left.0), copied(left.1)), at)),
             past_damage: false,
         });
+        txn.saw(at);
     }
-    let committed = committed.as_mut().expect("made above if it was absent");
-    txn.saw(committed.at);
-    committed
+    committed.as_mut().expect("made above if it was absent")
+}
+
+impl Committed {
+    /// The next committed row from one end.
+    fn take(&mut self, end: Direction) -> Option<Result<(RowKey, Place)>> {
+        self.past_damage = false;
+        if end == Direction::Forward && self.rows.is_untouched() && self.rows.scan.step_on() {
+            return Some(Ok(self.found(end)));
+        }
+        Some(match self.rows.take(end)? {
+            Ok(at) => Ok(self.found(at)),
+            Err(error) => {
+                self.past_damage = true;
+                Err(error.into())
+            }
+        })
+    }
+
+    fn found(&self, at: Direction) -> (RowKey, Place) {
+        let (row, _) = self.rows.scan.row(at);
+        let row = RowKey::from_part(row, || Bytes::copy_from_slice(row));
+        let row = row.expect("the bounds hold whole rows");
+        (row, Place::Committed(at))
+    }
+
+    /// The next row from one end, of those that the transaction has written and the committed ones.
+    fn merged(
+        &mut self,
+        txn: &TxnState,
+        left: Edges<'_>,
+        end: Direction,
+    ) -> Option<Result<(RowKey, Place)>> {
+        let mut own_rows = txn.writes.range(left);
+        loop {
+            let own = End::from(end).of(&mut own_rows.clone());
+            let order = match (own, self.rows.peek(end)) {
+                (None, None) => return None,
+                (Some(_), None) => Ordering::Less,
+                // An error stands where its block stood: it is given out at once.
+                (None, Some(_)) | (Some(_), Some(Err(()))) => Ordering::Greater,
+                (Some(own), Some(Ok(at))) => {
+                    let (row, _) = self.rows.scan.row(at);
+                    End::from(end).order(own.as_bytes(), row)
+                }
+            };
+            if order == Ordering::Greater {
+                return self.take(end);
+            }
+            if order == Ordering::Equal {
+                // The own one stands over it.
+                let _ = self.rows.take(end);
+            }
+            let own = End::from(end).of(&mut own_rows);
+            if let Some(own) = own.filter(|own| !own.is_deleted()) {
+                return Some(Ok((own.row(), Place::Own)));
+            }
+        }
+    }
+}
+
+/// What appends the records that are held back when the cursor goes.
+struct Leaving {
+    engine: Arc<EngineRef>,
+    held: Arc<HeldBack>,
+    owner: Arc<Owner>,
+    notes: Arc<Notes>,
+    context: [u8; CONTEXT_BYTES],
+}
+
+impl Leaving {
+    fn new(engine: &Arc<EngineRef>, txn: &mut TxnState) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+            held: Arc::clone(txn.held_back(engine)),
+            owner: Arc::clone(&txn.owner),
+            notes: Arc::clone(&txn.live),
+            context: txn.settle(engine, true),
+        }
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let author = Author {
+            owner: &self.owner,
+            notes: &self.notes,
+            context: self.context,
+        };
+        // What cannot be appended waits on, and the transaction's next call fails.
+        let _ = append_held_back(&self.engine, author, &self.held);
+    }
+}
+
+impl std::fmt::Debug for Leaving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leaving").finish_non_exhaustive()
+    }
 }
 
 impl Iterator for RangeFor<'_> {
     type Item = Result<(Key, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.under_own_policy(|cursor| cursor.step(End::Front))
+        self.under_own_policy(|cursor| cursor.step(Direction::Forward))
     }
 }
 
 impl DoubleEndedIterator for RangeFor<'_> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.under_own_policy(|cursor| cursor.step(End::Back))
+        self.under_own_policy(|cursor| cursor.step(Direction::Backward))
     }
 }

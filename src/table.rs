@@ -14,6 +14,7 @@ use crate::closing::EngineRef;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::gate::Passage;
+use crate::key_range::{KeyRange, RowBounds, row_bounds};
 use crate::options::OnConflict;
 use crate::row_limits::check_key;
 use crate::txn_state::TxnState;
@@ -46,6 +47,11 @@ impl Table {
     /// Whether messages may not show its keys.
     pub(crate) fn redacts(&self) -> bool {
         self.engine.options.redact
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> TableId {
+        self.entry.id
     }
 
     /// Its number, for an engine that must be its own.
@@ -84,6 +90,21 @@ impl Table {
         let row = self.row(engine, key)?;
         self.enter(engine, txn)?;
         Ok(row)
+    }
+
+    /// The rows of a range of keys, for a transaction that is about to lock some of them.
+    ///
+    /// # Errors
+    /// As [`Table::row_to_lock`].
+    pub(crate) fn rows_to_lock(
+        &self,
+        engine: &Engine,
+        txn: &mut TxnState,
+        range: &impl KeyRange,
+    ) -> Result<Option<RowBounds>> {
+        txn.check(engine)?;
+        self.enter(engine, txn)?;
+        Ok(row_bounds(self.id_in(engine)?, range))
     }
 
     /// Keeps the table for a transaction that is about to lock or write in it.

@@ -19,7 +19,6 @@ use crate::many_rows;
 use crate::options::{OnConflict, TxnOptions};
 use crate::promise;
 use crate::range::Range;
-use crate::range_for::RangeFor;
 use crate::table::Table;
 use crate::ticket::CommitTicket;
 use crate::txn_state::TxnState;
@@ -160,7 +159,10 @@ impl Transaction {
             let row = table.row_to_lock(engine, txn, key)?;
             let skips = txn.policy == OnConflict::SkipLocked;
             match write_path::lock(engine, txn, &row, mode, true) {
-                Err(Error::WouldBlock { .. }) if skips => Ok(None),
+                Err(Error::WouldBlock { .. }) if skips => {
+                    engine.counters.skip();
+                    Ok(None)
+                }
                 Err(error) => Err(error),
                 Ok(()) => self.read_row(table, &row),
             }
@@ -181,17 +183,9 @@ impl Transaction {
         key: impl AsRef<[u8]>,
         mode: LockMode,
     ) -> Result<FencingToken> {
-        let result = self.lock_row(table, key.as_ref(), mode).and_then(|row| {
-            let token = self.engine.locks.token(&self.state().owner, &row);
-            // Whoever no longer holds what was just granted has been rolled back (W10).
-            token.ok_or_else(|| {
-                self.state()
-                    .check(&self.engine)
-                    .err()
-                    .unwrap_or(Error::TransactionEnded)
-            })
-        });
-        self.state().note(result)
+        let locked = self.lock_row(table, key.as_ref(), mode);
+        let token = locked.and_then(|row| self.token_of(&row));
+        self.state().note(token)
     }
 
     /// Gives `key` a value; locks it `NoKeyUpdate`.
@@ -316,43 +310,6 @@ impl Transaction {
         txn.note(open())
     }
 
-    /// A cursor over the rows of a range, in either direction, that locks each row in `mode` as it yields
-    /// it, and only those. The row last yielded can be changed through the cursor.
-    ///
-    /// # Errors
-    /// As [`Transaction::lock`]; each step of the cursor too.
-    pub fn range_for(
-        &mut self,
-        table: &Table,
-        range: impl KeyRange,
-        mode: LockMode,
-    ) -> Result<RangeFor<'_>> {
-        let policy = self.state().policy;
-        self.range_for_under(policy, table, range, mode)
-    }
-
-    /// [`Transaction::range_for`], the cursor's steps included, under this policy.
-    pub(crate) fn range_for_under(
-        &mut self,
-        policy: OnConflict,
-        table: &Table,
-        range: impl KeyRange,
-        mode: LockMode,
-    ) -> Result<RangeFor<'_>> {
-        let bounds = self.under(policy, |txn| {
-            let (engine, txn) = txn.parts();
-            let mut open = || {
-                txn.check(engine)?;
-                table.enter(engine, txn)?;
-                Ok(row_bounds(table.id_in(engine)?, &range))
-            };
-            let opened = open();
-            txn.note(opened)
-        })?;
-        let (engine, txn) = self.parts();
-        Ok(RangeFor::new(engine, txn, bounds, mode).under(policy))
-    }
-
     /// Runs `call` with another policy for what it locks; if it panics, the transaction has its own again all the same.
     pub(crate) fn under<T>(&mut self, policy: OnConflict, call: impl FnOnce(&mut Self) -> T) -> T {
         struct Restores<'a>(&'a mut Transaction, OnConflict);
@@ -441,21 +398,47 @@ impl Transaction {
         matches!(ended, Some(Error::Conflict { .. } | Error::Wounded { .. }))
     }
 
-    fn state(&self) -> &TxnState {
+    pub(crate) fn state(&self) -> &TxnState {
         self.state.as_ref().expect(HAS_STATE)
     }
 
-    fn state_mut(&mut self) -> &mut TxnState {
+    pub(crate) fn state_mut(&mut self) -> &mut TxnState {
         self.state.as_mut().expect(HAS_STATE)
     }
 
-    fn parts(&mut self) -> (&EngineRef, &mut TxnState) {
+    /// For a call that locks, writes or undoes. A future that still waits is over: its lock is not wanted any more.
+    pub(crate) fn parts(&mut self) -> (&EngineRef, &mut TxnState) {
+        let state = self.state.as_mut().expect(HAS_STATE);
+        state.leave_line(&self.engine);
+        (&self.engine, state)
+    }
+
+    /// For what keeps the engine by itself.
+    pub(crate) fn parts_shared(&mut self) -> (&Arc<EngineRef>, &mut TxnState) {
+        (&self.engine, self.state.as_mut().expect(HAS_STATE))
+    }
+
+    /// For a future, which goes on where it was.
+    pub(crate) fn parts_in_line(&mut self) -> (&EngineRef, &mut TxnState) {
         (&self.engine, self.state.as_mut().expect(HAS_STATE))
     }
 
     fn write_row(&mut self, row: RowKey, write: Write) -> Result<()> {
         let (engine, txn) = self.parts();
         write_path::write(engine, txn, row, write)
+    }
+
+    /// The token of a lock that was just granted.
+    pub(crate) fn token_of(&self, row: &RowKey) -> Result<FencingToken> {
+        let txn = self.state();
+        // Whoever no longer holds it has been rolled back (W10).
+        let ended = || {
+            txn.check(&self.engine)
+                .err()
+                .unwrap_or(Error::TransactionEnded)
+        };
+        let token = self.engine.locks.token(&txn.owner, row);
+        token.ok_or_else(ended)
     }
 
     fn lock_row(&mut self, table: &Table, key: &[u8], mode: LockMode) -> Result<RowKey> {
@@ -478,7 +461,7 @@ impl Transaction {
         self.read_row(table, &row)
     }
 
-    fn read_row(&self, table: &Table, row: &RowKey) -> Result<Option<Value>> {
+    pub(crate) fn read_row(&self, table: &Table, row: &RowKey) -> Result<Option<Value>> {
         let txn = self.state();
         txn.check(&self.engine)?;
         let value = txn.read(&self.engine, row)?;

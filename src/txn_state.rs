@@ -12,12 +12,13 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use lockstone_base::{Lsn, Rank, RowKey, TableId};
-use lockstone_locks::{AbortCause, Owner, OwnerState};
+use lockstone_locks::{AbortCause, Owner, OwnerState, Ticket, Wakes};
 use lockstone_recovery::record::{CONTEXT_BYTES, Context};
 use smallvec::SmallVec;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::held_back::HeldBack;
 use crate::live::Notes;
 use crate::names::{Cycle, CycleWait, RowName};
 use crate::options::{OnConflict, TxnOptions};
@@ -42,12 +43,24 @@ pub(crate) struct TxnState {
     savepoints: Vec<u32>,
     /// The highest commit that it could have seen (W6).
     pub(crate) seen: Cell<Lsn>,
+    /// Locks of a cursor whose records are still to be appended; there once a cursor was.
+    pub(crate) held_back: Option<Arc<HeldBack>>,
+    /// The wait of a future that has not ended yet.
+    pending: Option<Arc<Ticket>>,
     /// Whether it was rolled back, counted and logged as such.
     pub(crate) rolled_back: bool,
     /// Why it was rolled back, if its own call did it.
     failed: Option<Error>,
     /// Whether its last failing call may succeed when run again: what `transact` asks.
     retryable: Cell<bool>,
+}
+
+/// Whose records are appended: what that takes of a transaction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Author<'a> {
+    pub(crate) owner: &'a Arc<Owner>,
+    pub(crate) notes: &'a Notes,
+    pub(crate) context: [u8; CONTEXT_BYTES],
 }
 
 /// Who it is, and nothing of its rows.
@@ -80,6 +93,8 @@ impl TxnState {
             sub: 0,
             tables: SmallVec::new(),
             savepoints: Vec::new(),
+            held_back: None,
+            pending: None,
             rolled_back: false,
             seen: Cell::new(Lsn::ZERO),
             retryable: Cell::new(false),
@@ -136,6 +151,22 @@ impl TxnState {
         })
     }
 
+    /// Who it is for the log. The rank is settled.
+    pub(crate) fn author(&self) -> Author<'_> {
+        let context = self.context;
+        Author {
+            owner: &self.owner,
+            notes: &self.live,
+            context: context.expect("the rank is settled before the first lock"),
+        }
+    }
+
+    /// What its cursors hold back.
+    pub(crate) fn held_back(&mut self, engine: &Engine) -> &Arc<HeldBack> {
+        let make = || Arc::new(HeldBack::new(engine.log.record_bytes_max()));
+        self.held_back.get_or_insert_with(make)
+    }
+
     /// Begins the next sub-transaction; its number.
     pub(crate) fn next_sub(&mut self) -> Result<u32> {
         let full =
@@ -158,7 +189,35 @@ impl TxnState {
 
     /// Forgets the savepoints that a rollback to `from` undoes: those behind it.
     pub(crate) fn unmark_behind(&mut self, from: u32) {
-        self.savepoints.retain(|sub| *sub <= from);
+        let keep = self.savepoints.partition_point(|sub| *sub <= from);
+        self.savepoints.truncate(keep);
+    }
+
+    /// Forgets a savepoint that nobody holds any more.
+    pub(crate) fn unmark(&mut self, sub: u32) {
+        if let Ok(at) = self.savepoints.binary_search(&sub) {
+            self.savepoints.remove(at);
+        }
+    }
+
+    /// A future waits for this, until it leaves the line.
+    pub(crate) fn wait_for(&mut self, ticket: &Arc<Ticket>) {
+        self.pending = Some(Arc::clone(ticket));
+    }
+
+    /// The wait of a future was decided.
+    pub(crate) fn was_decided(&mut self) {
+        self.pending = None;
+    }
+
+    /// K4: if a future waits that was dropped, or that nobody polls any more, it leaves the queue; a grant that it has not
+    /// seen is given back.
+    pub(crate) fn leave_line(&mut self, engine: &Engine) {
+        if let Some(ticket) = self.pending.take() {
+            let mut wakes = Wakes::default();
+            engine.locks.abandon(&self.owner, &ticket, &mut wakes);
+            wakes.fire();
+        }
     }
 
     /// Notes that it has seen what was committed up to `lsn`.
@@ -180,6 +239,13 @@ impl TxnState {
     /// Notes `more` locks, for listings.
     pub(crate) fn count_locks(&self, more: u64) {
         self.live.locks.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Notes how many of its writes stand, for listings.
+    pub(crate) fn count_writes(&self) {
+        self.live
+            .writes
+            .store(self.writes.effects(), Ordering::Relaxed);
     }
 
     /// The error that stands for the way somebody else ended it.

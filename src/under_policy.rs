@@ -7,6 +7,7 @@ use lockstone_base::{FencingToken, LockMode};
 use crate::error::Result;
 use crate::key_range::KeyRange;
 use crate::key_value::Value;
+use crate::lock_async::{GetForAsync, LockAsync};
 use crate::options::OnConflict;
 use crate::range_for::RangeFor;
 use crate::table::Table;
@@ -111,5 +112,49 @@ impl<'a> UnderPolicy<'a> {
         mode: LockMode,
     ) -> Result<RangeFor<'a>> {
         self.txn.range_for_under(self.policy, table, range, mode)
+    }
+
+    /// As [`Transaction::lock_many`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lock_many<K: AsRef<[u8]>>(
+        self,
+        table: &Table,
+        keys: impl IntoIterator<Item = K>,
+        mode: LockMode,
+    ) -> Result<()> {
+        self.txn
+            .under(self.policy, |txn| txn.lock_many(table, keys, mode))
+    }
+
+    /// As [`Transaction::lock_rows`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lock_rows(self, table: &Table, range: impl KeyRange, mode: LockMode) -> Result<u64> {
+        self.txn
+            .under(self.policy, |txn| txn.lock_rows(table, range, mode))
+    }
+
+    /// As [`Transaction::lock_async`]; the wait is under the policy too.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lock_async(self, table: &Table, key: impl AsRef<[u8]>, mode: LockMode) -> LockAsync<'a> {
+        self.txn.lock_async(table, key, mode).under(self.policy)
+    }
+
+    /// As [`Transaction::get_for_async`]; the wait is under the policy too.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn get_for_async(
+        self,
+        table: &Table,
+        key: impl AsRef<[u8]>,
+        mode: LockMode,
+    ) -> GetForAsync<'a> {
+        self.txn.get_for_async(table, key, mode).under(self.policy)
     }
 }

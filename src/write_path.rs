@@ -16,10 +16,11 @@
 //! Crash: before the commit record is durable the transaction never was; behind it, it is whole (R1).
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lockstone_base::{FencingToken, LockMode, RowKey};
-use lockstone_locks::{AbortCause, Batch, Grant, Wakes};
+use lockstone_locks::{Batch, Grant, Place, Wakes};
 use lockstone_recovery::record::{
     Body, COMMIT_BODY_BYTES, CONTEXT_BYTES, Effect, Provisional, ProvisionalMany, granted_byte,
 };
@@ -29,13 +30,14 @@ use lockstone_wal::{Appended, Hold, Record, Room};
 use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::lock_request::{request, request_many};
-use crate::options::Durability;
+use crate::held_back::HeldRows;
+use crate::lock_request::{Asked, ask_for, granted, holds, request, request_many};
+use crate::log_step::{append, append_locked, failed, log_held_back, lost, roll_back};
+use crate::options::{Durability, OnConflict};
 use crate::pressure;
 use crate::promise::{Promise, promise, promise_reader};
 use crate::row_limits::check_value;
 use crate::txn_state::TxnState;
-use crate::write_set::WriteSet;
 
 /// What a write does to its row.
 #[derive(Debug, Clone)]
@@ -74,6 +76,124 @@ pub(crate) fn lock(
     Ok(())
 }
 
+/// *lock*, but for the wait, which is a future's; [`log_granted`] comes behind it.
+pub(crate) fn ask(
+    engine: &Engine,
+    txn: &mut TxnState,
+    row: &RowKey,
+    mode: LockMode,
+) -> Result<Asked> {
+    let asked = ask_for(engine, txn, row, mode);
+    asked.map_err(|error| lost(engine, txn, error))
+}
+
+/// *log*, of a lock that a future has waited for.
+pub(crate) fn log_granted(
+    engine: &Engine,
+    txn: &mut TxnState,
+    row: &RowKey,
+    granted: Result<Grant>,
+) -> Result<()> {
+    let granted = granted.and_then(|grant| holds(engine, txn, grant));
+    let grant = granted.map_err(|error| lost(engine, txn, error))?;
+    if grant.strengthened {
+        log(engine, txn, row, grant, None)?;
+    }
+    Ok(())
+}
+
+/// *lock*, as one of many: the caller holds the record back, or gives the lock back. `give_up`: when the call's time is
+/// up, once it is known.
+pub(crate) fn lock_one_of_many(
+    engine: &Engine,
+    txn: &mut TxnState,
+    row: &RowKey,
+    mode: LockMode,
+    give_up: &mut Option<Duration>,
+) -> Result<Grant> {
+    let sub = txn.sub;
+    if !txn.held_back(engine).is_open_to(sub) {
+        log_held_back(engine, txn)?;
+        let sub = txn.next_sub()?;
+        txn.held_back(engine).open_to(sub);
+    }
+    let granted = granted(engine, txn, row, mode, give_up);
+    granted.map_err(|error| lost(engine, txn, error))
+}
+
+/// *log*, of a lock that was taken as one of many: later, with those that follow.
+pub(crate) fn hold_back(
+    engine: &Engine,
+    txn: &mut TxnState,
+    row: &RowKey,
+    grant: Grant,
+) -> Result<()> {
+    let sub = txn.sub;
+    if grant.strengthened && txn.held_back(engine).push(row, sub, grant) {
+        log_held_back(engine, txn)?;
+    }
+    Ok(())
+}
+
+/// Gives back locks of the newest sub-transaction, none of which is in the log: there is nothing to be said of it (W9).
+pub(crate) fn give_back(engine: &Engine, txn: &TxnState, gone: impl FnMut(Place) -> bool) {
+    let mut wakes = Wakes::default();
+    engine
+        .locks
+        .give_back(&txn.owner, txn.sub, gone, &mut wakes);
+    wakes.fire();
+}
+
+/// *lock*, for many rows at once, in a sub-transaction of their own: as one by one, but in an order of the table's.
+/// Under a policy that passes rows over they are passed over.
+pub(crate) fn lock_batch(
+    engine: &Engine,
+    txn: &mut TxnState,
+    rows: &[RowKey],
+    mode: LockMode,
+) -> Result<Batch> {
+    log_held_back(engine, txn)?;
+    txn.next_sub()?;
+    let row = |index: usize| rows.get(index).expect("rows are counted").clone();
+    let bytes = rows.iter().map(RowKey::as_bytes);
+    let mut batch = engine.locks.batch(bytes, row);
+    let skips = txn.policy == OnConflict::SkipLocked;
+    let requested = request_many(engine, txn, &mut batch, mode, skips);
+    requested.map_err(|error| lost(engine, txn, error))?;
+    Ok(batch)
+}
+
+/// *log*, of what [`lock_batch`] was granted and has not given back.
+pub(crate) fn log_batch<'r>(
+    engine: &Engine,
+    txn: &mut TxnState,
+    granted: impl Iterator<Item = (&'r RowKey, Grant)>,
+) -> Result<()> {
+    let strengthened = granted.filter(|(_, grant)| grant.strengthened);
+    let rows = HeldRows::of(txn.sub, strengthened);
+    if !rows.is_empty() {
+        let admitted = checkpoint::admit(engine).and_then(|()| txn.check(engine));
+        let appended = admitted.and_then(|()| append_locked(engine, txn.author(), &rows));
+        appended.map_err(|error| failed(engine, txn, error))?;
+    }
+    txn.check(engine)
+}
+
+/// Runs a call that takes many locks under a savepoint of its own: it leaves none behind when it fails.
+pub(crate) fn all_or_none<T>(
+    engine: &Engine,
+    txn: &mut TxnState,
+    call: impl FnOnce(&mut TxnState) -> Result<T>,
+) -> Result<T> {
+    txn.check(engine)?;
+    let sub = txn.next_sub()?;
+    let done = call(txn);
+    if done.is_err() && txn.check(engine).is_ok() {
+        rollback_to(engine, txn, sub)?;
+    }
+    done
+}
+
 /// Locks the row as the write demands, logs it and keeps it: *lock, log, stage*.
 pub(crate) fn write(engine: &Engine, txn: &mut TxnState, row: RowKey, write: Write) -> Result<()> {
     let mode = if matches!(write, Write::Delete) {
@@ -89,35 +209,31 @@ pub(crate) fn write(engine: &Engine, txn: &mut TxnState, row: RowKey, write: Wri
         Write::Delete => None,
     };
     txn.writes.stage(row, txn.sub, effect);
-    txn.live.writes.fetch_add(1, Ordering::Relaxed);
+    txn.count_writes();
     Ok(())
 }
 
 /// Locks, logs and keeps many rows that ascend: *lock, log, stage*. All of them or none: a savepoint of its
 /// own undoes what a failing call has done.
 pub(crate) fn write_many(engine: &Engine, txn: &mut TxnState, rows: PackedRows) -> Result<()> {
-    txn.check(engine)?;
     if rows.is_empty() {
-        return Ok(());
+        return txn.check(engine);
     }
-    let sub = txn.next_sub()?;
-    let written = try_write_many(engine, txn, rows);
-    if written.is_err() && txn.check(engine).is_ok() {
-        rollback_to(engine, txn, sub)?;
-    }
-    written
+    all_or_none(engine, txn, |txn| try_write_many(engine, txn, rows))
 }
 
 fn try_write_many(engine: &Engine, txn: &mut TxnState, rows: PackedRows) -> Result<()> {
     /// What is not more is kept and applied row by row, as if it had been written so.
     const SINGLE_ROWS_MAX: usize = 64;
-    let requested = request_many(engine, txn, &rows, LockMode::NoKeyUpdate);
-    let batch = requested.map_err(|error| lost(engine, txn, error))?;
+    let mut batch = engine.locks.batch(
+        (0..rows.len()).filter_map(|index| rows.row(index)),
+        |index| rows.row_key(index).expect("rows are counted"),
+    );
+    let requested = request_many(engine, txn, &mut batch, LockMode::NoKeyUpdate, false);
+    requested.map_err(|error| lost(engine, txn, error))?;
+    count_fresh(txn, &batch);
     log_many(engine, txn, &rows, &batch)?;
     let sub = txn.sub;
-    txn.live
-        .writes
-        .fetch_add(rows.len() as u64, Ordering::Relaxed);
     if rows.len() > SINGLE_ROWS_MAX {
         txn.writes.stage_many(sub, rows);
     } else {
@@ -127,8 +243,14 @@ fn try_write_many(engine: &Engine, txn: &mut TxnState, rows: PackedRows) -> Resu
             }
         }
     }
+    txn.count_writes();
     // What comes next is no part of this call: neither its token nor its rows are these.
     txn.next_sub().map(|_| ())
+}
+
+fn count_fresh(txn: &TxnState, batch: &Batch) {
+    let grants = (0..batch.rows()).filter_map(|index| batch.grant(index));
+    txn.count_locks(grants.filter(|grant| grant.fresh).count() as u64);
 }
 
 /// *log*: many rows in one record, as they are packed. A row apart has a record of its own.
@@ -216,56 +338,6 @@ fn log_parts<'a>(
     Ok(rest)
 }
 
-/// Appends a record of the transaction; the first time, notes before it where its records begin (S3).
-fn append(engine: &Engine, txn: &mut TxnState, body: Body<'_>) -> Result<Appended> {
-    checkpoint::admit(engine).map_err(|error| failed(engine, txn, error))?;
-    txn.check(engine)?;
-    txn.settle(engine, false);
-    try_append(engine, txn, body).map_err(|error| failed(engine, txn, error))
-}
-
-/// As [`append`], for a transaction that is admitted and whose rank is settled.
-fn try_append(engine: &Engine, txn: &TxnState, body: Body<'_>) -> Result<Appended> {
-    let context = txn
-        .context
-        .expect("the rank is settled before the first lock");
-    let append = |body: Body<'_>| {
-        let bytes = body.encode();
-        let appended = engine.log.append(&Record {
-            tag: bytes.tag as u8,
-            context: &context,
-            body: &bytes.pieces(),
-        });
-        checkpoint::attend(engine);
-        appended
-    };
-    if !txn.is_logged() {
-        txn.live.note_first_record(engine.log.end());
-        if let Some(label) = &txn.options.label {
-            append(Body::Begin { label })?;
-        }
-    }
-    Ok(append(body)?)
-}
-
-/// Who loses to somebody stronger dies: its locks are free before it is told.
-fn lost(engine: &Engine, txn: &mut TxnState, error: Error) -> Error {
-    if matches!(error, Error::Conflict { .. }) {
-        roll_back(engine, txn);
-        txn.fail(&error);
-    }
-    error
-}
-
-/// A record could not be appended, so locks, writes and log no longer agree: the transaction cannot go on.
-fn failed(engine: &Engine, txn: &mut TxnState, error: Error) -> Error {
-    let error = error.for_want_of_room();
-    roll_back(engine, txn);
-    txn.fail(&error);
-    engine.spread_poison();
-    error
-}
-
 // ---------------------------------------------------------------------------------------------------
 // reserve, commit, apply, release, ack
 
@@ -289,6 +361,7 @@ pub(crate) fn commit(engine: &Engine, mut txn: TxnState) -> Result<Promise> {
 /// *reserve, commit, apply, release*; the commit record's place, if anything was written.
 fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appended>> {
     txn.check(engine)?;
+    log_held_back(engine, txn)?;
     let batch = std::mem::take(&mut txn.writes).into_batch();
     let rows = batch.rows();
     if rows > 0 {
@@ -369,6 +442,11 @@ fn release(engine: &Engine, txn: &TxnState) {
 /// the record is in the log before any of the locks can be granted to another.
 pub(crate) fn rollback_to(engine: &Engine, txn: &mut TxnState, from: u32) -> Result<()> {
     txn.check(engine)?;
+    let held = txn.held_back.as_ref();
+    if let Some(held) = held.filter(|held| held.sub().is_some_and(|sub| sub >= from)) {
+        // The log need not know what is undone before it was said.
+        held.take();
+    }
     let through = txn.sub;
     txn.next_sub()?;
     if txn.is_logged() {
@@ -381,6 +459,7 @@ pub(crate) fn rollback_to(engine: &Engine, txn: &mut TxnState, from: u32) -> Res
     txn.live
         .locks
         .store(engine.locks.held_by(&txn.owner) as u64, Ordering::Relaxed);
+    txn.count_writes();
     txn.unmark_behind(from);
     txn.check(engine)
 }
@@ -390,29 +469,4 @@ pub(crate) fn rollback_to(engine: &Engine, txn: &mut TxnState, from: u32) -> Res
 pub(crate) fn abort(engine: &Engine, mut txn: TxnState) {
     roll_back(engine, &mut txn);
     engine.live.end(&txn.live, txn.owner.id());
-}
-
-/// Active -> Aborted, and the release pass; harmless when somebody else has done it. Counted and logged
-/// once, whoever ended the transaction.
-fn roll_back(engine: &Engine, txn: &mut TxnState) {
-    let mut wakes = Wakes::default();
-    engine
-        .locks
-        .kill(&txn.owner, AbortCause::Requested, &mut wakes);
-    wakes.fire();
-    if std::mem::replace(&mut txn.rolled_back, true) {
-        return;
-    }
-    txn.writes = WriteSet::default();
-    engine.counters.aborts.fetch_add(1, Ordering::Relaxed);
-    // Behind a clean shutdown nothing is logged.
-    let logged = txn.is_logged() && engine.check_open().is_ok();
-    if let Some(context) = txn.context.filter(|_| logged) {
-        let body = Body::Abort.encode();
-        let _ = engine.log.append(&Record {
-            tag: body.tag as u8,
-            context: &context,
-            body: &body.pieces(),
-        });
-    }
 }

@@ -15,7 +15,6 @@ use lockstone_base::RowKey;
 use lockstone_storage::{PackedRows, RowPacker, WriteBatch};
 use smallvec::SmallVec;
 
-use crate::key_range::RowBounds;
 use crate::own_rows::{ManyWritten, OwnRows};
 use crate::single_writes::{Effect, Effects, SingleWrites};
 
@@ -27,6 +26,8 @@ pub(crate) struct WriteSet {
     undo: SmallVec<[(u32, RowKey); 1]>,
     /// The sub-transactions ascend.
     many: Vec<ManyWritten>,
+    /// How many rows these have.
+    many_rows: usize,
 }
 
 impl WriteSet {
@@ -59,6 +60,7 @@ impl WriteSet {
             newest < Some(sub),
             "a call that writes many rows has a sub-transaction of its own"
         );
+        self.many_rows += rows.len();
         self.many.push(ManyWritten { sub, rows });
     }
 
@@ -73,11 +75,7 @@ impl WriteSet {
     }
 
     /// The rows it has written within `bounds`, in order.
-    pub(crate) fn range(&self, bounds: &RowBounds) -> OwnRows<'_> {
-        let bounds = (
-            bounds.0.as_ref().map(|b| &**b),
-            bounds.1.as_ref().map(|b| &**b),
-        );
+    pub(crate) fn range(&self, bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> OwnRows<'_> {
         let within = |many: &ManyWritten| {
             let place = |row, behind| match many.rows.find(row) {
                 Ok(at) => at + usize::from(behind),
@@ -103,8 +101,9 @@ impl WriteSet {
 
     /// Forgets what sub-transaction `from` and all later ones wrote.
     pub(crate) fn rollback_to(&mut self, from: u32) {
-        let keep = self.many.partition_point(|many| many.sub < from);
-        self.many.truncate(keep);
+        while let Some(many) = self.many.pop_if(|many| many.sub >= from) {
+            self.many_rows -= many.rows.len();
+        }
         while self.undo.last().is_some_and(|(sub, _)| *sub >= from) {
             let Some((sub, row)) = self.undo.pop() else {
                 break;
@@ -120,6 +119,11 @@ impl WriteSet {
                 None => self.rows.remove(row.as_bytes()),
             }
         }
+    }
+
+    /// How many effects on rows stand, those included that a rollback would bring back.
+    pub(crate) fn effects(&self) -> u64 {
+        (self.undo.len() + self.many_rows) as u64
     }
 
     /// Whether it has written none.
@@ -261,7 +265,7 @@ mod tests {
                 let found: Vec<_> = (0..24).filter_map(|key| Some((key, writes.get(row(key).as_bytes())?))).collect();
                 prop_assert_eq!(&found, &model.clone().into_iter().collect::<Vec<_>>());
                 let bounds = (Bound::Included(row(key / 2).to_bytes()), Bound::Excluded(row(key).to_bytes()));
-                let mut rows = writes.range(&bounds);
+                let mut rows = writes.range((bounds.0.as_ref().map(|row| &**row), bounds.1.as_ref().map(|row| &**row)));
                 let mut expected: std::collections::VecDeque<_> =
                     model.range(key / 2..key).map(|(key, effect)| (row(*key), effect.clone())).collect();
                 for turn in &turns {

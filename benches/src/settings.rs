@@ -117,7 +117,7 @@ pub(crate) struct LockManySettings {
     /// The order in which the rows are locked; random needs `--via lock`.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) order: LockOrder,
-    /// The call that locks: the locking cursor, or one call for each key.
+    /// The call that locks: the locking cursor, one call for all rows, or one call for each key.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) via: Via,
     /// How the transaction ends.
@@ -265,6 +265,7 @@ pub(crate) enum ConflictPolicy {
     #[value(name = "nowait")]
     #[serde(rename = "nowait")]
     NoWait,
+    Wound,
 }
 
 /// The call that locks many rows.
@@ -273,6 +274,7 @@ pub(crate) enum ConflictPolicy {
 pub(crate) enum Via {
     #[default]
     RangeFor,
+    LockRows,
     Lock,
 }
 
@@ -356,10 +358,8 @@ impl Workload {
             Self::Update(update) if u64::from(update.rows_per_txn) > update.table.rows => {
                 "--rows-per-txn is more than --rows: the rows of a transaction are different ones"
             }
-            Self::LockMany(lock)
-                if (lock.order, lock.via) == (LockOrder::Random, Via::RangeFor) =>
-            {
-                "--order random needs --via lock: a cursor goes in order of the keys"
+            Self::LockMany(lock) if lock.order == LockOrder::Random && lock.via != Via::Lock => {
+                "--order random needs --via lock: the other calls go in order of the keys"
             }
             Self::Scan(scan) if u64::from(scan.batch) > scan.table.rows => {
                 "--batch is more than --rows"

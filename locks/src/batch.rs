@@ -134,6 +134,16 @@ impl Batch {
         }
     }
 
+    /// Goes on behind the row at which the batch stands, which is not wanted any more.
+    pub fn skipped(&mut self) {
+        self.decided += 1;
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.grants.len()
+    }
+
     /// The next rows of one shard; `same` tells whether two hashes are in one.
     pub(crate) fn visit(&self, same: impl Fn(u64, u64) -> bool) -> usize {
         let left = self.asks.get(self.decided..).unwrap_or_default();

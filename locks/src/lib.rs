@@ -39,6 +39,6 @@ pub use matrix::conflicts;
 pub use owner::{AbortCause, Notify, Owner, OwnerState};
 pub use place::Place;
 pub use policy::Policy;
-pub use table::LockTable;
+pub use table::{ListPlace, LockTable};
 pub use ticket::{Grant, Outcome, Ticket};
 pub use wakes::Wakes;

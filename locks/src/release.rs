@@ -111,9 +111,16 @@ fn let_go(shards: &Shards, places: &[Place], wakes: &mut Wakes) {
     }
 }
 
-/// L9: undoes what sub-transactions from `sub` on acquired.
-pub(crate) fn roll_back(shards: &Shards, owner: &Arc<Owner>, sub: u32, wakes: &mut Wakes) {
-    let undone = {
+/// L9: undoes what sub-transactions from `sub` on acquired, of what `gone` says so by its place; that may leave something
+/// only if `sub` is the newest.
+pub(crate) fn roll_back(
+    shards: &Shards,
+    owner: &Arc<Owner>,
+    sub: u32,
+    mut gone: impl FnMut(Place) -> bool,
+    wakes: &mut Wakes,
+) {
+    let undone: Vec<_> = {
         let mut holdings = owner.latch();
         assert!(
             holdings.waiting().is_none(),
@@ -122,7 +129,12 @@ pub(crate) fn roll_back(shards: &Shards, owner: &Arc<Owner>, sub: u32, wakes: &m
         if !owner.is_active() {
             return; // Its release pass gives everything back.
         }
-        holdings.undo.split_off(sub)
+        let acquired = holdings.undo.split_off(sub).into_iter();
+        let (undone, kept): (Vec<_>, Vec<_>) = acquired.partition(|(place, _)| gone(*place));
+        for (place, before) in kept.into_iter().rev() {
+            holdings.undo.push(place, sub, before);
+        }
+        undone
     };
     for (place, before) in undone {
         let mut latch = shards.latch_number(place.shard());

@@ -8,6 +8,7 @@
 //!
 //! Crash: memory only.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -304,6 +305,17 @@ impl Latch<'_> {
     pub(crate) fn views(&self) -> impl Iterator<Item = RowView<'_>> {
         let nodes = self.shard.nodes.iter();
         nodes.filter_map(|node| self.view(node))
+    }
+
+    /// Those of them that have these numbers.
+    pub(crate) fn views_of(&self, numbers: Range<u32>) -> impl Iterator<Item = RowView<'_>> {
+        let nodes = numbers.filter_map(|number| self.shard.nodes.get(number));
+        nodes.filter_map(|node| self.view(node))
+    }
+
+    /// No row has a number that is not below this.
+    pub(crate) fn numbers(&self) -> u32 {
+        self.shard.nodes.numbers()
     }
 
     fn view<'a>(&'a self, node: &'a Node) -> Option<RowView<'a>> {

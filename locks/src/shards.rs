@@ -94,7 +94,27 @@ impl Shards {
             latch.views().for_each(&mut visit);
         }
     }
+
+    /// Shows the next rows behind `from`, a shard and a number of a node, and moves that on. `false` at the end.
+    pub(crate) fn stretch(&self, from: &mut (usize, u32), visit: impl FnMut(RowView<'_>)) -> bool {
+        let (shard, node) = *from;
+        if shard == SHARDS {
+            return false;
+        }
+        let latch = self.latch_number(shard);
+        let through = node.saturating_add(STRETCH_ROWS);
+        latch.views_of(node..through).for_each(visit);
+        *from = if through < latch.numbers() {
+            (shard, through)
+        } else {
+            (shard + 1, 0)
+        };
+        true
+    }
 }
+
+/// Rows that are shown in one hold of a shard's latch.
+const STRETCH_ROWS: u32 = 256;
 
 /// Several shards, latched together.
 #[derive(Debug)]

@@ -9,6 +9,7 @@
 //! Latch order: owner, then shard; never two owners. Crash: memory only.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lockstone_base::{FencingToken, LockMode, RowKey, TxnId};
 
@@ -36,6 +37,7 @@ pub struct LockTable {
     shards: Shards,
     leftovers: Leftovers,
     standoffs: Standoffs,
+    wounds: AtomicU64,
 }
 
 impl LockTable {
@@ -50,6 +52,7 @@ impl LockTable {
             shards: Shards::new(),
             leftovers: Leftovers::new(rows),
             standoffs: Standoffs::default(),
+            wounds: AtomicU64::new(0),
         }
     }
 
@@ -179,9 +182,7 @@ impl LockTable {
             anyone_behind,
             victims,
         } = queued;
-        for victim in &victims {
-            self.release(victim, wakes);
-        }
+        self.wounded(&victims, wakes);
         let start = Waiter {
             owner: Arc::clone(owner),
             ticket: Arc::clone(&ticket),
@@ -210,9 +211,7 @@ impl LockTable {
             latch.judge(owner, ticket, wakes)
         };
         let victims = judged.as_deref().unwrap_or_default();
-        for victim in victims {
-            self.release(victim, wakes);
-        }
+        self.wounded(victims, wakes);
         match (self.outcome(owner, ticket), judged) {
             (Some(Outcome::Granted(grant)), _) => Decision::Granted(grant),
             (Some(Outcome::Cancelled), Err(blocker)) => {
@@ -221,6 +220,20 @@ impl LockTable {
             (Some(_), _) => Decision::Refused(Refusal::Ended),
             (None, _) => Decision::Queued(Arc::clone(ticket)),
         }
+    }
+
+    /// The victims' release passes.
+    fn wounded(&self, victims: &[Arc<Owner>], wakes: &mut Wakes) {
+        self.wounds
+            .fetch_add(victims.len() as u64, Ordering::Relaxed);
+        for victim in victims {
+            self.release(victim, wakes);
+        }
+    }
+
+    /// How many transactions were wounded.
+    pub fn wounds(&self) -> u64 {
+        self.wounds.load(Ordering::Relaxed)
     }
 
     /// The last deadlocks that cost a victim, the newest last.
@@ -278,6 +291,28 @@ impl LockTable {
         outcome.expect("K4: a ticket that was cancelled, or could not be, is decided")
     }
 
+    /// Ends a wait whose outcome nobody will ask for: a grant that came first is undone, to what was held before (K4).
+    pub fn abandon(&self, owner: &Arc<Owner>, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
+        {
+            let mut latch = self.shards.latch(ticket.hash());
+            if ticket.try_cancel() {
+                latch.leave_queue(ticket, wakes);
+            }
+        }
+        let mut holdings = owner.latch();
+        // The release pass of an owner that has ended undoes the wait.
+        if owner.is_active() && holdings.stop_waiting(ticket) && ticket.is_granted() {
+            let mut latch = self.shards.latch_number(ticket.place().shard());
+            latch.restore(ticket.place(), owner, ticket.before(), wakes);
+        }
+    }
+
+    /// What the owner waits for.
+    pub fn waiting(&self, owner: &Owner) -> Option<Arc<Ticket>> {
+        let waiting = owner.latch().waiting().cloned();
+        waiting.filter(|ticket| ticket.is_waiting())
+    }
+
     /// Gives the lock that was granted at `place` its fencing token, once its record is in the log. Nothing, if the owner
     /// has ended meanwhile.
     pub fn stamp(&self, owner: &Arc<Owner>, place: Place, token: FencingToken) {
@@ -301,7 +336,23 @@ impl LockTable {
     ///
     /// If the owner waits.
     pub fn rollback_to(&self, owner: &Arc<Owner>, sub: u32, wakes: &mut Wakes) {
-        release::roll_back(&self.shards, owner, sub, wakes);
+        release::roll_back(&self.shards, owner, sub, |_| true, wakes);
+    }
+
+    /// L9: undoes those acquisitions of sub-transaction `sub`, the newest, of which `gone` says so by their places: what
+    /// has turned out not to be wanted.
+    ///
+    /// # Panics
+    ///
+    /// As [`LockTable::rollback_to`].
+    pub fn give_back(
+        &self,
+        owner: &Arc<Owner>,
+        sub: u32,
+        gone: impl FnMut(Place) -> bool,
+        wakes: &mut Wakes,
+    ) {
+        release::roll_back(&self.shards, owner, sub, gone, wakes);
     }
 
     /// The release pass: called once, by whoever moved the owner to Released or Aborted.
@@ -375,7 +426,21 @@ impl LockTable {
         entries.sort_by(|a, b| a.row.cmp(&b.row));
         entries
     }
+
+    /// K9: as [`LockTable::list`], a stretch of the table at a time, in the table's own order: the entries of the next few
+    /// hundred rows. A lock that is held all the while is listed once. `None` at the end.
+    pub fn list_on(&self, from: &mut ListPlace) -> Option<Vec<LockEntry>> {
+        let mut entries = Vec::new();
+        let more = self
+            .shards
+            .stretch(&mut from.0, |row| list_row(&row, &mut entries));
+        more.then_some(entries)
+    }
 }
+
+/// How far a list of the table has come.
+#[derive(Debug, Default)]
+pub struct ListPlace((usize, u32));
 
 fn list_row(view: &RowView<'_>, entries: &mut Vec<LockEntry>) {
     let entry = |owner: &Owner, mode, status, token| LockEntry {

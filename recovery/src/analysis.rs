@@ -16,7 +16,9 @@ use lockstone_base::{LockMode, Lsn, Rank, RowKey, TableId, TxnId};
 use lockstone_storage::{DroppedTable, Manifest, Replayed, TableEntry};
 use lockstone_wal::{FrameInfo, LogVisitor, ScannedRecord, VisitError};
 
-use crate::record::{Body, Context, Effect, MalformedRecord, Provisional, ProvisionalMany, Tag};
+use crate::record::{
+    Body, Context, Effect, LockMany, MalformedRecord, Provisional, ProvisionalMany, Tag,
+};
 use crate::report::{InFlight, Resolution};
 
 /// A lock of a transaction in flight, as its record says.
@@ -254,6 +256,7 @@ impl Analysis {
             Body::Begin { label } => txn.label = (!label.is_empty()).then(|| label.into()),
             Body::Provisional(provisional) => txn.provisional(&provisional, lsn, keep_locks),
             Body::ProvisionalMany(many) => txn.provisional_many(many, lsn, keep_locks),
+            Body::LockMany(many) => txn.lock_many(many, lsn, keep_locks),
             Body::ValuePart(part) => txn.parts.extend_from_slice(part),
             Body::RollbackTo { from, .. } => txn.rollback(from),
             Body::Commit { .. }
@@ -358,6 +361,12 @@ impl OpenTxn {
                 sub: provisional.sub,
                 value: Some(shared.slice_ref(value)),
             });
+        }
+    }
+
+    fn lock_many(&mut self, many: LockMany<'_>, lsn: Lsn, keep_locks: bool) {
+        for row in many.rows() {
+            self.locked(&row, lsn, keep_locks);
         }
     }
 

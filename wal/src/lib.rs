@@ -45,7 +45,7 @@ pub use staging::Appended;
 pub use visit::{
     FrameInfo, Leftover, LogScan, LogVisitor, ScanOptions, ScannedRecord, SegmentInfo, TornTail,
 };
-pub use waiter::{Watch, is_waking};
+pub use waiter::{Watch, is_waking, wake_task};
 
 /// The newest format of segments and frames that is understood here.
 pub const FORMAT_VERSION: u32 = format::SEGMENT_VERSION;

@@ -113,10 +113,12 @@ impl Waiter {
     }
 }
 
-fn wake_task(waker: Waker) {
+/// Calls a task's waker for the log, or for whoever else wakes tasks in the middle of the engine's work: a panic in it ends
+/// with it, and [`is_waking`] says so to what it calls.
+pub fn wake_task(waker: Waker) {
     let was_waking = IS_WAKING.replace(true);
     if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-        tracing::error!("the waker of a task that waits for the log has panicked");
+        tracing::error!("the waker of a task that waits has panicked");
     }
     IS_WAKING.set(was_waking);
 }

@@ -60,6 +60,7 @@ fn options(settings: &UpdateSettings) -> TxnOptions {
     let policy = match settings.policy {
         ConflictPolicy::Wait => OnConflict::Wait { timeout: None },
         ConflictPolicy::NoWait => OnConflict::NoWait,
+        ConflictPolicy::Wound => OnConflict::Wound,
     };
     let durability = match settings.sync {
         Sync::On => Durability::Sync,

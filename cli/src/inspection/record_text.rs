@@ -86,6 +86,10 @@ pub(crate) fn words(
             let rows = many.rows().flat_map(|row| provisional_words(&row, names));
             words.extend(rows);
         }
+        Body::LockMany(many) => {
+            words.push(format!("lock-many {}", count(u64::from(many.count), "row")));
+            words.extend(many.rows().flat_map(|row| provisional_words(&row, names)));
+        }
         Body::ValuePart(part) => words.push(format!("value-part {}", count(part.len(), "byte"))),
         Body::RollbackTo { from, through } => {
             words.push(format!("rollback of parts {from} to {through}"));
@@ -174,6 +178,10 @@ pub(crate) fn object(
                 .map(|row| provisional_object(&row, names))
                 .collect();
             json!({ "rows": rows })
+        }
+        Body::LockMany(many) => {
+            let rows = many.rows().map(|row| provisional_object(&row, names));
+            json!({ "rows": rows.collect::<Vec<_>>() })
         }
         Body::ValuePart(part) => json!({ "bytes": part.len() }),
         Body::RollbackTo { from, through } => json!({ "from": from, "through": through }),

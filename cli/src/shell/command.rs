@@ -18,18 +18,20 @@ S scan T [FROM [TO]] [for MODE]
 S savepoint NAME               S rollback NAME                S commit        S abort
 await S                        waits until session S has its answer
 create T                       a table                        tables
-locks    transactions          who holds and who waits        stats    info
+locks [T]    waits             who holds which lock; who waits for whom
+transactions                   who is there                   stats    info
 report   check                 what recovery found; every block read
 help     quit
 Words with spaces stand in '…' or \"…\"; the latter knows \\n \\t \\\\ \\\" \\xHH. A line with # is a comment.";
 
 /// Words that no session may be called, since lines begin with them.
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "begin",
     "await",
     "create",
     "tables",
     "locks",
+    "waits",
     "transactions",
     "stats",
     "info",
@@ -59,7 +61,10 @@ pub(crate) enum Command {
         name: String,
     },
     Tables,
-    Locks,
+    Locks {
+        table: Option<String>,
+    },
+    Waits,
     Transactions,
     Stats,
     Info,
@@ -135,7 +140,12 @@ impl Command {
             ("create", [name]) => Ok(Self::CreateTable { name: name.text() }),
             ("await" | "create", _) => Err(format!("{} takes one name", first.text())),
             ("tables", _) => alone(Self::Tables),
-            ("locks", _) => alone(Self::Locks),
+            ("locks", []) => Ok(Self::Locks { table: None }),
+            ("locks", [table]) => Ok(Self::Locks {
+                table: Some(table.text()),
+            }),
+            ("locks", _) => Err("locks takes a table, or none".to_owned()),
+            ("waits", _) => alone(Self::Waits),
             ("transactions", _) => alone(Self::Transactions),
             ("stats", _) => alone(Self::Stats),
             ("info", _) => alone(Self::Info),
@@ -366,7 +376,8 @@ mod tests {
             ("s1 lock t k", "usage: S lock"),
             ("s1 lock t k exclusive", "no lock mode"),
             ("s1 put t k v for update", "takes no `for`"),
-            ("locks now", "too much"),
+            ("locks t k", "takes a table"),
+            ("waits now", "too much"),
             ("s1 put t 'k", "not closed"),
         ];
         for (line, why) in lines {

@@ -128,7 +128,8 @@ impl Dialog {
                 }
                 Ok(())
             }
-            Command::Locks => listing::locks(output, &self.db),
+            Command::Locks { table } => listing::locks(output, &self.db, table.as_deref()),
+            Command::Waits => listing::waits(output, &self.db.waits()),
             Command::Transactions => listing::transactions(output, &self.db.transactions()),
             Command::Stats => listing::fields(output, &self.db.stats()),
             Command::Info => listing::fields(output, &self.db.info()),

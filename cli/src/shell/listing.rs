@@ -1,6 +1,9 @@
 //! What the shell shows of the engine: locks, transactions, counts.
 
-use lockstone::{Database, LockInfo, LockInfoState, TransactionInfo, TxnId};
+use lockstone::{
+    Database, LockFilter, LockInfo, LockInfoState, TransactionInfo, TransactionState, TxnId,
+    WaitBlocker, Waits,
+};
 use serde::Serialize;
 
 use crate::failure::{Failure, Result};
@@ -9,12 +12,30 @@ use crate::output::{Output, grouped, or_dash, say, table};
 /// How many locks are listed; the rest are counted.
 const LOCKS_SHOWN_MAX: usize = 100;
 
-/// Prints every lock that is held or waited for.
-pub(crate) fn locks(output: &mut Output, db: &Database) -> Result {
-    let locks: Vec<LockInfo> = db.locks().collect::<Result<_, _>>()?;
+/// Prints every lock that is held or waited for, in all tables or one.
+pub(crate) fn locks(output: &mut Output, db: &Database, name: Option<&str>) -> Result {
+    let mut filter = LockFilter::new();
+    if let Some(name) = name {
+        let unknown = || lockstone::Error::UnknownTable {
+            name: name.to_owned(),
+        };
+        filter = filter.table(&db.table(name).ok_or_else(unknown)?);
+    }
+    // The others are counted and not kept, however many there are.
+    let (mut locks, mut more) = (Vec::new(), 0);
+    for lock in db.locks_of(filter) {
+        let lock = lock?;
+        if locks.len() < LOCKS_SHOWN_MAX {
+            locks.push(lock);
+        } else {
+            more += 1;
+        }
+    }
     if locks.is_empty() {
         return say!(output, "no locks");
     }
+    // Stable: the order within a row is kept.
+    locks.sort_by(|a, b| (&a.table, &a.key).cmp(&(&b.table, &b.key)));
     let mut rows = table([
         "table",
         "key",
@@ -24,7 +45,7 @@ pub(crate) fn locks(output: &mut Output, db: &Database) -> Result {
         "label",
         "token",
     ]);
-    for lock in locks.iter().take(LOCKS_SHOWN_MAX) {
+    for lock in &locks {
         rows.add_row([
             lock.table.to_string(),
             or_dash(lock.key.as_ref()),
@@ -39,9 +60,42 @@ pub(crate) fn locks(output: &mut Output, db: &Database) -> Result {
         ]);
     }
     output.table(0, &rows)?;
-    match locks.len().saturating_sub(LOCKS_SHOWN_MAX) {
+    match more {
         0 => Ok(()),
-        more => say!(output, "and {} more", grouped(more as u64)),
+        more => say!(output, "and {} more", grouped(more)),
+    }
+}
+
+/// Prints who waits for whom, and the deadlocks of late.
+pub(crate) fn waits(output: &mut Output, waits: &Waits) -> Result {
+    if waits.waits.is_empty() {
+        say!(output, "nobody waits")?;
+    } else {
+        let mut rows = table(["transaction", "label", "table", "key", "mode", "waits for"]);
+        for wait in &waits.waits {
+            let blockers: Vec<_> = wait.blockers.iter().map(blocker).collect();
+            rows.add_row([
+                wait.txn.to_string(),
+                or_dash(wait.label.as_ref()),
+                wait.row.table.to_string(),
+                or_dash(wait.row.key.as_ref()),
+                wait.mode.to_string(),
+                blockers.join(", "),
+            ]);
+        }
+        output.table(0, &rows)?;
+    }
+    for deadlock in &waits.deadlocks {
+        say!(output, "deadlock: {deadlock}")?;
+    }
+    Ok(())
+}
+
+fn blocker(blocker: &WaitBlocker) -> String {
+    let how = if blocker.soft { "ahead" } else { "holds" };
+    match &blocker.label {
+        Some(label) => format!("{} `{label}` ({how} {})", blocker.txn, blocker.mode),
+        None => format!("{} ({how} {})", blocker.txn, blocker.mode),
     }
 }
 
@@ -67,15 +121,20 @@ pub(crate) fn transactions(output: &mut Output, transactions: &[TransactionInfo]
             grouped(txn.locks),
             grouped(txn.writes),
             format!("{:.1?}", txn.age),
-            if txn.rolled_back {
-                "rolled back"
-            } else {
-                "active"
-            }
-            .to_owned(),
+            state(txn),
         ]);
     }
     output.table(0, &rows)
+}
+
+fn state(txn: &TransactionInfo) -> String {
+    match (&txn.waits_for, txn.state) {
+        (Some(wanted), _) => format!("waits for {}, {}", wanted.row, wanted.mode),
+        (None, TransactionState::Active) => "active".to_owned(),
+        (None, TransactionState::Committing) => "committing".to_owned(),
+        (None, TransactionState::Committed) => "committed".to_owned(),
+        (None, _) => "rolled back".to_owned(),
+    }
 }
 
 /// Prints a plain struct, one field a line.

@@ -5,6 +5,7 @@ use lockstone_base::limits::{LABEL_BYTES_MAX, TABLE_NAME_BYTES_MAX};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::lock_many::LockMany;
 use super::many::ProvisionalMany;
 use super::provisional::{Provisional, RecordBytes};
 use super::{MalformedRecord, Tag};
@@ -21,6 +22,8 @@ pub enum Body<'a> {
     Provisional(Provisional<'a>),
     /// [`Tag::ProvisionalMany`].
     ProvisionalMany(ProvisionalMany<'a>),
+    /// [`Tag::LockMany`].
+    LockMany(LockMany<'a>),
     /// [`Tag::ValuePart`]: bytes that go in front of the next provisional record's value.
     ValuePart(&'a [u8]),
     /// [`Tag::RollbackTo`]: sub-transactions `from..=through` are dead.
@@ -66,6 +69,7 @@ impl<'a> Body<'a> {
             }
             Self::Provisional(provisional) => provisional.encode(),
             Self::ProvisionalMany(many) => many.encode(),
+            Self::LockMany(many) => many.encode(),
             Self::ValuePart(part) => RecordBytes::new(Tag::ValuePart, &[], [part, &[]]),
             Self::RollbackTo { from, through } => {
                 let bounds = [U32::new(from), U32::new(through)];
@@ -102,6 +106,7 @@ impl<'a> Body<'a> {
             }),
             Tag::Provisional => Provisional::decode(bytes).map(Self::Provisional),
             Tag::ProvisionalMany => ProvisionalMany::decode(bytes).map(Self::ProvisionalMany),
+            Tag::LockMany => LockMany::decode(bytes).map(Self::LockMany),
             Tag::ValuePart => Ok(Self::ValuePart(bytes)),
             Tag::RollbackTo => {
                 let [from, through] = exactly::<[U32; 2]>(bytes, "dead interval")?;

@@ -12,10 +12,12 @@ mod tag;
 mod context;
 mod provisional;
 mod many;
+mod lock_many;
 mod body;
 
 pub use body::Body;
 pub use context::{CONTEXT_BYTES, Context};
+pub use lock_many::{LOCKED_ROW_HEAD_BYTES, LockMany, locked_row_head};
 pub use many::{ProvisionalMany, ROW_HEAD_BYTES, granted_byte, row_head};
 pub use provisional::{Effect, Provisional, RecordBytes};
 pub use tag::Tag;

@@ -26,11 +26,13 @@ pub enum Tag {
     DropTable = 9,
     /// Rows locked and written in one call, and not yet committed.
     ProvisionalMany = 10,
+    /// Rows locked, and not written: many in one record.
+    LockMany = 13,
 }
 
 impl Tag {
     /// Every tag there is.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Begin,
         Self::Provisional,
         Self::ValuePart,
@@ -41,6 +43,7 @@ impl Tag {
         Self::CleanShutdown,
         Self::DropTable,
         Self::ProvisionalMany,
+        Self::LockMany,
     ];
 }
 

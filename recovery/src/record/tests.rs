@@ -31,6 +31,11 @@ fn every_body() -> Vec<Body<'static>> {
             rows: MANY_ROWS,
             granted: &[0x83, 4],
         }),
+        Body::LockMany(LockMany {
+            sub: 7,
+            count: 2,
+            rows: LOCKED_ROWS,
+        }),
         Body::ValuePart(b"part"),
         Body::RollbackTo {
             from: 2,
@@ -88,6 +93,49 @@ fn many_rows_are_what_a_record_each_would_be() {
         [
             row(b"\0\0\0\x01k", LockMode::NoKeyUpdate, true, b"v"),
             row(b"\0\0\0\x01l", LockMode::Update, false, b""),
+        ]
+    );
+    // Whatever is cut, or said to be more or less than there is, is damage.
+    for cut in 0..bytes.len() {
+        assert!(Body::decode(tag, &bytes[..cut]).is_err(), "{cut}");
+    }
+    for count in [0, 1, 3, u8::MAX] {
+        let mut bytes = bytes.clone();
+        bytes[4] = count;
+        assert!(Body::decode(tag, &bytes).is_err(), "{count}");
+    }
+}
+
+/// A row that was not held before, and one that was.
+const LOCKED_ROWS: &[u8] = b"\x84\x05\0\0\0\0\x01k\x02\x04\0\0\0\0\x01";
+
+#[test]
+fn many_locks_are_what_a_record_each_would_be() {
+    let many = LockMany {
+        sub: 0x0102,
+        count: 2,
+        rows: LOCKED_ROWS,
+    };
+    let (tag, bytes) = bytes_of(Body::LockMany(many));
+    assert_eq!(tag as u8, 13);
+    assert_eq!(bytes, [b"\x02\x01\0\0\x02\0\0\0", LOCKED_ROWS].concat());
+    assert_eq!(
+        LOCKED_ROWS[..LOCKED_ROW_HEAD_BYTES],
+        locked_row_head(5, LockMode::Update, true)
+    );
+    let row = |row, mode, fresh| Provisional {
+        row,
+        mode,
+        fresh,
+        sub: 0x0102,
+        effect: Effect::Lock,
+    };
+    let rows: Vec<_> = many.rows().collect();
+    assert_eq!(
+        rows,
+        [
+            row(b"\0\0\0\x01k", LockMode::Update, true),
+            row(b"\0\0\0\x01", LockMode::Share, false),
         ]
     );
     // Whatever is cut, or said to be more or less than there is, is damage.
