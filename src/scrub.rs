@@ -20,6 +20,8 @@ use crate::engine::Engine;
 const SLICE_BYTES_MAX: u64 = 4 << 20;
 /// A slice is what may be read in this time, and then there is a pause.
 const SLICE: Duration = Duration::from_secs(1);
+/// Behind a slice that could not be read, for a reason that may pass.
+const FAILED_PAUSE: Duration = Duration::from_mins(1);
 /// From the beginning of a round to that of the next: a small database is not read all day.
 const ROUND_MIN: Duration = Duration::from_hours(24);
 
@@ -42,6 +44,9 @@ fn slice(engine: &Engine) -> Duration {
     for error in &scrub.findings {
         tracing::error!(%error, "the scrubber has found damage");
     }
+    if let Some(error) = &scrub.failure {
+        tracing::warn!(%error, "the scrubber could not read on; it tries again later");
+    }
     let counters = &engine.counters;
     counters
         .scrubbed_bytes
@@ -51,8 +56,12 @@ fn slice(engine: &Engine) -> Duration {
         *round = Some(begun.saturating_add(ROUND_MIN));
     }
     // A slice may be longer than it should, by a block or an index: the pause makes up for it.
+    let least = match scrub.failure {
+        Some(_) => FAILED_PAUSE,
+        None => Duration::from_millis(1),
+    };
     let nanos = u128::from(scrub.bytes) * SLICE.as_nanos() / u128::from(rate.max(1));
-    Duration::from_nanos(nanos.try_into().unwrap_or(u64::MAX)).max(Duration::from_millis(1))
+    Duration::from_nanos(nanos.try_into().unwrap_or(u64::MAX)).max(least)
 }
 
 #[cfg(test)]

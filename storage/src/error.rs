@@ -7,7 +7,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use lockstone_base::disk::DiskError;
+use lockstone_base::disk::{DiskError, DiskOp};
 use thiserror::Error;
 
 /// A failure of the store. Clones share the kernel's error.
@@ -37,6 +37,17 @@ pub enum StorageError {
         /// The latest that this engine reads.
         supported: u32,
     },
+}
+
+impl StorageError {
+    /// Whether it says that bytes are wrong or cannot be read; else it says nothing of them.
+    pub(crate) fn is_of_bytes(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } => true,
+            Self::Disk(error) => error.op == DiskOp::Read,
+            Self::NewerVersion { .. } => false,
+        }
+    }
 }
 
 /// What is wrong with a file.

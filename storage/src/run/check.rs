@@ -123,46 +123,49 @@ impl Run {
     }
 
     /// Reads blocks anew, from the block `first` on, up to about `bytes` bytes, and trusts those that are
-    /// intact and no others: what has gone bad under the map is an error for the next reader. Where to go on,
-    /// if there is more, and what was read; what is wrong goes to `findings`.
+    /// intact and no others, and index and filter likewise: what has gone bad under the map is an error for the
+    /// next reader. Where to go on,
+    /// if there is more, and what was read. What fails goes to `found`, which says whether to go on behind it.
     pub(crate) fn scrub(
         &self,
         first: u64,
         bytes: u64,
-        findings: &mut Vec<StorageError>,
+        found: &mut dyn FnMut(StorageError) -> bool,
     ) -> (Option<u64>, u64) {
-        let mut read = 0;
-        let mut scrubbed = || {
-            // Both are read anew; what the map had before was taken from the same place.
-            let index = self.verify_index()?;
-            let (filter_at, index_at) = (self.footer.filter_at.get(), self.footer.index_at.get());
-            read += self.entry().bytes - index_at;
-            if first == 0 {
-                self.verify_filter()?;
-                read += index_at - filter_at;
-            }
-            // At least one block, however large the index is: a round comes to its end.
-            let enough = bytes.max(read + 1);
-            let file = self.reopen()?;
-            let mut window = Window::default();
-            let mut number = first as usize;
-            while number < index.blocks() && read < enough {
-                let block = self.read_block(&index, file.as_ref(), &mut window, number);
-                self.set_trusted(number, block.is_ok());
-                findings.extend(block.err());
-                let (start, end) = index.bounds(number);
-                read += end - start;
-                number += 1;
-            }
-            Ok((number < index.blocks()).then_some(number as u64))
+        let parts = self
+            .scrub_index()
+            .and_then(|index| Ok((index, self.reopen()?)));
+        let (index, file) = match parts {
+            Ok(parts) => parts,
+            // Only an index that is intact leads to the blocks, and says what they should be.
+            Err(error) => return ((!found(error)).then_some(first), 0),
         };
-        let next: Result<Option<u64>, StorageError> = scrubbed();
-        match next {
-            Ok(next) => (next, read),
-            Err(error) => {
-                findings.push(error);
-                (None, read)
+        let (filter_at, index_at) = (self.footer.filter_at.get(), self.footer.index_at.get());
+        let mut read = self.entry().bytes - index_at;
+        if first == 0 {
+            read += index_at - filter_at;
+            if let Err(error) = self.scrub_filter()
+                && !found(error)
+            {
+                return (Some(0), read);
             }
         }
+        // At least one block, however large the index is: a round comes to its end.
+        let enough = bytes.max(read + 1);
+        let mut window = Window::default();
+        let mut number = first as usize;
+        while number < index.blocks() && read < enough {
+            let block = self.read_block(index, file.as_ref(), &mut window, number);
+            self.set_trusted(number, block.is_ok());
+            let (start, end) = index.bounds(number);
+            read += end - start;
+            if let Err(error) = block
+                && !found(error)
+            {
+                break;
+            }
+            number += 1;
+        }
+        ((number < index.blocks()).then_some(number as u64), read)
     }
 }

@@ -19,7 +19,7 @@ use super::block::Block;
 use super::index::Index;
 use super::layout::Layout;
 use super::reader::{Run, Touch};
-use crate::cursor::{Cursor, Direction, Hidden, Quest, Step};
+use crate::cursor::{Cursor, Direction, Quest, Step};
 use crate::error::StorageError;
 use crate::version::VersionRef;
 
@@ -33,30 +33,6 @@ impl Run {
             && quest.range.below_high(&self.entry().smallest)
             && self.entry().oldest <= quest.at;
         overlaps.then(|| RunCursor::new(Arc::clone(self), quest.clone()))
-    }
-
-    /// What is lost with the block `number`.
-    fn hidden(&self, index: &Index, number: usize, error: StorageError) -> Box<Hidden> {
-        let before = number.checked_sub(1).and_then(|before| index.last(before));
-        let last = index.last(number);
-        Box::new(Hidden {
-            run: self.entry().number,
-            block: Some(number as u64),
-            first: Bytes::copy_from_slice(before.map_or(index.smallest(), |(row, _)| row)),
-            last: Bytes::copy_from_slice(last.map_or(index.largest(), |(row, _)| row)),
-            error,
-        })
-    }
-
-    /// What is lost with what leads to the blocks.
-    fn all_hidden(&self, error: StorageError) -> Box<Hidden> {
-        Box::new(Hidden {
-            run: self.entry().number,
-            block: None,
-            first: self.entry().smallest.clone(),
-            last: self.entry().largest.clone(),
-            error,
-        })
     }
 }
 
@@ -151,10 +127,7 @@ impl RunCursor {
         let run = Arc::clone(&self.run);
         let index = match run.index() {
             Ok(index) => index,
-            Err(error) => {
-                self.progress = Progress::Ended;
-                return Flow::Break(Step::Damaged(run.all_hidden(error)));
-            }
+            Err(error) => return self.lose(error),
         };
         self.progress = Progress::Walking;
         let edge = match self.quest.direction {
@@ -169,11 +142,18 @@ impl RunCursor {
         }
     }
 
+    /// Ends the walk where what leads to the blocks cannot be read, or has gone bad on the way: it may have hidden any row.
+    fn lose(&mut self, error: StorageError) -> Flow {
+        self.progress = Progress::Ended;
+        Flow::Break(Step::Damaged(self.run.all_hidden(error)))
+    }
+
     /// Goes to a place in the order of versions.
     fn seek(&mut self, place: (&[u8], Lsn)) -> Flow {
         let run = Arc::clone(&self.run);
-        let Ok(index) = run.index() else {
-            return Flow::Break(Step::End);
+        let index = match run.index() {
+            Ok(index) => index,
+            Err(error) => return self.lose(error),
         };
         let number = index.find(place);
         if number == index.blocks() {
@@ -243,8 +223,9 @@ impl RunCursor {
             return Flow::Break(Step::End);
         }
         let run = Arc::clone(&self.run);
-        let Ok(index) = run.index() else {
-            return Flow::Break(Step::End);
+        let index = match run.index() {
+            Ok(index) => index,
+            Err(error) => return self.lose(error),
         };
         let next = if self.is_forward() {
             Some(self.here.number + 1).filter(|next| *next < index.blocks())
@@ -358,8 +339,9 @@ impl RunCursor {
     /// Looks for the newest visible version of the row that was just met from behind.
     fn newest_of_row(&mut self) -> Flow {
         let run = Arc::clone(&self.run);
-        let Ok(index) = run.index() else {
-            return Flow::Break(Step::End);
+        let index = match run.index() {
+            Ok(index) => index,
+            Err(error) => return self.lose(error),
         };
         // The row's newer versions may lie in blocks before this one; the newest visible one lies in the
         // block that the index names.

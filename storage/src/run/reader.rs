@@ -5,14 +5,15 @@
 //!    same however large the run is, and the file's descriptor is not kept.
 //! 2. The first use of index or filter reads it with `pread` into memory and verifies checksum and
 //!    structure, a block's first touch likewise: a bad disk is an error, not a signal (F6). After that the map
-//!    is used; what changes in memory later is found by a scrub or the next open.
+//!    is used; what changes in memory later is found by a scrub or the next open. What a scrub finds changed is
+//!    distrusted: its next use reads and verifies it anew.
 //! 3. A damaged block is an error for its rows, at each touch, and for no others (F11). A damaged index or
 //!    filter is an error for all rows of the run.
 
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use lockstone_base::Lsn;
@@ -24,6 +25,7 @@ use super::entry::{Identity, RunEntry};
 use super::filter;
 use super::format::{FOOTER_BYTES, Footer, HEAD_BYTES, Head, VERSION};
 use super::index::{Index, Spot};
+use super::part::Part;
 use super::window::{self, Window};
 use crate::checksum::Place;
 use crate::error::{Damage, Section, StorageError};
@@ -42,10 +44,8 @@ pub(crate) struct Run {
     disk: Arc<dyn Disk>,
     map: Map,
     pub(super) footer: Footer,
-    /// Once verified.
-    index: OnceLock<Index>,
-    /// Once verified.
-    filter: OnceLock<Bytes>,
+    index: Part<Index>,
+    filter: Part<Bytes>,
     /// One bit for each block: whether its first touch found it intact.
     trusted: Box<[AtomicU64]>,
 }
@@ -97,8 +97,8 @@ impl Run {
             disk: Arc::clone(disk),
             map,
             footer,
-            index: OnceLock::new(),
-            filter: OnceLock::new(),
+            index: Part::new(),
+            filter: Part::new(),
             trusted: (0..words).map(|_| AtomicU64::new(0)).collect(),
         })
     }
@@ -186,30 +186,46 @@ impl Run {
         self.map.get(place).unwrap_or_default()
     }
 
-    /// The index, verified at its first use.
+    /// The index, verified at its first use, and while it is distrusted.
     ///
     /// # Errors
     /// The disk's, and [`StorageError::Corrupt`].
     #[inline]
     pub(super) fn index(&self) -> Result<&Index, StorageError> {
-        if let Some(index) = self.index.get() {
-            return Ok(index);
+        match self.index.trusted() {
+            Some(index) => Ok(index),
+            None => self.scrub_index(),
         }
-        let index = self.verify_index()?;
-        Ok(self.index.get_or_init(|| index))
     }
 
-    /// The filter, verified at its first use.
+    /// The filter, verified at its first use, and while it is distrusted.
     ///
     /// # Errors
     /// The disk's, and [`StorageError::Corrupt`].
     #[inline]
     pub(super) fn filter(&self) -> Result<&Bytes, StorageError> {
-        if let Some(filter) = self.filter.get() {
-            return Ok(filter);
+        match self.filter.trusted() {
+            Some(filter) => Ok(filter),
+            None => self.scrub_filter(),
         }
-        let filter = self.verify_filter()?;
-        Ok(self.filter.get_or_init(|| filter))
+    }
+
+    /// The index, read anew: whoever uses it from now on gets what was found.
+    ///
+    /// # Errors
+    /// As [`Run::index`].
+    #[cold]
+    pub(super) fn scrub_index(&self) -> Result<&Index, StorageError> {
+        self.index.take(self.verify_index())
+    }
+
+    /// The filter, read anew: whoever uses it from now on gets what was found.
+    ///
+    /// # Errors
+    /// As [`Run::filter`].
+    #[cold]
+    pub(super) fn scrub_filter(&self) -> Result<&Bytes, StorageError> {
+        self.filter.take(self.verify_filter())
     }
 
     /// Reads the index from the device and checks everything about it; as a part of the map.

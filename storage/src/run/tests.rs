@@ -531,7 +531,10 @@ fn a_scrub_takes_trust_back_and_gives_it_again() {
     assert_eq!(walk(&run, &whole(u64::MAX, Direction::Forward)).0, before);
     let (mut next, mut findings, mut calls) = (Some(0), Vec::new(), 0);
     while let Some(block) = next {
-        let (go_on, read) = run.scrub(block, 1, &mut findings);
+        let (go_on, read) = run.scrub(block, 1, &mut |error| {
+            findings.push(error);
+            true
+        });
         assert!(read > 0 && go_on.is_none_or(|next| next == block + 1));
         (next, calls) = (go_on, calls + 1);
     }
@@ -546,9 +549,75 @@ fn a_scrub_takes_trust_back_and_gives_it_again() {
         "F11: the block is lost, and said to be"
     );
     disk.flip_byte(NAME, start + 40);
-    assert_eq!(run.scrub(0, u64::MAX, &mut findings).0, None);
-    assert_eq!(findings.len(), 1);
+    let mut none = |error| panic!("{error}");
+    assert_eq!(run.scrub(0, u64::MAX, &mut none).0, None);
     assert_eq!(walk(&run, &whole(u64::MAX, Direction::Forward)).0, before);
+}
+
+/// F11: index and filter were verified once and trusted for good; a scrub that found one rotten, under the map as well,
+/// left it in use, and every block unread behind it.
+#[test]
+fn a_scrub_takes_trust_from_index_and_filter_and_the_next_use_looks_again() {
+    let versions = varied();
+    let (disk, entry) = written(&versions);
+    let run = opened(&disk, &entry).unwrap();
+    let (before, _) = walk(&run, &whole(u64::MAX, Direction::Forward));
+    let found = |row: &[u8]| get(&run, row, u64::MAX).map(|found| found.is_some());
+    assert!(found(b"\0\0\0\x01row0001").unwrap());
+    let scrubbed = || {
+        let mut findings = Vec::new();
+        let mut call = |error| {
+            findings.push(error);
+            true
+        };
+        assert_eq!(run.scrub(0, u64::MAX, &mut call).0, None);
+        let sections = findings.into_iter().map(|error| match error {
+            StorageError::Corrupt {
+                what: Damage::Checksum(section),
+                ..
+            } => section,
+            other => panic!("{other}"),
+        });
+        sections.collect::<Vec<_>>()
+    };
+    let block_at = run.index().unwrap().bounds(0).0 + 40;
+    let flip_both = || {
+        disk.flip_byte(NAME, run.footer.filter_at.get() + 5);
+        disk.flip_byte(NAME, block_at);
+    };
+    flip_both();
+    assert_eq!(
+        scrubbed(),
+        [Section::Filter, Section::Block],
+        "behind the filter"
+    );
+    assert!(found(b"\0\0\0\x01row0001").is_err(), "F11");
+    assert_eq!(walk(&run, &whole(u64::MAX, Direction::Forward)).1.len(), 1);
+    // The device has it again.
+    flip_both();
+    assert!(found(b"\0\0\0\x01row0001").unwrap());
+
+    let mut cursors = [Direction::Forward, Direction::Backward].map(|direction| {
+        let mut cursor = run.cursor(&whole(u64::MAX, direction)).unwrap();
+        assert!(matches!(cursor.step(), Step::Row));
+        cursor
+    });
+    let index_at = run.footer.index_at.get() + 3;
+    disk.flip_byte(NAME, index_at);
+    assert_eq!(scrubbed(), [Section::Index]);
+    assert!(found(b"\0\0\0\x01row0001").is_err(), "F11");
+    for cursor in &mut cursors {
+        // On its way already: it says that it cannot go on.
+        let told = std::iter::repeat_with(|| cursor.step()).find(|step| !matches!(step, Step::Row));
+        let Some(Step::Damaged(hidden)) = told else {
+            panic!("F11: {told:?}");
+        };
+        assert_eq!((hidden.block, hidden.first), (None, entry.smallest.clone()));
+        assert!(matches!(cursor.step(), Step::End));
+    }
+    disk.flip_byte(NAME, index_at);
+    assert_eq!(walk(&run, &whole(u64::MAX, Direction::Forward)).0, before);
+    assert_eq!(scrubbed(), []);
 }
 
 /// F11: a walk came to a block that had been trusted a moment before and could not be read any more; nobody heard

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstone_base::TableId;
+use lockstone_base::disk::DiskOp;
 
 use crate::compaction::{Job, Picker, Shape, Taken};
 use crate::error::StorageError;
@@ -80,6 +81,20 @@ impl Catalogue {
             turns: &self.turns,
             kept_clear: None,
         }
+    }
+
+    /// F11: takes note of why the run `number` could not be read; whether that makes it a damaged one. A device that
+    /// refuses to read may do so once, and is asked again (F6). What else fails says nothing of the run.
+    pub(super) fn note_failed_read(&mut self, number: u64, error: &StorageError) -> bool {
+        let is_damage = match error {
+            StorageError::Corrupt { .. } => true,
+            StorageError::Disk(error) if error.op == DiskOp::Read => !self.refused.insert(number),
+            _ => false,
+        };
+        if is_damage {
+            self.damaged.insert(number, error.clone());
+        }
+        is_damage
     }
 
     /// What was found wrong with the run `number` is no longer what is known of it.

@@ -5,7 +5,9 @@
 //! 1. A round goes over all runs in the order of their numbers; runs that come or go meanwhile do no harm.
 //! 2. F11: a run in which something is damaged is left alone by compactions; one that has been read through from its
 //!    beginning without a finding is so no longer.
-//! 3. A call reads about as much as it was given leave to; nothing is written.
+//! 3. F6: a read that the device refuses is tried again by the next call, and only then a finding. What says nothing
+//!    of a run's bytes, as too many open files, ends the call, and the next one goes on there.
+//! 4. A call reads about as much as it was given leave to; nothing is written.
 
 use super::{ScrubPlace, Store};
 use crate::error::StorageError;
@@ -21,6 +23,8 @@ pub struct StoreScrub {
     pub round_done: bool,
     /// What is wrong. Empty: nothing.
     pub findings: Vec<StorageError>,
+    /// What ended it early, though it may be no damage: the next call tries again.
+    pub failure: Option<StorageError>,
 }
 
 impl Store {
@@ -44,13 +48,17 @@ impl Store {
                 };
             }
             let left = bytes_max.saturating_sub(scrub.bytes);
-            let known = scrub.findings.len();
-            let (next, bytes) = run.scrub(place.block, left, &mut scrub.findings);
+            let (next, bytes) = run.scrub(place.block, left, &mut |error| {
+                let is_damage = self.note_found(run, &error);
+                if is_damage {
+                    place.is_damaged = true;
+                    scrub.findings.push(error);
+                } else {
+                    scrub.failure = Some(error);
+                }
+                is_damage
+            });
             scrub.bytes += bytes;
-            if let Some(found) = scrub.findings.get(known) {
-                place.is_damaged = true;
-                self.mark_damaged(run, found);
-            }
             if let Some(block) = next {
                 place.block = block;
                 return scrub;
@@ -68,12 +76,14 @@ impl Store {
         scrub
     }
 
-    /// A run that a compaction has replaced meanwhile is nobody's any more.
-    fn mark_damaged(&self, run: &Run, found: &StorageError) {
+    /// Takes note of what was found in a run; whether it is damage. A run that a compaction has replaced meanwhile is
+    /// nobody's any more.
+    fn note_found(&self, run: &Run, error: &StorageError) -> bool {
         let mut catalogue = self.catalogue.lock();
         if self.current().tree.has(run.entry()) {
-            let number = run.entry().number;
-            catalogue.damaged.insert(number, found.clone());
+            catalogue.note_failed_read(run.entry().number, error)
+        } else {
+            matches!(error, StorageError::Corrupt { .. })
         }
     }
 }

@@ -4,6 +4,7 @@
 mod compaction;
 mod parallel;
 mod rig;
+mod scrub;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
