@@ -94,7 +94,7 @@ pub(crate) fn serve(engine: &Engine) {
 /// and told of when all else is done (F11).
 pub(crate) fn everything(engine: &Engine) -> Result<()> {
     let _alone = engine.compacting.write();
-    engine.store.forget_damage();
+    let retry = engine.store.retry_damaged();
     let mut whole = engine.store.whole_compaction();
     loop {
         engine.check_serving()?;
@@ -106,7 +106,7 @@ pub(crate) fn everything(engine: &Engine) -> Result<()> {
         if !around_damage(engine, || one_of(engine, &mut whole))? {
             // Closing stops it as well.
             engine.check_serving()?;
-            return Error::of_damage(engine.store.damage()).map_or(Ok(()), Err);
+            return Error::of_damage(retry.failed()).map_or(Ok(()), Err);
         }
         engine.bell.worked();
     }

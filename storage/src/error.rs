@@ -40,12 +40,12 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// Whether it says that bytes are wrong or cannot be read; else it says nothing of them.
-    pub(crate) fn is_of_bytes(&self) -> bool {
+    /// The file whose bytes are wrong or cannot be read; `None` if it says nothing of any.
+    pub(crate) fn unread(&self) -> Option<&PathBuf> {
         match self {
-            Self::Corrupt { .. } => true,
-            Self::Disk(error) => error.op == DiskOp::Read,
-            Self::NewerVersion { .. } => false,
+            Self::Corrupt { file, .. } => Some(file),
+            Self::Disk(error) if error.op == DiskOp::Read => Some(&error.path),
+            Self::Disk(_) | Self::NewerVersion { .. } => None,
         }
     }
 }

@@ -32,7 +32,7 @@ pub use packed_rows::{PackedRows, RowPacker, Sheet};
 pub use run::{RunBlock, RunEntry, RunFile, RunLayout, RunVersion};
 pub use sources::{Scan, Sources};
 pub use store::{
-    Current, Droppable, LevelStats, Load, Pin, Store, StoreCheck, StoreConfig, StorePart,
+    Current, Droppable, LevelStats, Load, Pin, Retry, Store, StoreCheck, StoreConfig, StorePart,
     StoreScrub, StoreStats, WholeCompaction,
 };
 pub use version::{Replayed, Version};

@@ -66,6 +66,8 @@ pub(crate) struct Picker<'a> {
     pub(crate) taken: &'a Taken,
     /// Runs that could not be read.
     pub(crate) damaged: &'a BTreeMap<u64, StorageError>,
+    /// Those of them that may be tried once more.
+    pub(crate) retried: &'a HashSet<u64>,
     /// Dropped tables, and the runs that are known to have none of their rows.
     pub(crate) dropped: &'a [TableId],
     pub(crate) cleaned: &'a HashSet<u64>,
@@ -165,7 +167,7 @@ impl Picker<'_> {
         let number = run.entry().number;
         self.listed.contains(&number)
             && !self.taken.has(number)
-            && !self.damaged.contains_key(&number)
+            && (!self.damaged.contains_key(&number) || self.retried.contains(&number))
     }
 
     /// Level 0 goes down from its old end: if most of what may be taken shares no row with anything, that is

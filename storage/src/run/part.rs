@@ -45,7 +45,7 @@ impl<T> Part<T> {
             }
             Err(error) => {
                 self.distrusted
-                    .fetch_or(error.is_of_bytes(), Ordering::Relaxed);
+                    .fetch_or(error.unread().is_some(), Ordering::Relaxed);
                 Err(error)
             }
         }

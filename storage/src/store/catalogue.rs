@@ -26,6 +26,8 @@ pub(super) struct Catalogue {
     pub(super) taken: Taken,
     /// Runs that could not be read, each with what was found (F11).
     pub(super) damaged: BTreeMap<u64, StorageError>,
+    /// Damaged runs that compactions may try once more.
+    pub(super) retried: HashSet<u64>,
     /// Runs that the device has refused to read once.
     pub(super) refused: HashSet<u64>,
     /// Dropped tables whose rows may go.
@@ -54,6 +56,7 @@ impl Catalogue {
             listed,
             taken: Taken::default(),
             damaged: BTreeMap::new(),
+            retried: HashSet::new(),
             refused: HashSet::new(),
             dropped: Vec::new(),
             cleaned: HashSet::new(),
@@ -76,6 +79,7 @@ impl Catalogue {
             listed: &self.listed,
             taken: &self.taken,
             damaged: &self.damaged,
+            retried: &self.retried,
             dropped: &self.dropped,
             cleaned: &self.cleaned,
             turns: &self.turns,
@@ -93,6 +97,7 @@ impl Catalogue {
         };
         if is_damage {
             self.damaged.insert(number, error.clone());
+            self.retried.remove(&number);
         }
         is_damage
     }
@@ -100,6 +105,7 @@ impl Catalogue {
     /// What was found wrong with the run `number` is no longer what is known of it.
     pub(super) fn forget_damage_of(&mut self, number: u64) {
         self.damaged.remove(&number);
+        self.retried.remove(&number);
         self.refused.remove(&number);
     }
 

@@ -15,7 +15,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lockstone_base::disk::DiskOp;
 use lockstone_base::{Lsn, TableId};
 
 use super::Store;
@@ -57,6 +56,29 @@ pub struct Droppable {
     pub tables: Vec<TableId>,
 }
 
+/// Why a merge failed.
+struct Failure {
+    error: StorageError,
+    blame: Blame,
+}
+
+/// Whom the failure of a merge is laid to.
+#[derive(Debug, Clone, Copy)]
+enum Blame {
+    /// An input that could not be read.
+    Input,
+    /// What was to be written next: if it is out of order, the inputs contradict each other.
+    Order,
+    /// What was written.
+    Output,
+}
+
+impl Blame {
+    fn of(self) -> impl Fn(StorageError) -> Failure {
+        move |error| Failure { error, blame: self }
+    }
+}
+
 /// A job that has begun: what it takes is kept from others until this goes.
 #[derive(Debug)]
 pub(super) struct Begun<'a> {
@@ -75,6 +97,26 @@ impl std::ops::Deref for Begun<'_> {
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
         self.store.catalogue.lock().taken.end(&self.job);
+    }
+}
+
+/// Damaged runs may be tried once more while this is kept.
+#[derive(Debug)]
+pub struct Retry<'a>(&'a Store);
+
+impl Retry<'_> {
+    /// What is wrong with the runs that were tried and failed, or were found meanwhile.
+    pub fn failed(&self) -> Vec<StorageError> {
+        let catalogue = self.0.catalogue.lock();
+        let damaged = catalogue.damaged.iter();
+        let failed = damaged.filter(|(number, _)| !catalogue.retried.contains(number));
+        failed.map(|(_, error)| error.clone()).collect()
+    }
+}
+
+impl Drop for Retry<'_> {
+    fn drop(&mut self) {
+        self.0.catalogue.lock().retried.clear();
     }
 }
 
@@ -143,18 +185,20 @@ impl Store {
                 Ok(true)
             }
             Ok(None) => Ok(false),
-            Err(error) => {
-                self.note_failure(&job, &error);
+            Err(Failure { error, blame }) => {
+                self.note_failure(&job, &error, blame);
                 Err(error)
             }
         }
     }
 
-    /// Lets compactions try again what they could not read.
-    pub fn forget_damage(&self) {
+    /// Lets compactions try once more what could not be read, until the answer goes. What they do not come to is as
+    /// damaged afterwards as it was.
+    pub fn retry_damaged(&self) -> Retry<'_> {
         let mut catalogue = self.catalogue.lock();
-        catalogue.damaged.clear();
+        catalogue.retried = catalogue.damaged.keys().copied().collect();
         catalogue.refused.clear();
+        Retry(self)
     }
 
     /// What is wrong with the runs that compactions leave alone, one error for each.
@@ -213,7 +257,7 @@ impl Store {
         job: &Job,
         droppable: &Droppable,
         stop: &AtomicBool,
-    ) -> Result<Option<Vec<Arc<Run>>>, StorageError> {
+    ) -> Result<Option<Vec<Arc<Run>>>, Failure> {
         let mut outputs = Outputs::new(
             self.disk.as_ref(),
             self.identity,
@@ -238,23 +282,31 @@ impl Store {
         droppable: &Droppable,
         stop: &AtomicBool,
         outputs: &mut Outputs<'_, impl FnMut() -> u64>,
-    ) -> Result<Option<Vec<Arc<Run>>>, StorageError> {
+    ) -> Result<Option<Vec<Arc<Run>>>, Failure> {
         let rules = job.rules(droppable.horizon, &droppable.tables);
         let inputs = job.inputs.iter().map(Run::walk).collect();
         let stop = Stop::new(stop);
         let mut kept = Keep::new(Stoppable::new(Merge::new(inputs), &stop), rules);
-        while kept.advance()? {
-            outputs.add(kept.version())?;
+        while kept.advance().map_err(Blame::Input.of())? {
+            outputs.add(kept.version()).map_err(Blame::Order.of())?;
         }
         if stop.stopped.get() {
             return Ok(None);
         }
+        self.made(outputs).map(Some).map_err(Blame::Output.of())
+    }
+
+    /// The runs that were written, durable and open.
+    fn made(
+        &self,
+        outputs: &mut Outputs<'_, impl FnMut() -> u64>,
+    ) -> Result<Vec<Arc<Run>>, StorageError> {
         let entries = outputs.finish()?;
         if !entries.is_empty() {
             self.disk.sync_dir()?;
         }
         let open = |entry: &RunEntry| Run::open(&self.disk, self.identity, entry).map(Arc::new);
-        entries.iter().map(open).collect::<Result<_, _>>().map(Some)
+        entries.iter().map(open).collect()
     }
 
     /// Puts what a job made in the place of what it took.
@@ -303,27 +355,32 @@ impl Store {
         );
     }
 
-    /// F11: whoever could not be read is left alone. A device that refuses to read may do so once, and is asked
-    /// again (F6).
-    fn note_failure(&self, job: &Job, error: &StorageError) {
-        let (file, is_refusal) = match error {
-            StorageError::Corrupt { file, .. } => (file, false),
-            StorageError::Disk(error) if error.op == DiskOp::Read => (&error.path, true),
-            _ => return,
-        };
+    /// F11: whoever could not be read is left alone.
+    fn note_failure(&self, job: &Job, error: &StorageError, blame: Blame) {
         let numbers = || job.inputs.iter().map(|run| run.entry().number);
-        let is_named = |number: &u64| self.disk.path(&file_name::run(*number)) == *file;
+        let path = |number: u64| self.disk.path(&file_name::run(number));
         let mut catalogue = self.catalogue.lock();
-        match numbers().find(is_named) {
-            Some(number) if is_refusal && catalogue.refused.insert(number) => {}
-            Some(number) => {
-                catalogue.damaged.insert(number, error.clone());
+        match (blame, error) {
+            (Blame::Input, _) => {
+                let is_named = |number: &u64| error.unread() == Some(&path(*number));
+                let Some(number) = numbers().find(is_named) else {
+                    return;
+                };
+                catalogue.note_failed_read(number, error);
             }
-            None if is_refusal => return,
-            // Two inputs contradict each other.
-            None => catalogue
-                .damaged
-                .extend(numbers().map(|number| (number, error.clone()))),
+            (Blame::Order, StorageError::Corrupt { what, .. }) => {
+                // Nobody knows which of them is wrong; what was to be written of them is gone.
+                for number in numbers() {
+                    let of_input = StorageError::Corrupt {
+                        file: path(number),
+                        offset: None,
+                        what: *what,
+                    };
+                    catalogue.note_failed_read(number, &of_input);
+                }
+            }
+            // F7: nothing is wrong with the old files.
+            _ => return,
         }
         self.counts.failed_reads.fetch_add(1, Ordering::Relaxed);
     }

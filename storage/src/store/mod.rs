@@ -43,7 +43,7 @@ use crate::tree::Tree;
 use catalogue::Catalogue;
 
 pub use check::StoreCheck;
-pub use compact::{Droppable, WholeCompaction};
+pub use compact::{Droppable, Retry, WholeCompaction};
 
 pub use pin::Pin;
 pub use scrub::StoreScrub;

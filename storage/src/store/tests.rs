@@ -2,6 +2,7 @@
 //! flushes, compactions, manifests, crashes and reads at every LSN that may be read.
 
 mod compaction;
+mod damage;
 mod parallel;
 mod rig;
 mod scrub;
@@ -432,8 +433,9 @@ fn a_run_that_the_device_refuses_to_read_is_asked_again_and_then_left_alone() {
     }
     assert!(!rig.compact(rig.model.tail).unwrap());
     rig.disk.clear_faults();
-    rig.store.forget_damage();
+    let retry = rig.store.retry_damaged();
     assert!(rig.compact(rig.model.tail).unwrap());
+    assert!(retry.failed().is_empty() && rig.store.stats().damaged_runs == 0);
     rig.assert_readable();
 }
 

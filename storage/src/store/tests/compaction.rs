@@ -33,7 +33,7 @@ fn key(number: u32) -> RowKey {
     RowKey::new(TableId(1), format!("{number:05}").as_bytes())
 }
 
-fn names_of_runs(disk: &SimDisk) -> BTreeSet<String> {
+pub(super) fn names_of_runs(disk: &SimDisk) -> BTreeSet<String> {
     let names = disk.names().into_iter();
     names.filter(|name| name.starts_with("run-")).collect()
 }
@@ -71,7 +71,7 @@ impl Rig {
         self.store.part().runs
     }
 
-    fn runs_in(&self, level: u8) -> Vec<RunEntry> {
+    pub(super) fn runs_in(&self, level: u8) -> Vec<RunEntry> {
         let runs = self.levels().into_iter();
         let runs = runs.filter(|run| run.level == level);
         runs.map(|run| run.entry).collect()
@@ -87,7 +87,7 @@ impl Rig {
 }
 
 /// A rig whose rows stand in several levels, some with old versions above, some deleted.
-fn rig_with_levels() -> Rig {
+pub(super) fn rig_with_levels() -> Rig {
     let mut rig = Rig::shaped(MANY_LEVELS);
     for round in 0..12 {
         rig.put_all((0..40).map(|n| (n * 7 + round * 3) % 90), 200);
