@@ -53,7 +53,8 @@ fn slice(engine: &Engine) -> Duration {
         .fetch_add(scrub.bytes, Ordering::Relaxed);
     if scrub.round_done {
         counters.scrub_rounds.fetch_add(1, Ordering::Relaxed);
-        *round = Some(begun.saturating_add(ROUND_MIN));
+        // Of a round that took longer the next one begins at once, and owes nothing for it.
+        *round = Some(begun.saturating_add(ROUND_MIN).max(now));
     }
     // A slice may be longer than it should, by a block or an index: the pause makes up for it.
     let least = match scrub.failure {
@@ -66,14 +67,16 @@ fn slice(engine: &Engine) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
     use std::sync::Arc;
 
+    use lockstone_base::disk::DiskOp;
     use lockstone_testkit::{SeededEntropy, SimClock, SimDisk};
 
     use super::*;
     use crate::engine::Ports;
     use crate::options::Options;
-    use crate::{checkpoint, closing, opening, schema};
+    use crate::{checkpoint, closing, compaction, opening, schema};
 
     fn engine(disk: &Arc<SimDisk>, clock: &Arc<SimClock>) -> Arc<Engine> {
         let ports = Ports {
@@ -128,6 +131,63 @@ mod tests {
         clock.advance(ROUND_MIN);
         round(&engine, &clock);
         assert_eq!(damaged(), 0);
+        closing::close(&engine).expect("closed");
+    }
+
+    /// Too many open files marked one run after the other, and then nothing was compacted any more.
+    #[test]
+    fn what_may_pass_is_tried_again_later_and_marks_nothing() {
+        let (disk, clock) = (SimDisk::new(1), Arc::new(SimClock::new()));
+        let (engine, run) = with_a_run(&disk, &clock);
+        disk.fail_matching(DiskOp::Open, &run, ErrorKind::Other);
+        for _ in 0..3 {
+            assert_eq!(slice(&engine), FAILED_PAUSE);
+        }
+        disk.clear_faults();
+        disk.fail_matching(DiskOp::Read, &run, ErrorKind::Other);
+        assert_eq!(slice(&engine), FAILED_PAUSE, "F6: once is no damage");
+        assert_eq!(engine.store.stats().damaged_runs, 0);
+        assert!(slice(&engine) < FAILED_PAUSE);
+        assert_eq!(engine.store.stats().damaged_runs, 1);
+        closing::close(&engine).expect("closed");
+    }
+
+    /// After rounds that took days, those of a database that had become small followed each other without a pause.
+    #[test]
+    fn a_round_that_took_days_is_not_made_up_for() {
+        let (disk, clock) = (SimDisk::new(1), Arc::new(SimClock::new()));
+        let (engine, _) = with_a_run(&disk, &clock);
+        for _ in 0..3 {
+            slice(&engine);
+            clock.advance(ROUND_MIN * 3);
+            round(&engine, &clock);
+        }
+        // One that begins when it may.
+        round(&engine, &clock);
+        let rest = slice(&engine);
+        assert!(rest > ROUND_MIN / 2, "{rest:?}");
+        closing::close(&engine).expect("closed");
+    }
+
+    /// A compaction of everything cleared the mark of a run that it never read.
+    #[test]
+    fn a_mark_outlives_a_compaction_that_does_not_read_the_run() {
+        let (disk, clock) = (SimDisk::new(1), Arc::new(SimClock::new()));
+        let (engine, _) = with_a_run(&disk, &clock);
+        compaction::everything(&engine).expect("intact");
+        let run = disk
+            .names()
+            .into_iter()
+            .rfind(|name| name.starts_with("run-"));
+        disk.flip_byte(&run.expect("a run"), 50_000);
+        round(&engine, &clock);
+        assert_eq!(engine.store.stats().damaged_runs, 1);
+        compaction::everything(&engine).expect("there is nothing to do");
+        assert_eq!(
+            engine.store.stats().damaged_runs,
+            1,
+            "F11: nobody has found it intact"
+        );
         closing::close(&engine).expect("closed");
     }
 
