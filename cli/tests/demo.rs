@@ -69,7 +69,7 @@ fn the_demo_tells_what_it_does_and_a_second_one_goes_on_with_its_directory() {
             &[
                 path(dir.path()),
                 "session 1 get k1 for update v1",
-                "session 2 put k1 v1.1 refused: row `k1` of table `t` is locked",
+                "session 2 put k1 v1.1 refused: Operation failed. Try again.: ",
                 "session 1 commit committed at LSN",
                 "Round 1 of 1",
                 "4 transactions left open with 10 000 row locks",
