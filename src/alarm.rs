@@ -110,7 +110,10 @@ mod tests {
         let ms = Duration::from_millis;
         let woken: [Arc<Woken>; 3] = Default::default();
         let notes = woken.each_ref().map(|woken| {
-            let notes = Arc::new(Notes::new(Duration::ZERO));
+            let notes = Arc::new(Notes::new(
+                Duration::ZERO,
+                crate::options::Isolation::default(),
+            ));
             assert!(notes.parker.watch(&Waker::from(woken.clone())));
             notes
         });

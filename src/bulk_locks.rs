@@ -179,9 +179,9 @@ fn lock_rows(
     Ok(count)
 }
 
-/// The first rows within the bounds that the transaction sees, as of the newest commit.
+/// The first rows within the bounds that the transaction sees.
 fn stretch(engine: &Engine, txn: &TxnState, bounds: RowBounds) -> Result<(Lsn, Vec<RowKey>)> {
-    let (at, sources) = engine.newest();
+    let (at, sources) = txn.view.sources(engine);
     txn.saw(at);
     let table = match &bounds.0 {
         Bound::Included(row) | Bound::Excluded(row) => RowKey::from_encoded(row.clone()),
@@ -214,8 +214,9 @@ fn there<'r>(
     let numbered = rows.iter().enumerate();
     let granted = numbered.filter_map(|(number, row)| Some((row, batch.grant(number)?)));
     let mut granted: Vec<_> = granted.collect();
-    let (newest, sources) = engine.newest();
+    let (newest, sources) = txn.view.sources(engine);
     if newest == at {
+        // So it is with a snapshot: the rows are known to be unchanged.
         return Ok(granted);
     }
     txn.saw(newest);

@@ -12,7 +12,7 @@ use lockstone_base::clock::Clock;
 use lockstone_base::disk::Disk;
 use lockstone_base::entropy::Entropy;
 use lockstone_base::{Apart, Lsn, TxnId};
-use lockstone_locks::{AbortCause, LockTable, Wakes};
+use lockstone_locks::{AbortCause, LockTable, OptimisticLocks, Wakes};
 use lockstone_recovery::RecoveryReport;
 use lockstone_recovery::directory::DirectoryLock;
 use lockstone_storage::{Current, Manifest, Store};
@@ -28,7 +28,7 @@ use crate::live::LiveTxns;
 use crate::options::Options;
 use crate::requests::Requests;
 use crate::scrub_pace::Scrubbing;
-use crate::snapshots::Snapshots;
+use crate::snapshots::{Pin, Snapshots};
 use crate::watermarks::Watermarks;
 
 /// The machine as the engine sees it: real, or simulated by a test harness.
@@ -53,6 +53,7 @@ pub(crate) struct Engine {
     pub(crate) log: Log,
     pub(crate) store: Store,
     pub(crate) locks: LockTable,
+    pub(crate) optimistic: OptimisticLocks,
     pub(crate) catalog: Catalog,
     pub(crate) live: LiveTxns,
     /// When futures that wait for a lock give up.
@@ -162,6 +163,16 @@ impl Engine {
                 return (tail, sources);
             }
         }
+    }
+
+    /// Sources that hold all versions that a snapshot sees.
+    pub(crate) fn sources_at(&self, pin: &Pin) -> Current {
+        let sources = self.store.current();
+        assert!(
+            sources.drop_horizon() <= pin.lsn(),
+            "W7: nothing that a registered snapshot sees is dropped"
+        );
+        sources
     }
 
     /// What a new snapshot reads at (W6).

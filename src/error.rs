@@ -158,6 +158,19 @@ pub enum Error {
         /// The mode asked for.
         asked: LockMode,
     },
+    /// Above [`Isolation::ReadCommitted`](crate::Isolation): the row was changed after the transaction began, by another one
+    /// that has committed.
+    #[error("{row} was changed by another transaction after this one began: run it again")]
+    WriteConflict {
+        /// The row.
+        row: RowName,
+    },
+    /// Of a serializable transaction: another commit has written into what it has read.
+    #[error("Transaction locks invalidated. Table: {table}, code: 2001")]
+    LocksInvalidated {
+        /// The table's name.
+        table: String,
+    },
     /// A transaction of higher priority took a lock that this one held or waited for; this one is rolled back.
     #[error(
         "transaction {by}, of higher priority, took a lock from this one, which is rolled back: run it again"
@@ -277,6 +290,8 @@ impl Error {
             Self::Deadlock { .. }
             | Self::Conflict { .. }
             | Self::Wounded { .. }
+            | Self::WriteConflict { .. }
+            | Self::LocksInvalidated { .. }
             | Self::DiskFull { .. }
             | Self::OutOfRoom { .. }
             | Self::LogFull { .. } => Outcome::RolledBack,
@@ -303,6 +318,8 @@ impl Error {
                 | Self::Deadlock { .. }
                 | Self::Conflict { .. }
                 | Self::Wounded { .. }
+                | Self::WriteConflict { .. }
+                | Self::LocksInvalidated { .. }
         )
     }
 
@@ -518,6 +535,10 @@ mod tests {
             },
             Error::TableBeingDropped { table: "t".into() },
             Error::Deadlock { cycle },
+            Error::WriteConflict {
+                row: RowName::new("t".into(), b"k", false),
+            },
+            Error::LocksInvalidated { table: "t".into() },
         ];
         for error in retryable {
             assert!(error.is_retryable());

@@ -13,6 +13,7 @@ use lockstone_base::{Lsn, Striped, TableId, TxnId};
 use lockstone_locks::{Notify, Owner};
 use parking_lot::Mutex;
 
+use crate::options::Isolation;
 use crate::parker::Parker;
 
 /// A transaction that has begun and whose handle still exists.
@@ -26,6 +27,7 @@ pub(crate) struct LiveTxn {
 #[derive(Debug)]
 pub(crate) struct Notes {
     pub(crate) begun: Duration,
+    pub(crate) isolation: Isolation,
     pub(crate) locks: AtomicU64,
     pub(crate) writes: AtomicU64,
     pub(crate) parker: Parker,
@@ -51,9 +53,10 @@ const NO_TABLE: u32 = TableId::ENGINE.0;
 
 impl Notes {
     /// What is known of one that begins at time `begun`, in the calling thread.
-    pub(crate) fn new(begun: Duration) -> Self {
+    pub(crate) fn new(begun: Duration, isolation: Isolation) -> Self {
         Self {
             begun,
+            isolation,
             locks: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             parker: Parker::default(),

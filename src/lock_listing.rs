@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::key_range::{KeyRange, RowBounds, row_bounds};
 use crate::live::LiveTxn;
 use crate::names::{Cycle, RowName};
+use crate::options::Isolation;
 use crate::table::Table;
 use crate::txn_state::{name_cycle, name_row};
 
@@ -68,6 +69,8 @@ pub struct TransactionInfo {
     pub txn: TxnId,
     /// What its owner calls it.
     pub label: Option<Arc<str>>,
+    /// Its isolation level.
+    pub isolation: Isolation,
     /// Its priority, once its first lock has settled it.
     pub priority: Option<Rank>,
     /// Where it is in its life.
@@ -286,6 +289,7 @@ pub(crate) fn transactions(engine: &Engine) -> Vec<TransactionInfo> {
     let info = |txn: LiveTxn| TransactionInfo {
         txn: txn.owner.id(),
         label: txn.owner.label().cloned(),
+        isolation: txn.notes.isolation,
         priority: txn.owner.rank(),
         state: match txn.owner.state() {
             OwnerState::Active => TransactionState::Active,

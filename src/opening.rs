@@ -13,7 +13,7 @@ use lockstone_base::clock::MonotonicClock;
 use lockstone_base::disk::{Disk, IoMode, OsDisk};
 use lockstone_base::entropy::OsEntropy;
 use lockstone_base::{Apart, TableId};
-use lockstone_locks::LockTable;
+use lockstone_locks::{LockTable, OptimisticLocks};
 use lockstone_recovery::directory::{self, Content, DirectoryLock};
 use lockstone_recovery::{Config, Identity};
 use lockstone_storage::{Shape, StoreConfig};
@@ -113,6 +113,7 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
     let recovered = lockstone_recovery::recover(&ports.disk, &*ports.clock, &config)?;
     let engine = Arc::new(Engine {
         locks: LockTable::new(ports.entropy.next_u64()),
+        optimistic: OptimisticLocks::default(),
         catalog: Catalog::new(
             &recovered.manifest.tables,
             &recovered.manifest.dropped,

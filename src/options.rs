@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use lockstone_base::Priority;
 use lockstone_base::disk::IoMode;
-use lockstone_base::limits::LABEL_BYTES_MAX;
+use lockstone_base::limits::{LABEL_BYTES_MAX, OPTIMISTIC_LOCKS_MAX};
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 
@@ -22,6 +23,7 @@ pub struct Options {
     pub(crate) redact: bool,
     pub(crate) create: bool,
     pub(crate) retries_max: u32,
+    pub(crate) optimistic_locks_max: usize,
 }
 
 /// More would only take turns at the same disk.
@@ -47,6 +49,7 @@ impl Default for Options {
             redact: false,
             create: true,
             retries_max: 100,
+            optimistic_locks_max: OPTIMISTIC_LOCKS_MAX,
         }
     }
 }
@@ -114,6 +117,13 @@ impl Options {
         self
     }
 
+    /// How many rows and ranges a serializable transaction remembers that it has read: 10,000 by default. One that
+    /// reads more remembers whole tables, the ones that it has read most of, so that any write to these fails it.
+    pub fn optimistic_locks_max(mut self, locks: usize) -> Self {
+        self.optimistic_locks_max = locks;
+        self
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         if self.memory_bytes < MEMORY_BYTES_MIN {
             return Err(Error::invalid(format!(
@@ -175,6 +185,22 @@ impl Default for OnConflict {
     }
 }
 
+/// What a transaction sees of others, and what they must not have done for it to commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub enum Isolation {
+    /// Each read sees the newest commit, and a locked one the newest of that row. A range is of one moment.
+    #[default]
+    ReadCommitted,
+    /// Every read sees what was committed when the transaction began. A row that was changed since cannot be locked or
+    /// written: [`Error::WriteConflict`], so the first to update it wins.
+    Snapshot,
+    /// As if the transactions that commit had run one after the other, in the order of their commits. Reads and locks are as
+    /// under `Snapshot`, but `put`, `put_many` and `delete` give no [`Error::WriteConflict`]. A transaction that has written
+    /// fails to commit if another has meanwhile written into what it has read, be it a row, its absence, or a range as far
+    /// as it was walked: [`Error::LocksInvalidated`].
+    Serializable,
+}
+
 /// When a commit is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -191,6 +217,7 @@ pub enum Durability {
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct TxnOptions {
+    pub(crate) isolation: Isolation,
     pub(crate) on_conflict: OnConflict,
     pub(crate) priority: Priority,
     pub(crate) durability: Durability,
@@ -198,9 +225,15 @@ pub struct TxnOptions {
 }
 
 impl TxnOptions {
-    /// The defaults: waits without limit, automatic priority, durable commit, no label.
+    /// The defaults: read committed, waits without limit, automatic priority, durable commit, no label.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What it sees of others, and what they must not have done for it to commit.
+    pub fn isolation(mut self, level: Isolation) -> Self {
+        self.isolation = level;
+        self
     }
 
     /// What its lock requests do when another transaction stands in their way.
@@ -229,6 +262,7 @@ impl TxnOptions {
 
     /// `begin_with` never fails: what is wrong here is said by the first call.
     pub(crate) fn validate(&self) -> Result<()> {
+        self.check_policy(self.on_conflict)?;
         match &self.label {
             Some(label) if label.len() > LABEL_BYTES_MAX => Err(Error::invalid(format!(
                 "the transaction's label has {} bytes: at most {LABEL_BYTES_MAX} are allowed",
@@ -236,6 +270,16 @@ impl TxnOptions {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Whether its lock requests may follow `policy`: a serializable transaction does not know why a row is skipped.
+    pub(crate) fn check_policy(&self, policy: OnConflict) -> Result<()> {
+        if self.isolation == Isolation::Serializable && policy == OnConflict::SkipLocked {
+            return Err(Error::invalid(
+                "a serializable transaction cannot skip locked rows: which ones are there depends on others",
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use lockstone_base::{Lsn, RowKey};
+use lockstone_locks::Walk;
 use lockstone_storage::{Direction, Scan, Sources, StorageError};
 
 use crate::engine::Engine;
@@ -24,6 +25,8 @@ use crate::txn_state::TxnState;
 pub struct Range<'a> {
     /// Nothing when the bounds leave no room for a row.
     rows: Option<Merged<'a>>,
+    /// Where a serializable transaction notes how far it has come (W8).
+    walk: Option<Arc<Walk>>,
     checks: Checks<'a>,
 }
 
@@ -59,12 +62,14 @@ impl<'a> Range<'a> {
         bounds: Option<RowBounds>,
         at: Lsn,
     ) -> Self {
+        let walk = bounds.as_ref().and_then(|it| txn.view.note_walk(it));
         let rows = bounds.map(|bounds| Merged {
             own: (!txn.writes.is_empty()).then(|| txn.writes.range(borrowed(&bounds))),
             committed: Peeked::new(sources.scan(bounds, at)),
         });
         Self {
             rows,
+            walk,
             checks: Checks::Transaction(engine, txn),
         }
     }
@@ -81,6 +86,7 @@ impl<'a> Range<'a> {
         };
         Self {
             rows: bounds.map(committed),
+            walk: None,
             checks: Checks::Snapshot(engine),
         }
     }
@@ -119,8 +125,9 @@ impl<'a> Range<'a> {
         }
         let mut failed = None;
         let mut unchecked = 0;
-        let checks = &self.checks;
+        let (checks, walk) = (&self.checks, &self.walk);
         let seen = rows.committed.scan.visit(|row, value| {
+            note(walk.as_ref(), Direction::Forward, row);
             unchecked += 1;
             if unchecked == VISITED_MAX || matches!(checks, Checks::Transaction(..)) {
                 unchecked = 0;
@@ -136,6 +143,7 @@ impl<'a> Range<'a> {
             (Ok(ControlFlow::Break(Some(stopped))), _) => Ok(ControlFlow::Break(stopped)),
             (read, _) => {
                 checks.check(read.as_ref().map(|_| ()))?;
+                note_end(walk.as_ref());
                 Ok(ControlFlow::Continue(()))
             }
         }
@@ -156,12 +164,16 @@ impl<'a> Range<'a> {
                 Ok(Found::Own(own)) => Some((own.as_bytes(), own.value().unwrap_or_default())),
                 Err(_) => None,
             };
+            if let Some((row, _)) = shown {
+                note(self.walk.as_ref(), Direction::Forward, row);
+            }
             if let Some((row, value)) = shown
                 && let ControlFlow::Break(stopped) = see(key_of(row), value)
             {
                 return Ok(ControlFlow::Break(stopped));
             }
         }
+        note_end(self.walk.as_ref());
         Ok(ControlFlow::Continue(()))
     }
 
@@ -169,6 +181,7 @@ impl<'a> Range<'a> {
     fn take(&mut self, end: Direction) -> Option<Result<(Key, Value)>> {
         let rows = self.rows.as_mut()?;
         if end == Direction::Forward && rows.step_on() {
+            note(self.walk.as_ref(), end, rows.committed.scan.row(end).0);
             if let Err(error) = self.checks.check(Ok(())) {
                 return Some(Err(error));
             }
@@ -180,7 +193,17 @@ impl<'a> Range<'a> {
     /// The next row, wherever it is.
     fn take_decided(&mut self, end: Direction) -> Option<Result<(Key, Value)>> {
         let rows = self.rows.as_mut()?;
-        let found = rows.step(end)?;
+        let Some(found) = rows.step(end) else {
+            note_end(self.walk.as_ref());
+            return None;
+        };
+        match &found {
+            Ok(Found::Committed(at)) => {
+                note(self.walk.as_ref(), end, rows.committed.scan.row(*at).0);
+            }
+            Ok(Found::Own(own)) => note(self.walk.as_ref(), end, own.as_bytes()),
+            Err(_) => {}
+        }
         if let Err(error) = self.checks.check(found.as_ref().map(|_| ())) {
             return Some(Err(error));
         }
@@ -192,6 +215,21 @@ impl<'a> Range<'a> {
             }
         };
         Some(Ok(row))
+    }
+}
+
+/// Notes that the walk, if it is to be noted, has come to `row` from one end.
+#[inline]
+fn note(walk: Option<&Arc<Walk>>, end: Direction, row: &[u8]) {
+    if let Some(walk) = walk {
+        walk.came_to(end == Direction::Forward, row);
+    }
+}
+
+/// Notes that it has found nothing left.
+fn note_end(walk: Option<&Arc<Walk>>) {
+    if let Some(walk) = walk {
+        walk.ended();
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! 1. A row is read again if anything was committed since it was looked for; one that is gone is neither yielded nor kept
 //!    locked.
-//! 2. Rows inserted ahead of the cursor are seen: a step that finds the commit tail moved looks anew.
+//! 2. Rows inserted ahead of the cursor are seen, in `ReadCommitted`: a step that finds the commit tail moved looks anew.
 //! 3. Both ends may be used; they meet in the middle.
 //! 4. The records of its locks are held back, up to 256, and appended before it is left. It may be out of use long before
 //!    it is dropped, so it does that through what it shares with the transaction, and borrows nothing for it.
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstone_base::{LockMode, Lsn, RowKey};
-use lockstone_locks::Owner;
+use lockstone_locks::{Owner, Walk};
 use lockstone_recovery::record::CONTEXT_BYTES;
 use lockstone_storage::Direction;
 
@@ -44,6 +44,8 @@ pub struct RangeFor<'a> {
     mode: LockMode,
     policy: OnConflict,
     committed: Option<Committed>,
+    /// Where a serializable transaction notes how far it has come (W8).
+    walk: Option<Arc<Walk>>,
     current: Option<RowKey>,
     _leaving: Leaving,
 }
@@ -76,6 +78,7 @@ impl<'a> RangeFor<'a> {
         Self {
             _leaving: Leaving::new(engine, txn),
             policy: txn.policy,
+            walk: bounds.as_ref().and_then(|it| txn.view.note_walk(it)),
             engine,
             txn,
             bounds,
@@ -138,7 +141,9 @@ impl<'a> RangeFor<'a> {
 
     fn step(&mut self, end: Direction) -> Option<Result<(Key, Value)>> {
         loop {
-            let (row, place) = match self.next_row(end)? {
+            let next = self.next_row(end);
+            self.note(end, next.as_ref());
+            let (row, place) = match next? {
                 Ok(found) => found,
                 Err(error) => return Some(self.txn.note(Err(error))),
             };
@@ -164,6 +169,17 @@ impl<'a> RangeFor<'a> {
                 Err(_) => self.engine.counters.skip(),
                 Ok(None) => {}
             }
+        }
+    }
+
+    /// W8: notes how far it has come, whatever becomes of the row.
+    fn note(&self, end: Direction, next: Option<&Result<(RowKey, Place)>>) {
+        match (&self.walk, next) {
+            (Some(walk), Some(Ok((row, _)))) => {
+                walk.came_to(end == Direction::Forward, row.as_bytes());
+            }
+            (Some(walk), None) => walk.ended(),
+            _ => {}
         }
     }
 
@@ -203,11 +219,12 @@ impl<'a> RangeFor<'a> {
     fn lock_and_read(&mut self, row: &RowKey, place: Place) -> Result<Option<(Key, Value)>> {
         let (engine, txn) = (self.engine, &mut *self.txn);
         let grant = write_path::lock_one_of_many(engine, txn, row, self.mode, &mut None)?;
-        // Whoever is granted a lock and then loads the tail sees all that earlier holders committed (W2).
+        // Whoever is granted a lock and then loads the tail sees all that earlier holders committed (W2); and of a snapshot
+        // the row is known to be unchanged.
         let as_found = self
             .committed
             .as_ref()
-            .filter(|rows| rows.at == engine.watermarks.tail());
+            .filter(|rows| rows.at == txn.view.newest_at(engine));
         let found = match (place, as_found) {
             (Place::Committed(at), Some(rows)) => Ok(Some(owned(&rows.rows.scan, at))),
             _ => txn
@@ -236,19 +253,19 @@ fn left<'b>(bounds: &'b RowBounds, passed: &'b [Option<RowKey>; 2]) -> Option<Ed
     between(behind(front, &bounds.0), behind(back, &bounds.1))
 }
 
-/// The committed rows of what is left, as of the newest commit.
+/// The committed rows of what is left, as of the newest commit, or as of the transaction's snapshot.
 fn refreshed<'c>(
     engine: &Engine,
     txn: &TxnState,
     committed: &'c mut Option<Committed>,
     left: Edges<'_>,
 ) -> &'c mut Committed {
-    let tail = engine.watermarks.tail();
+    let newest = txn.view.newest_at(engine);
     let stale = committed
         .as_ref()
-        .is_none_or(|rows| rows.at != tail && !rows.past_damage);
+        .is_none_or(|rows| rows.at != newest && !rows.past_damage);
     if stale {
-        let (at, sources) = engine.newest();
+        let (at, sources) = txn.view.sources(engine);
         let copied = |edge: Bound<&[u8]>| edge.map(Bytes::copy_from_slice);
         *committed = Some(Committed {
             at,

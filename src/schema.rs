@@ -162,6 +162,7 @@ fn log_drop(engine: &Engine, id: TableId, closing: &Closing<'_>) -> Result<()> {
     };
     let appended = hold.append(room, &record);
     closing.drop_at(appended.lsn);
+    engine.optimistic.break_table(id);
     engine.watermarks.move_tail(appended.lsn);
     drop(hold);
     if let Err(error) = engine.log.wait_durable(appended.end) {

@@ -14,24 +14,25 @@ use crate::error::Result;
 use crate::key_range::{KeyRange, row_bounds};
 use crate::key_value::Value;
 use crate::range::Range;
+use crate::snapshots::Pin;
 use crate::table::Table;
 
 /// All rows as of one moment.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Snapshot {
+    pin: Pin,
     engine: Arc<EngineRef>,
-    lsn: Lsn,
 }
 
 impl Snapshot {
     pub(crate) fn new(engine: Arc<EngineRef>) -> Self {
-        let lsn = engine.snapshots.register(|| engine.snapshot_lsn());
-        Self { engine, lsn }
+        let pin = engine.snapshots.pin(|| engine.snapshot_lsn());
+        Self { pin, engine }
     }
 
     /// The moment: every commit at or below it is seen, none above.
     pub fn lsn(&self) -> Lsn {
-        self.lsn
+        self.pin.lsn()
     }
 
     /// The value that `key` had.
@@ -42,8 +43,8 @@ impl Snapshot {
     /// be read.
     pub fn get(&self, table: &Table, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         let row = table.row(&self.engine, key.as_ref())?;
-        table.check_at(self.lsn)?;
-        let version = self.sources()?.get(row.as_bytes(), self.lsn)?;
+        table.check_at(self.lsn())?;
+        let version = self.sources()?.get(row.as_bytes(), self.lsn())?;
         Ok(version.and_then(|version| version.value).map(Value::new))
     }
 
@@ -58,12 +59,12 @@ impl Snapshot {
         keys: impl IntoIterator<Item = K>,
     ) -> Result<Vec<Option<Value>>> {
         let sources = self.sources()?;
-        table.check_at(self.lsn)?;
+        table.check_at(self.lsn())?;
         let rows: Vec<_> = keys
             .into_iter()
             .map(|key| table.row(&self.engine, key.as_ref()))
             .collect::<Result<_>>()?;
-        let versions = sources.get_many(&rows, self.lsn).into_iter();
+        let versions = sources.get_many(&rows, self.lsn()).into_iter();
         versions
             .map(|version| Ok(version?.and_then(|version| version.value).map(Value::new)))
             .collect()
@@ -75,34 +76,18 @@ impl Snapshot {
     /// As [`Snapshot::get`]; each step of the iterator too.
     pub fn range(&self, table: &Table, range: impl KeyRange) -> Result<Range<'_>> {
         let bounds = row_bounds(table.id_in(&self.engine)?, &range);
-        table.check_at(self.lsn)?;
+        table.check_at(self.lsn())?;
         let sources = self.sources()?;
-        Ok(Range::of_snapshot(&self.engine, &sources, bounds, self.lsn))
+        Ok(Range::of_snapshot(
+            &self.engine,
+            &sources,
+            bounds,
+            self.lsn(),
+        ))
     }
 
     fn sources(&self) -> Result<Current> {
         self.engine.check_open()?;
-        let sources = self.engine.store.current();
-        assert!(
-            sources.drop_horizon() <= self.lsn,
-            "W7: nothing that a registered snapshot sees is dropped"
-        );
-        Ok(sources)
-    }
-}
-
-impl Clone for Snapshot {
-    fn clone(&self) -> Self {
-        self.engine.snapshots.register_again(self.lsn);
-        Self {
-            engine: self.engine.clone(),
-            lsn: self.lsn,
-        }
-    }
-}
-
-impl Drop for Snapshot {
-    fn drop(&mut self) {
-        self.engine.snapshots.release(self.lsn);
+        Ok(self.engine.sources_at(&self.pin))
     }
 }

@@ -163,6 +163,15 @@ impl Table {
         }
     }
 
+    /// Refuses what `txn` has read here if for it the table is gone. Behind the read.
+    pub(crate) fn check_seen(&self, txn: &TxnState) -> Result<()> {
+        txn.view.note_table(&self.entry);
+        match txn.view.fixed_at() {
+            None => self.check_there(),
+            Some(at) => self.check_at(at),
+        }
+    }
+
     /// Refuses a read at `at` if the table was dropped at or below.
     pub(crate) fn check_at(&self, at: Lsn) -> Result<()> {
         if self.entry.gate.is_gone_at(at) {

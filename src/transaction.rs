@@ -1,7 +1,7 @@
 //! The handle of a transaction: what a user calls. Checks arguments, reads, and hands every lock, write
 //! and ending to the write path.
 //!
-//! 1. Reads see the newest commit at each call (`ReadCommitted`), and the transaction's own writes.
+//! 1. Reads see what the transaction's view has ([`isolation`](crate::isolation)), and its own writes over that.
 //! 2. W10: every call checks the transaction's state again after its effect, so a transaction that was
 //!    rolled back meanwhile never returns what it read.
 //! 3. A handle that is dropped aborts.
@@ -12,13 +12,13 @@ use lockstone_base::{FencingToken, LockMode, Lsn, RowKey, TxnId};
 
 use crate::closing::EngineRef;
 use crate::error::{Error, Result};
-use crate::key_range::{KeyRange, row_bounds};
+use crate::first_updater::expect_unchanged;
+use crate::isolation::View;
 use crate::key_value::Value;
 use crate::live::Notes;
 use crate::many_rows;
 use crate::options::{OnConflict, TxnOptions};
 use crate::promise;
-use crate::range::Range;
 use crate::table::Table;
 use crate::ticket::CommitTicket;
 use crate::txn_state::TxnState;
@@ -51,7 +51,7 @@ use crate::write_path::{self, Write};
 /// ```
 #[derive(Debug)]
 pub struct Transaction {
-    engine: Arc<EngineRef>,
+    pub(crate) engine: Arc<EngineRef>,
     /// Absent once it has ended.
     state: Option<TxnState>,
 }
@@ -80,16 +80,17 @@ impl Transaction {
         earlier: Option<Attempts>,
     ) -> Self {
         let id = engine.next_txn_id();
-        let notes = Arc::new(Notes::new(engine.ports.clock.now()));
+        let notes = Arc::new(Notes::new(engine.ports.clock.now(), options.isolation));
         let owner = engine.locks.begin(id, options.label.clone(), notes.clone());
         if let Some(earlier) = earlier {
             owner.inherit_age(earlier.first);
         }
         let draw_min = earlier.map_or(0, |earlier| earlier.draw);
         engine.live.begin(&owner, &notes);
+        let view = View::begin(&engine, options.isolation);
         Self {
             engine,
-            state: Some(TxnState::new(owner, notes, options, draw_min)),
+            state: Some(TxnState::new(owner, notes, options, view, draw_min)),
         }
     }
 
@@ -98,51 +99,8 @@ impl Transaction {
         self.state().owner.id()
     }
 
-    /// The newest value of `key`, or what this transaction has written. Locks nothing, never waits.
-    ///
-    /// # Errors
-    /// A key or table that cannot be used: [`Outcome::Unchanged`](crate::Outcome). The error that ended
-    /// the transaction, if one did. [`Error::Corrupt`] and [`Error::Io`] for a row that cannot be read.
-    pub fn get(&self, table: &Table, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
-        self.state().note(self.read(table, key.as_ref()))
-    }
-
-    /// The newest values of `keys`, in their order, all at one moment.
-    ///
-    /// # Errors
-    /// As [`Transaction::get`].
-    pub fn multi_get<K: AsRef<[u8]>>(
-        &self,
-        table: &Table,
-        keys: impl IntoIterator<Item = K>,
-    ) -> Result<Vec<Option<Value>>> {
-        let txn = self.state();
-        let read = || {
-            txn.check(&self.engine)?;
-            let (at, sources) = self.engine.newest();
-            let rows: Vec<_> = keys
-                .into_iter()
-                .map(|key| table.row(&self.engine, key.as_ref()))
-                .collect::<Result<_>>()?;
-            let versions = sources.get_many(&rows, at);
-            let values = rows.iter().zip(versions).map(|(row, version)| {
-                let own = txn.writes.get(row.as_bytes());
-                Ok(match own {
-                    Some(own) => own,
-                    None => version?.and_then(|version| version.value),
-                }
-                .map(Value::new))
-            });
-            let values = values.collect::<Result<_>>()?;
-            txn.saw(at);
-            table.check_there()?;
-            txn.check(&self.engine)?;
-            Ok(values)
-        };
-        txn.note(read())
-    }
-
-    /// Locks `key` in `mode`, then reads its newest value. The row need not exist. Under
+    /// Locks `key` in `mode`, then reads its newest value; above [`Isolation::ReadCommitted`](crate::Isolation) it is refused if
+    /// that is newer than the transaction. The row need not exist. Under
     /// [`OnConflict::SkipLocked`] a row that is locked is not there.
     ///
     /// # Errors
@@ -175,8 +133,8 @@ impl Transaction {
     /// row need not exist. The token grows with every later holder of the row, across crashes.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`], [`Error::LockTimeout`]: the call left no trace. [`Error::Deadlock`],
-    /// [`Error::DiskFull`], [`Error::LogFull`]: the transaction is rolled back, its locks are free.
+    /// [`Error::WouldBlock`], [`Error::LockTimeout`]: the call left no trace. [`Error::Deadlock`], [`Error::Conflict`],
+    /// [`Error::WriteConflict`], [`Error::DiskFull`], [`Error::LogFull`]: the transaction is rolled back, its locks are free.
     pub fn lock(
         &mut self,
         table: &Table,
@@ -257,6 +215,9 @@ impl Transaction {
         let mut insert = || {
             let write = Write::put(value)?;
             let row = self.lock_to_write(table, key)?;
+            // Unlike a blind write, which a serializable transaction may do whatever has become of the row.
+            let (engine, txn) = self.parts();
+            expect_unchanged(engine, txn, false, [row.as_bytes()])?;
             let absent = self.read_row(table, &row)?.is_none();
             if absent {
                 self.write_row(row, write)?;
@@ -283,31 +244,6 @@ impl Transaction {
         };
         let result = delete();
         self.state().note(result)
-    }
-
-    /// The rows of a range with their newest values, all as of one moment, in order of their keys; from
-    /// the back with `rev` or `next_back`. Locks nothing.
-    ///
-    /// # Errors
-    /// As [`Transaction::get`]; each step of the iterator too. A damaged block gives one error, and the
-    /// iterator goes on behind it.
-    pub fn range(&self, table: &Table, range: impl KeyRange) -> Result<Range<'_>> {
-        let txn = self.state();
-        let open = || {
-            txn.check(&self.engine)?;
-            let bounds = row_bounds(table.id_in(&self.engine)?, &range);
-            let (at, sources) = self.engine.newest();
-            table.check_there()?;
-            txn.saw(at);
-            Ok(Range::of_transaction(
-                &self.engine,
-                txn,
-                &sources,
-                bounds,
-                at,
-            ))
-        };
-        txn.note(open())
     }
 
     /// Runs `call` with another policy for what it locks; if it panics, the transaction has its own again all the same.
@@ -354,6 +290,7 @@ impl Transaction {
     /// transaction that wrote nothing, the one that it has read at.
     ///
     /// # Errors
+    /// [`Error::LocksInvalidated`]: another commit has written into what this serializable transaction has read.
     /// [`Error::Poisoned`]: the outcome is unknown, reopen and look. After any other error nothing of
     /// the transaction is there.
     pub fn commit(mut self) -> Result<Lsn> {
@@ -453,21 +390,6 @@ impl Transaction {
         let row = table.row_to_lock(engine, txn, key)?;
         write_path::lock(engine, txn, &row, LockMode::Update, false)?;
         Ok(row)
-    }
-
-    fn read(&self, table: &Table, key: &[u8]) -> Result<Option<Value>> {
-        self.state().check(&self.engine)?;
-        let row = table.row(&self.engine, key)?;
-        self.read_row(table, &row)
-    }
-
-    pub(crate) fn read_row(&self, table: &Table, row: &RowKey) -> Result<Option<Value>> {
-        let txn = self.state();
-        txn.check(&self.engine)?;
-        let value = txn.read(&self.engine, row)?;
-        table.check_there()?;
-        txn.check(&self.engine)?;
-        Ok(value.map(Value::new))
     }
 }
 

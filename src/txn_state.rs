@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::held_back::HeldBack;
+use crate::isolation::View;
 use crate::live::Notes;
 use crate::names::{Cycle, CycleWait, RowName};
 use crate::options::{OnConflict, TxnOptions};
@@ -33,6 +34,8 @@ pub(crate) struct TxnState {
     pub(crate) policy: OnConflict,
     /// The largest draw of the attempts before, if it is a retry.
     draw_min: u32,
+    /// What it sees, and what must be unchanged for it.
+    pub(crate) view: View,
     pub(crate) writes: WriteSet,
     /// The id and rank as its records carry them; there once the rank is settled.
     pub(crate) context: Option<[u8; CONTEXT_BYTES]>,
@@ -79,6 +82,7 @@ impl TxnState {
         owner: Arc<Owner>,
         live: Arc<Notes>,
         options: TxnOptions,
+        view: View,
         draw_min: u32,
     ) -> Self {
         Self {
@@ -87,6 +91,9 @@ impl TxnState {
             failed: options.validate().err(),
             policy: options.on_conflict,
             draw_min,
+            // What it begins with, it could have seen.
+            seen: Cell::new(view.fixed_at().unwrap_or(Lsn::ZERO)),
+            view,
             options,
             writes: WriteSet::default(),
             context: None,
@@ -96,7 +103,6 @@ impl TxnState {
             held_back: None,
             pending: None,
             rolled_back: false,
-            seen: Cell::new(Lsn::ZERO),
             retryable: Cell::new(false),
         }
     }
@@ -108,7 +114,10 @@ impl TxnState {
             return Err(error.clone());
         }
         match self.owner.state() {
-            OwnerState::Active => engine.check_serving(),
+            OwnerState::Active => {
+                self.options.check_policy(self.policy)?;
+                engine.check_serving()
+            }
             OwnerState::Committing | OwnerState::Released => Err(Error::TransactionEnded),
             OwnerState::Aborted => Err(self.aborted(engine)),
         }
@@ -225,12 +234,13 @@ impl TxnState {
         self.seen.set(self.seen.get().max(lsn));
     }
 
-    /// What it sees in `row`: its own write, or the newest commit.
+    /// What it sees in `row`: its own write, or what its view has.
     pub(crate) fn read(&self, engine: &Engine, row: &RowKey) -> Result<Option<Bytes>> {
         if let Some(own) = self.writes.get(row.as_bytes()) {
             return Ok(own);
         }
-        let (at, sources) = engine.newest();
+        self.view.note_row(row);
+        let (at, sources) = self.view.sources(engine);
         self.saw(at);
         let version = sources.get(row.as_bytes(), at)?;
         Ok(version.and_then(|version| version.value))
@@ -263,6 +273,13 @@ impl TxnState {
             _ => Error::TransactionEnded,
         }
     }
+}
+
+/// The encoded row as errors show it.
+pub(crate) fn name_encoded_row(engine: &Engine, row: &[u8]) -> RowName {
+    let (table, key) = row.split_first_chunk().unwrap_or((&[0; 4], row));
+    let table = TableId(u32::from_be_bytes(*table));
+    RowName::new(engine.catalog.name(table), key, engine.options.redact)
 }
 
 /// The row as errors and listings show it.

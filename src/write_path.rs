@@ -3,11 +3,12 @@
 //! and nowhere else.
 //!
 //! ```text
-//! lock      ask the lock table; wait in line if told to                                  K1, K4
+//! lock      ask the lock table; wait in line if told to; look what the row has become     K1, K4
 //! log       append the provisional record, unsynced; check the state again               W10
 //! stage     keep the write private to the transaction
-//! reserve   memory, and room in the log; after this nothing waits, only the device fails G10
-//! commit    in one hold of the append latch: Active -> Committing, append the commit     W2
+//! reserve   memory, what was read, room in the log; after this only the device fails     G10, W8
+//! commit    in one hold of the append latch: is what was read unchanged?                 W8
+//!           Active -> Committing, append the commit, break who has read what it writes   W2, W8
 //! apply     still in that hold: the writes into the memtable, then move the commit tail  W2
 //! release   all locks are void; the next in line are woken, before the sync              W1
 //! ack       wait until the commit is on the device: `promise`                           W3
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lockstone_base::{FencingToken, LockMode, RowKey};
-use lockstone_locks::{Batch, Grant, Place, Wakes};
+use lockstone_locks::{Batch, Grant, Place, Registration, Wakes, Written};
 use lockstone_recovery::record::{
     Body, COMMIT_BODY_BYTES, CONTEXT_BYTES, Effect, Provisional, ProvisionalMany, granted_byte,
 };
@@ -30,6 +31,7 @@ use lockstone_wal::{Appended, Hold, Record, Room};
 use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::first_updater::expect_unchanged;
 use crate::held_back::HeldRows;
 use crate::lock_request::{Asked, ask_for, granted, holds, request, request_many};
 use crate::log_step::{append, append_locked, failed, log_held_back, lost, roll_back};
@@ -60,7 +62,7 @@ impl Write {
 // lock, log, stage
 
 /// Takes the row in `mode`: *lock, log*. The lock's record is in the log when this returns. `explicit`
-/// if the caller locks for its own sake, not to write.
+/// if the caller locks for its own sake, not to write: then the row must be as the transaction sees it.
 pub(crate) fn lock(
     engine: &Engine,
     txn: &mut TxnState,
@@ -70,6 +72,7 @@ pub(crate) fn lock(
 ) -> Result<()> {
     let requested = request(engine, txn, row, mode, explicit);
     let grant = requested.map_err(|error| lost(engine, txn, error))?;
+    expect_unchanged(engine, txn, !explicit, [row.as_bytes()])?;
     if grant.strengthened {
         log(engine, txn, row, grant, None)?;
     }
@@ -96,6 +99,7 @@ pub(crate) fn log_granted(
 ) -> Result<()> {
     let granted = granted.and_then(|grant| holds(engine, txn, grant));
     let grant = granted.map_err(|error| lost(engine, txn, error))?;
+    expect_unchanged(engine, txn, false, [row.as_bytes()])?;
     if grant.strengthened {
         log(engine, txn, row, grant, None)?;
     }
@@ -118,7 +122,9 @@ pub(crate) fn lock_one_of_many(
         txn.held_back(engine).open_to(sub);
     }
     let granted = granted(engine, txn, row, mode, give_up);
-    granted.map_err(|error| lost(engine, txn, error))
+    let grant = granted.map_err(|error| lost(engine, txn, error))?;
+    expect_unchanged(engine, txn, false, [row.as_bytes()])?;
+    Ok(grant)
 }
 
 /// *log*, of a lock that was taken as one of many: later, with those that follow.
@@ -160,6 +166,10 @@ pub(crate) fn lock_batch(
     let skips = txn.policy == OnConflict::SkipLocked;
     let requested = request_many(engine, txn, &mut batch, mode, skips);
     requested.map_err(|error| lost(engine, txn, error))?;
+    let granted = rows.iter().enumerate();
+    let granted = granted.filter(|(index, _)| batch.grant(*index).is_some());
+    let granted = granted.map(|(_, row)| row.as_bytes());
+    expect_unchanged(engine, txn, false, granted)?;
     Ok(batch)
 }
 
@@ -203,6 +213,7 @@ pub(crate) fn write(engine: &Engine, txn: &mut TxnState, row: RowKey, write: Wri
     };
     let requested = request(engine, txn, &row, mode, false);
     let grant = requested.map_err(|error| lost(engine, txn, error))?;
+    expect_unchanged(engine, txn, true, [row.as_bytes()])?;
     log(engine, txn, &row, grant, Some(&write))?;
     let effect = match write {
         Write::Put(value) => Some(value),
@@ -232,6 +243,8 @@ fn try_write_many(engine: &Engine, txn: &mut TxnState, rows: PackedRows) -> Resu
     let requested = request_many(engine, txn, &mut batch, LockMode::NoKeyUpdate, false);
     requested.map_err(|error| lost(engine, txn, error))?;
     count_fresh(txn, &batch);
+    let all = (0..rows.len()).filter_map(|index| rows.row(index));
+    expect_unchanged(engine, txn, true, all)?;
     log_many(engine, txn, &rows, &batch)?;
     let sub = txn.sub;
     if rows.len() > SINGLE_ROWS_MAX {
@@ -368,15 +381,22 @@ fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appen
         pressure::reserve(engine, batch.bytes())?;
     }
     let mut prepared = engine.store.prepare(batch);
+    let registered = if rows > 0 {
+        txn.view.register(engine)?
+    } else {
+        None
+    };
     let mut commit = None;
     if txn.is_logged() {
         let context = txn.settle(engine, false);
         let body = Body::Commit { rows: rows as u64 }.encode();
         let (mut hold, room) = hold_with_room(engine)?;
-        if !txn.owner.try_commit() {
+        let broken = registered.as_ref().and_then(Registration::broken);
+        if broken.is_some() || !txn.owner.try_commit() {
             drop((hold, room));
             txn.check(engine)?;
-            return Err(Error::TransactionEnded);
+            let invalidated = broken.map(|table| txn.view.invalidated(engine, table));
+            return Err(invalidated.unwrap_or(Error::TransactionEnded));
         }
         let record = Record {
             tag: body.tag as u8,
@@ -392,6 +412,9 @@ fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appen
             engine.buffered.store(appended.end.get(), Ordering::Release);
         }
         if rows > 0 {
+            let row = |index| prepared.row(index).unwrap_or_default();
+            let written = Written::new(rows, &row);
+            engine.optimistic.break_others(registered.as_ref(), written);
             // W2: applied in the hold that gave the LSN; the tail moves last.
             engine.store.apply_prepared(&mut prepared, appended.lsn);
             engine.watermarks.move_tail(appended.lsn);

@@ -25,6 +25,10 @@ pub const TABLE_DRAIN_MS_MAX: u64 = 10_000;
 /// The longest label of a transaction, in bytes: it is written to the log.
 pub const LABEL_BYTES_MAX: usize = 255;
 
+/// How many rows and ranges a serializable transaction remembers that it has read, unless the options say otherwise:
+/// past that it remembers whole tables. Half a megabyte with short keys, and a look at each when it commits.
+pub const OPTIMISTIC_LOCKS_MAX: usize = 10_000;
+
 /// How long a `Buffered` commit may stay off the device, in milliseconds.
 pub const BUFFERED_MS_MAX: u64 = 100;
 

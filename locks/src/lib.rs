@@ -17,6 +17,8 @@ mod ticket;
 mod undo;
 mod owner;
 mod wakes;
+mod optimistic_reads;
+mod optimistic;
 mod decision;
 mod batch;
 mod wait_queue;
@@ -36,6 +38,8 @@ pub use decision::{
     Blocker, Decision, LockEntry, LockStatus, Refusal, Request, WaitEntry, WaitsFor,
 };
 pub use matrix::conflicts;
+pub use optimistic::{OptimisticLocks, Registration};
+pub use optimistic_reads::{ReadSet, Reads, Stretch, Walk, Written};
 pub use owner::{AbortCause, Notify, Owner, OwnerState};
 pub use place::Place;
 pub use policy::Policy;

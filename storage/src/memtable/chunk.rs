@@ -132,6 +132,14 @@ impl Chunk {
         }
     }
 
+    /// Whether it may have a stamp above `since`.
+    pub(super) fn reaches_above(&self, since: Lsn) -> bool {
+        match &self.stamps {
+            Stamps::All(_) => self.stamp(0) > since,
+            Stamps::Each(_) => true,
+        }
+    }
+
     /// How many versions stand before `place` in version order.
     fn position(&self, place: (&[u8], Lsn)) -> usize {
         let (mut low, mut high) = (0, self.len());
@@ -174,7 +182,8 @@ impl Chunk {
         }
     }
 
-    fn row(&self, index: usize) -> Option<&[u8]> {
+    /// The row of the version number `index`.
+    pub(super) fn row(&self, index: usize) -> Option<&[u8]> {
         self.rows.row(index)
     }
 

@@ -164,7 +164,8 @@ impl Memtable {
         Lsn::new(self.floor.load(Ordering::Relaxed))
     }
 
-    fn newest(&self) -> Lsn {
+    /// The newest stamp in it, or the floor.
+    pub(crate) fn newest(&self) -> Lsn {
         Lsn::new(self.growth.newest.load(Ordering::Relaxed))
     }
 
@@ -221,6 +222,28 @@ impl Memtable {
             )));
         }
         for chunk in self.chunks() {
+            cursors.push(Box::new(ChunkCursor::new(Arc::clone(chunk), quest.clone())));
+        }
+        cursors
+    }
+
+    /// The cursors of [`Memtable::cursors`] that may come to a version above `since`.
+    pub(crate) fn cursors_since(
+        self: &Arc<Self>,
+        quest: &Quest,
+        since: Lsn,
+    ) -> Vec<Box<dyn Cursor>> {
+        let mut cursors: Vec<Box<dyn Cursor>> = Vec::new();
+        if self.newest() <= since {
+            return cursors;
+        }
+        if !self.singles.is_empty() {
+            cursors.push(Box::new(SinglesCursor::new(
+                Arc::clone(self),
+                quest.clone(),
+            )));
+        }
+        for chunk in self.chunks().filter(|chunk| chunk.reaches_above(since)) {
             cursors.push(Box::new(ChunkCursor::new(Arc::clone(chunk), quest.clone())));
         }
         cursors

@@ -103,6 +103,22 @@ impl Prepared {
         self.bytes
     }
 
+    /// How many rows it writes, until it is applied.
+    pub fn rows(&self) -> usize {
+        match &self.writes {
+            Writes::Singles(singles) => singles.len(),
+            Writes::Chunk(chunk) => chunk.as_ref().map_or(0, |chunk| chunk.len()),
+        }
+    }
+
+    /// The encoded row number `index`, of [`Prepared::rows`] that ascend.
+    pub fn row(&self, index: usize) -> Option<&[u8]> {
+        match &self.writes {
+            Writes::Singles(singles) => singles.get(index).map(|(_, entry)| entry.row()),
+            Writes::Chunk(chunk) => chunk.as_ref()?.row(index),
+        }
+    }
+
     /// Whether it writes nothing, or has been applied.
     pub fn is_empty(&self) -> bool {
         match &self.writes {

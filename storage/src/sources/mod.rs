@@ -8,6 +8,7 @@ mod damages;
 mod level_cursor;
 mod end;
 mod scan;
+mod newer;
 
 pub(crate) use departure::{Departure, Departures};
 pub use list::Sources;

@@ -255,6 +255,44 @@ impl Rig {
             tail,
         ] {
             self.assert_reads(&sources, at);
+            self.assert_changes(&sources, at);
+        }
+    }
+
+    /// What was written behind `since` is known, row by row and between any two.
+    fn assert_changes(&self, sources: &Sources, since: u64) {
+        let (since_lsn, tail) = (Lsn::new(since), Lsn::new(self.model.tail));
+        let rows = self.model.rows.iter();
+        let written: Vec<_> = rows
+            .map(|(row, versions)| (row.clone(), versions.range(since + 1..).next().is_some()))
+            .collect();
+        for (row, want) in &written {
+            let changed = sources.changed(row, since_lsn, tail).unwrap();
+            assert_eq!(changed, *want, "row {row:?} since {since}");
+        }
+        let step = (written.len() / 6).max(1);
+        for low in (0..written.len()).step_by(step) {
+            for high in (low..written.len()).step_by(step) {
+                let part = &written[low..=high];
+                let ends = (part[0].0.clone(), part[high - low].0.clone());
+                let range = (
+                    Bound::Included(ends.0.clone()),
+                    Bound::Included(ends.1.clone()),
+                );
+                let changed = sources.changed_within(range, since_lsn, tail).unwrap();
+                let want = part.iter().any(|(_, changed)| *changed);
+                assert_eq!(changed, want, "from {ends:?} since {since}");
+                if high - low < 2 {
+                    continue;
+                }
+                let inner = (
+                    Bound::Excluded(ends.0.clone()),
+                    Bound::Excluded(ends.1.clone()),
+                );
+                let changed = sources.changed_within(inner, since_lsn, tail).unwrap();
+                let want = part[1..high - low].iter().any(|(_, changed)| *changed);
+                assert_eq!(changed, want, "between {ends:?} since {since}");
+            }
         }
     }
 

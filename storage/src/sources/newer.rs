@@ -1,0 +1,97 @@
+//! Whether rows were written since an LSN: what a transaction asks that reads at a snapshot, of the rows that it
+//! is about to write, and of those that it has read.
+//!
+//! 1. A tombstone is a version as any other.
+//! 2. Only sources with a stamp above the LSN are looked at: as a rule the newest memtable.
+//! 3. W7: nothing above the drop horizon was dropped, so the LSN is one of a registered snapshot.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use lockstone_base::Lsn;
+
+use super::list::Sources;
+use crate::cursor::{Cursor, Direction, Quest, RowRange, Step};
+use crate::error::StorageError;
+use crate::row_hash::row_hash;
+
+impl Sources {
+    /// Whether the encoded row `row` has a version above `since`, at or below `at`.
+    ///
+    /// # Errors
+    /// As [`Sources::get`].
+    pub fn changed(&self, row: &[u8], since: Lsn, at: Lsn) -> Result<bool, StorageError> {
+        self.assert_keeps(since);
+        let hash = row_hash(self.salt, row);
+        // Newest first: behind one that has nothing above `since` none has.
+        let memtables = self.memtables.iter();
+        for memtable in memtables.take_while(|memtable| memtable.newest() > since) {
+            if let Some(version) = memtable.get(row, hash, at) {
+                return Ok(version.stamp > since);
+            }
+        }
+        let l0 = self.tree.l0.iter().filter(|run| run.entry().spans(row));
+        let below = self.tree.levels.iter();
+        let below = below.filter_map(|level| level.run_of(row));
+        for run in l0.chain(below).filter(|run| run.entry().newest > since) {
+            if let Some(version) = run.get(row, hash, at)? {
+                return Ok(version.stamp > since);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a row of a range of encoded rows has a version above `since`, at or below `at`.
+    ///
+    /// # Errors
+    /// The disk's, or [`StorageError::Corrupt`], if a source that could have one cannot be read.
+    pub fn changed_within(
+        &self,
+        range: (Bound<Bytes>, Bound<Bytes>),
+        since: Lsn,
+        at: Lsn,
+    ) -> Result<bool, StorageError> {
+        self.assert_keeps(since);
+        let (low, high) = range;
+        let quest = Quest {
+            range: RowRange { low, high },
+            at,
+            direction: Direction::Forward,
+        };
+        for memtable in &self.memtables {
+            for mut cursor in memtable.cursors_since(&quest, since) {
+                if has_newer(cursor.as_mut(), since)? {
+                    return Ok(true);
+                }
+            }
+        }
+        let runs = self.tree.runs();
+        for run in runs.filter(|run| run.entry().newest > since) {
+            if let Some(mut cursor) = run.cursor(&quest)
+                && has_newer(&mut cursor, since)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn assert_keeps(&self, since: Lsn) {
+        assert!(
+            self.drop_horizon <= since,
+            "W7: what a registered snapshot asks about was not dropped"
+        );
+    }
+}
+
+/// Whether the cursor comes to a version above `since`.
+fn has_newer(cursor: &mut dyn Cursor, since: Lsn) -> Result<bool, StorageError> {
+    loop {
+        match cursor.step() {
+            Step::Row if cursor.version().stamp > since => return Ok(true),
+            Step::Row => {}
+            Step::Damaged(hidden) => return Err(hidden.error),
+            Step::End => return Ok(false),
+        }
+    }
+}
