@@ -33,8 +33,11 @@ impl Map {
         }
     }
 
-    /// The content of a mapped file.
+    /// The content of a mapped file. A touch reads the page that is touched and no more: who walks asks for what comes
+    /// next by [`Map::will_need`].
     pub(super) fn of_file(map: Mmap) -> Self {
+        // A fault would read as much as the device reads ahead, up to megabytes, for one row. Advice alone.
+        let _ = map.advise(Advice::Random);
         let map = Arc::new(map);
         Self {
             bytes: Bytes::from_owner(Mapped(Arc::clone(&map))),

@@ -11,7 +11,7 @@ use super::block::Block;
 use super::filter;
 use super::index::Index;
 use super::reader::Run;
-use super::window::{self, Window};
+use super::window::{self, WINDOW_BYTES, Window};
 use crate::error::{Damage, Section, StorageError};
 use crate::row_hash::row_hash;
 
@@ -86,7 +86,7 @@ impl Run {
         number: usize,
     ) -> Result<Block<'w>, StorageError> {
         if !window.has(number) {
-            let blocks = window::ahead(index, number);
+            let blocks = window::ahead(index, number, WINDOW_BYTES);
             if window.read(file, index, blocks).is_err() {
                 // Alone: a bad sector beside it is not its own failure.
                 window.read(file, index, number..number + 1)?;

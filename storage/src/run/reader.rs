@@ -26,7 +26,7 @@ use super::filter;
 use super::format::{FOOTER_BYTES, Footer, HEAD_BYTES, Head, VERSION};
 use super::index::{Index, Spot};
 use super::part::Part;
-use super::window::{self, Window};
+use super::window::{self, WINDOW_BYTES, Window};
 use crate::checksum::Place;
 use crate::error::{Damage, Section, StorageError};
 use crate::file_name;
@@ -313,8 +313,8 @@ impl Run {
         let file = self.reopen()?;
         let blocks = match touch {
             Touch::One => number..number + 1,
-            Touch::Ahead => window::ahead(index, number),
-            Touch::Behind => window::behind(index, number),
+            Touch::Ahead => window::ahead(index, number, WINDOW_BYTES),
+            Touch::Behind => window::behind(index, number, WINDOW_BYTES),
         };
         let mut window = Window::default();
         if blocks.len() > 1 && window.read(file.as_ref(), index, blocks.clone()).is_ok() {

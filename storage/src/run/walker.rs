@@ -14,7 +14,7 @@ use lockstone_base::disk::DiskFile;
 
 use super::layout::Layout;
 use super::reader::Run;
-use super::window::{self, Window};
+use super::window::{self, WINDOW_BYTES, Window};
 use crate::error::StorageError;
 use crate::version::VersionRef;
 use crate::walk::Walker;
@@ -68,7 +68,7 @@ impl RunWalker {
                 Some(file) => file,
                 None => self.run.reopen()?,
             };
-            let blocks = window::ahead(index, number);
+            let blocks = window::ahead(index, number, WINDOW_BYTES);
             self.window.read(file.as_ref(), index, blocks)?;
             self.file = Some(file);
         }

@@ -24,21 +24,24 @@ pub(super) struct Window {
     blocks: Range<usize>,
 }
 
-/// The blocks of a window that begins with `first`.
-pub(super) fn ahead(index: &Index, first: usize) -> Range<usize> {
+/// What a walk asks the kernel to fetch at once: as much as keeps a device busy while it is walked.
+pub(super) const FETCH_BYTES: u64 = 1 << 20;
+
+/// The blocks of a window of `bytes` bytes that begins with `first`.
+pub(super) fn ahead(index: &Index, first: usize, bytes: u64) -> Range<usize> {
     let (start, _) = index.bounds(first);
     let mut end = first + 1;
-    while end < index.blocks() && index.bounds(end).1 - start <= WINDOW_BYTES {
+    while end < index.blocks() && index.bounds(end).1 - start <= bytes {
         end += 1;
     }
     first..end
 }
 
-/// The blocks of a window that ends with `last`.
-pub(super) fn behind(index: &Index, last: usize) -> Range<usize> {
+/// The blocks of a window of `bytes` bytes that ends with `last`.
+pub(super) fn behind(index: &Index, last: usize, bytes: u64) -> Range<usize> {
     let (_, end) = index.bounds(last);
     let mut first = last;
-    while first > 0 && end - index.bounds(first - 1).0 <= WINDOW_BYTES {
+    while first > 0 && end - index.bounds(first - 1).0 <= bytes {
         first -= 1;
     }
     first..last + 1
