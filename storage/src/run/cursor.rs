@@ -19,7 +19,7 @@ use super::block::Block;
 use super::index::Index;
 use super::layout::Layout;
 use super::reader::{Run, Touch};
-use super::window::{self, FETCH_BYTES};
+use super::window::Fetched;
 use crate::cursor::{Cursor, Direction, Quest, Step};
 use crate::error::StorageError;
 use crate::version::VersionRef;
@@ -49,8 +49,7 @@ pub(crate) struct RunCursor {
     progress: Progress,
     /// The block that is walked.
     here: Place,
-    /// The blocks that need not be asked for: the first one, which may be all, and then those that were.
-    fetched: Range<usize>,
+    fetched: Fetched,
     /// Forward: the number of the next entry to look at. Backward: how many entries are left.
     next: usize,
     /// The row passed last, nothing if there was none: the rest of its versions is skipped.
@@ -111,7 +110,7 @@ impl RunCursor {
             quest,
             progress: Progress::Fresh,
             here: Place::lost(0),
-            fetched: 0..0,
+            fetched: Fetched::default(),
             next: 0,
             row: Vec::new(),
             prefixed: false,
@@ -190,7 +189,9 @@ impl RunCursor {
 
     /// Begins to walk in the block `number`.
     fn walk_in(&mut self, index: &Index, number: usize, block: &Block<'_>) {
-        self.fetch(index, number);
+        if let Some(bytes) = self.fetched.step_to(index, number, self.is_forward()) {
+            self.run.will_need(bytes);
+        }
         let (start, end) = index.bounds(number);
         let (entries, has_end) = self.within(index, number, block);
         self.next = if self.is_forward() { 0 } else { block.len() };
@@ -202,25 +203,6 @@ impl RunCursor {
             has_end,
         };
         self.prefixed = false;
-    }
-
-    /// Asks for the blocks that come next, if that was not done. A walk that stays in one block asks for nothing.
-    fn fetch(&mut self, index: &Index, number: usize) {
-        if self.fetched.contains(&number) {
-            return;
-        }
-        if self.fetched.is_empty() {
-            self.fetched = number..number + 1;
-            return;
-        }
-        self.fetched = if self.is_forward() {
-            window::ahead(index, number, FETCH_BYTES)
-        } else {
-            window::behind(index, number, FETCH_BYTES)
-        };
-        let (start, _) = index.bounds(self.fetched.start);
-        let (_, end) = index.bounds(self.fetched.end.saturating_sub(1));
-        self.run.will_need(start as usize..end as usize);
     }
 
     /// Which entries of a block the walk does not go beyond, and whether it ends in it.

@@ -25,7 +25,7 @@ pub(super) struct Window {
 }
 
 /// What a walk asks the kernel to fetch at once: as much as keeps a device busy while it is walked.
-pub(super) const FETCH_BYTES: u64 = 1 << 20;
+const FETCH_BYTES: u64 = 1 << 20;
 
 /// The blocks of a window of `bytes` bytes that begins with `first`.
 pub(super) fn ahead(index: &Index, first: usize, bytes: u64) -> Range<usize> {
@@ -45,6 +45,35 @@ pub(super) fn behind(index: &Index, last: usize, bytes: u64) -> Range<usize> {
         first -= 1;
     }
     first..last + 1
+}
+
+/// The blocks that a walk need not ask for: the first one, which may be all it enters, and then those that it did.
+#[derive(Debug, Default)]
+pub(super) struct Fetched {
+    blocks: Range<usize>,
+}
+
+impl Fetched {
+    /// The walk enters the block `number`: where the bytes lie that it asks the kernel for, if it has to.
+    pub(super) fn step_to(
+        &mut self,
+        index: &Index,
+        number: usize,
+        forward: bool,
+    ) -> Option<Range<usize>> {
+        if self.blocks.contains(&number) {
+            return None;
+        }
+        if self.blocks.is_empty() {
+            self.blocks = number..number + 1;
+            return None;
+        }
+        let side = if forward { ahead } else { behind };
+        self.blocks = side(index, number, FETCH_BYTES);
+        let (start, _) = index.bounds(self.blocks.start);
+        let (_, end) = index.bounds(self.blocks.end.saturating_sub(1));
+        Some(start as usize..end as usize)
+    }
 }
 
 impl Window {
