@@ -74,7 +74,7 @@ impl Transaction {
     ) -> Result<()> {
         let (engine, txn) = self.parts();
         let locked = txn.check(engine).and_then(|()| {
-            table.enter(engine, txn)?;
+            table.enter(engine, txn, true)?;
             write_path::all_or_none(engine, txn, |txn| {
                 let mut give_up = None;
                 for key in keys {

@@ -30,7 +30,7 @@ impl CatalogEntry {
             id,
             name,
             created,
-            gate: Arc::new(Gate::open()),
+            gate: Arc::new(Gate::open(id)),
         }
     }
 }

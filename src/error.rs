@@ -105,13 +105,6 @@ pub enum Error {
         /// How long the call waited, in milliseconds.
         waited_ms: u64,
     },
-    /// The table is being dropped, and the transaction, which holds other locks, must not wait for the
-    /// outcome: the drop might be waiting for somebody who waits for one of them.
-    #[error("table `{table}` is being dropped: run the transaction again to see whether it was")]
-    TableBeingDropped {
-        /// The table's name.
-        table: Arc<str>,
-    },
     /// A row of a typed table holds bytes that are no value of the type.
     #[error("{row}: its {what} is no {type_name}: it was written as something else")]
     Undecodable {
@@ -284,7 +277,6 @@ impl Error {
             | Self::UnknownTable { .. }
             | Self::Undecodable { .. }
             | Self::TableInUse { .. }
-            | Self::TableBeingDropped { .. }
             | Self::ForeignTable { .. }
             | Self::InvalidArgument { .. } => Outcome::Unchanged,
             Self::Deadlock { .. }
@@ -314,7 +306,6 @@ impl Error {
             self,
             Self::WouldBlock { .. }
                 | Self::LockTimeout { .. }
-                | Self::TableBeingDropped { .. }
                 | Self::Deadlock { .. }
                 | Self::Conflict { .. }
                 | Self::Wounded { .. }
@@ -533,7 +524,6 @@ mod tests {
                 asked,
                 waited_ms: 5,
             },
-            Error::TableBeingDropped { table: "t".into() },
             Error::Deadlock { cycle },
             Error::WriteConflict {
                 row: RowName::new("t".into(), b"k", false),

@@ -1,34 +1,25 @@
-//! The gate of a table: whether transactions may begin to use it, and from which moment on its rows are gone.
+//! The gate of a table: its lock, and from which moment on its rows are gone.
 //!
-//! Shared by the catalog and the handles of the table; closed by whoever drops it, passed by whoever locks or
-//! writes in it for the first time.
-//! 1. S7: who drops closes the gate *and then* looks for transactions that use the table; who uses it notes that
-//!    *and then* looks at the gate. Each of the four steps is sequentially consistent, so at least one of the two
-//!    sees the other.
-//! 2. A gate that is dropped never opens again; one that is closed does if the drop fails.
-//! 3. The moment of the drop is stored before the commit tail reaches it: whoever reads there knows it.
+//! Shared by the catalog and the handles of the table; locked EXCLUSIVE by whoever drops it (S7), SHARED by whoever locks or
+//! writes in it.
+//! 1. S7: a table that is dropped stays so. Whoever has its lock knows whether it is.
+//! 2. The moment of the drop is stored before the commit tail reaches it: whoever reads there knows it.
 //!
 //! Crash: memory only; the log knows what was dropped.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use lockstone_base::Lsn;
-
-/// What a transaction meets that wants to lock or write in a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Passage {
-    /// It may.
-    Open,
-    /// The table is being dropped: how that ends is not known yet.
-    Closed,
-    /// There is no such table any more.
-    Dropped,
-}
+use lockstone_base::{Lsn, TableId};
+use lockstone_locks::TableLock;
+use parking_lot::{Mutex, MutexGuard};
 
 /// The gate of one table.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    closed: AtomicBool,
+    lock: Arc<TableLock>,
+    /// Held while somebody tries to drop the table.
+    dropping: Mutex<()>,
     dropped_at: AtomicU64,
 }
 
@@ -37,22 +28,17 @@ const NEVER: u64 = u64::MAX;
 
 impl Gate {
     /// The gate of a table that is there.
-    pub(crate) fn open() -> Self {
+    pub(crate) fn open(table: TableId) -> Self {
         Self {
-            closed: AtomicBool::new(false),
+            lock: Arc::new(TableLock::new(table)),
+            dropping: Mutex::new(()),
             dropped_at: AtomicU64::new(NEVER),
         }
     }
 
-    /// Whether the caller may pass. It has noted before that it uses the table.
-    pub(crate) fn passage(&self) -> Passage {
-        if !self.closed.load(Ordering::SeqCst) {
-            Passage::Open
-        } else if self.dropped_at.load(Ordering::SeqCst) == NEVER {
-            Passage::Closed
-        } else {
-            Passage::Dropped
-        }
+    /// The table's lock.
+    pub(crate) fn lock(&self) -> &Arc<TableLock> {
+        &self.lock
     }
 
     /// Whether the table was dropped.
@@ -65,30 +51,15 @@ impl Gate {
         self.dropped_at.load(Ordering::Acquire) <= at.get()
     }
 
-    /// Closes the gate for newcomers until the guard goes; `None` if somebody else has closed it.
-    pub(crate) fn close(&self) -> Option<Closing<'_>> {
-        let was_closed = self.closed.swap(true, Ordering::SeqCst);
-        (!was_closed).then(|| Closing(self))
+    /// Waits until nobody else tries to drop the table; then it was, or the caller alone may try.
+    pub(crate) fn drop_alone(&self) -> MutexGuard<'_, ()> {
+        self.dropping.lock()
     }
-}
 
-/// A gate closed by the one who wants to drop the table. Opens it again unless that was done.
-#[derive(Debug)]
-pub(crate) struct Closing<'a>(&'a Gate);
-
-impl Closing<'_> {
     /// The table is dropped at `at`. Only in the append latch, before the commit tail moves to `at`.
     pub(crate) fn drop_at(&self, at: Lsn) {
-        let before = self.0.dropped_at.swap(at.get(), Ordering::SeqCst);
+        let before = self.dropped_at.swap(at.get(), Ordering::SeqCst);
         assert_eq!(before, NEVER, "S7: a table is dropped once");
-    }
-}
-
-impl Drop for Closing<'_> {
-    fn drop(&mut self) {
-        if self.0.dropped_at.load(Ordering::SeqCst) == NEVER {
-            self.0.closed.store(false, Ordering::SeqCst);
-        }
     }
 }
 
@@ -97,19 +68,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gate_opens_again_unless_the_table_was_dropped() {
-        let gate = Gate::open();
-        let closing = gate.close().expect("nobody has closed it");
-        assert!(gate.close().is_none());
-        assert_eq!(gate.passage(), Passage::Closed);
-        drop(closing);
-        assert_eq!(gate.passage(), Passage::Open);
-
-        let closing = gate.close().expect("it is open again");
-        closing.drop_at(Lsn::new(7));
-        drop(closing);
-        assert_eq!(gate.passage(), Passage::Dropped);
-        assert!(gate.close().is_none());
+    fn a_table_is_gone_from_the_moment_of_its_drop() {
+        let gate = Gate::open(TableId(1));
+        assert!(!gate.is_gone() && !gate.is_gone_at(Lsn::new(u64::MAX - 1)));
+        gate.drop_at(Lsn::new(7));
+        assert!(gate.is_gone());
         assert!(!gate.is_gone_at(Lsn::new(6)));
         assert!(gate.is_gone_at(Lsn::new(7)));
     }

@@ -195,6 +195,7 @@ mod tests {
                 let request = Request {
                     row: &row,
                     mode: LockMode::Update,
+                    writes: false,
                     sub: 3,
                     policy: Policy::NoWait,
                 };

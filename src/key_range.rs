@@ -75,6 +75,48 @@ impl KeyRange for RangeFull {
     }
 }
 
+/// The keys that begin with some bytes: what [`prefix`] gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix {
+    start: Vec<u8>,
+    /// The first key behind them; `None` if there is none.
+    end: Option<Vec<u8>>,
+}
+
+/// All keys that begin with `bytes`: a range for scans and locks.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let db = lockstone::Options::new().segment_bytes(1 << 20).log_bytes(4 << 20).open(dir.path().join("db"))?;
+/// use lockstone::{LockMode, prefix};
+///
+/// let users = db.create_table("users")?;
+/// let mut txn = db.begin();
+/// txn.lock_range(&users, prefix("alice/"), LockMode::Share)?;
+/// assert_eq!(txn.range(&users, prefix("alice/"))?.count(), 0);
+/// # Ok::<(), lockstone::Error>(())
+/// ```
+pub fn prefix(bytes: impl AsRef<[u8]>) -> Prefix {
+    let start = bytes.as_ref().to_vec();
+    let mut end = start.clone();
+    while end.pop_if(|last| *last == u8::MAX).is_some() {}
+    let last = end.last_mut();
+    let end = last.map(|last| *last += 1).map(|()| end);
+    Prefix { start, end }
+}
+
+impl KeyRange for Prefix {
+    fn start(&self) -> Bound<&[u8]> {
+        Bound::Included(&self.start)
+    }
+    fn end(&self) -> Bound<&[u8]> {
+        match &self.end {
+            Some(end) => Bound::Excluded(end),
+            None => Bound::Unbounded,
+        }
+    }
+}
+
 /// A range of rows, never empty by its bounds alone: what `BTreeMap::range` takes without panic.
 pub(crate) type RowBounds = (Bound<Bytes>, Bound<Bytes>);
 
@@ -152,6 +194,23 @@ mod tests {
                     .map_or(0, |found| rows.range(found).count());
                 assert_eq!(found, naive.count(), "{start:?} to {end:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_all_keys_that_begin_with_it() {
+        let mut keys: Vec<Vec<u8>> = vec![Vec::new()];
+        for byte in [0, b'a', b'b', 0xfe, 0xff] {
+            for next in [None, Some(0), Some(b'a'), Some(0xff)] {
+                keys.push([Some(byte), next].into_iter().flatten().collect());
+            }
+        }
+        let row = |key: &Vec<u8>| RowKey::new(TableId(7), key).to_bytes();
+        let rows: BTreeSet<Bytes> = keys.iter().map(row).collect();
+        for start in &keys {
+            let begin_so = keys.iter().filter(|key| key.starts_with(start));
+            let found = row_bounds(TableId(7), &prefix(start)).expect("it has a first key");
+            assert_eq!(rows.range(found).count(), begin_so.count(), "{start:?}");
         }
     }
 

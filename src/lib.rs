@@ -16,6 +16,7 @@ mod names;
 mod error;
 mod key_value;
 mod key_range;
+mod resource;
 mod options;
 mod parker;
 mod row_limits;
@@ -41,6 +42,7 @@ mod publish;
 mod compaction;
 mod checkpoint;
 mod pressure;
+mod patience;
 mod lock_request;
 mod log_step;
 mod first_updater;
@@ -59,6 +61,7 @@ mod range_for;
 mod ticket;
 mod transaction;
 mod reading;
+mod wide_locks;
 mod bulk_locks;
 mod lock_async;
 mod under_policy;
@@ -72,23 +75,24 @@ pub mod inspect;
 pub use database::Database;
 pub use engine::Ports;
 pub use error::{Error, Outcome, Result};
-pub use key_range::KeyRange;
+pub use key_range::{KeyRange, Prefix, prefix};
 pub use key_value::{Key, Value};
 pub use listing::{CheckReport, Info, Stats};
 pub use lock_async::{GetForAsync, LockAsync};
 pub use lock_listing::{
-    LockFilter, LockInfo, LockInfoState, LockKind, TransactionInfo, TransactionState, Wait,
-    WaitBlocker, Waits, WantedLock,
+    LockFilter, LockInfo, LockInfoState, TransactionInfo, TransactionState, Wait, WaitBlocker,
+    Waits, WantedLock,
 };
 pub use lockstone_base::disk::{Backend, IoMode, WritePath};
 pub use lockstone_base::limits::{BUFFERED_MS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use lockstone_base::{FencingToken, InvalidTxnId, LockMode, Lsn, Priority, Rank, TxnId};
 pub use lockstone_recovery::{InFlight, RecoveryReport, Resolution, TornTail};
 pub use lockstone_storage::LevelStats;
-pub use names::{Cycle, CycleWait, Holder, RowName};
+pub use names::{Cycle, CycleWait, Holder, LockKind, RowName};
 pub use options::{Durability, Isolation, OnConflict, Options, TxnOptions};
 pub use range::Range;
 pub use range_for::RangeFor;
+pub use resource::ResourceMode;
 pub use snapshot::Snapshot;
 pub use table::Table;
 pub use ticket::CommitTicket;

@@ -3,13 +3,12 @@
 //! 1. S3: a transaction notes where its records begin *before* it appends the first of them. So a
 //!    checkpoint that holds the append latch sees every transaction whose records lie below the log's
 //!    end: the note was stored before the append, and the append came before the hold.
-//! 2. S7: it notes a table *before* it looks at the table's gate for the first time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lockstone_base::{Lsn, Striped, TableId, TxnId};
+use lockstone_base::{Lsn, Striped, TxnId};
 use lockstone_locks::{Notify, Owner};
 use parking_lot::Mutex;
 
@@ -32,9 +31,6 @@ pub(crate) struct Notes {
     pub(crate) writes: AtomicU64,
     pub(crate) parker: Parker,
     first_record: AtomicU64,
-    /// The first table that it has locked or written in; most use no other.
-    first_table: AtomicU32,
-    other_tables: Mutex<Vec<TableId>>,
     /// Where it stands in the list of all: in whose copy, and in which slot of that.
     stripe: usize,
     slot: AtomicUsize,
@@ -48,8 +44,6 @@ impl Notify for Notes {
 
 /// No record yet.
 const NOTHING_LOGGED: u64 = u64::MAX;
-/// No table yet: this one is the engine's own, and no user has a handle of it.
-const NO_TABLE: u32 = TableId::ENGINE.0;
 
 impl Notes {
     /// What is known of one that begins at time `begun`, in the calling thread.
@@ -61,8 +55,6 @@ impl Notes {
             writes: AtomicU64::new(0),
             parker: Parker::default(),
             first_record: AtomicU64::new(NOTHING_LOGGED),
-            first_table: AtomicU32::new(NO_TABLE),
-            other_tables: Mutex::default(),
             stripe: Striped::<()>::own_number(),
             slot: AtomicUsize::new(0),
         }
@@ -77,33 +69,6 @@ impl Notes {
     pub(crate) fn first_record(&self) -> Option<Lsn> {
         let at = self.first_record.load(Ordering::SeqCst);
         (at != NOTHING_LOGGED).then_some(Lsn::new(at))
-    }
-
-    /// Notes that it is about to lock or write in `table`. Only its own thread, and before it looks at the
-    /// table's gate: whoever closes that and then looks here sees this, or is seen.
-    pub(crate) fn use_table(&self, table: TableId) {
-        // Written by its own thread alone: a swap costs less than a store and a fence.
-        if self.first_table.load(Ordering::Relaxed) == NO_TABLE {
-            self.first_table.swap(table.0, Ordering::SeqCst);
-        } else {
-            self.other_tables.lock().push(table);
-            fence(Ordering::SeqCst);
-        }
-    }
-
-    /// Takes back the note about `table`, whose gate was closed.
-    pub(crate) fn leave_table(&self, table: TableId) {
-        if self.first_table.load(Ordering::Relaxed) == table.0 {
-            self.first_table.store(NO_TABLE, Ordering::SeqCst);
-        } else {
-            self.other_tables.lock().retain(|used| *used != table);
-        }
-    }
-
-    /// Whether it has locked or written in `table`, or is about to.
-    pub(crate) fn uses_table(&self, table: TableId) -> bool {
-        self.first_table.load(Ordering::SeqCst) == table.0
-            || self.other_tables.lock().contains(&table)
     }
 }
 

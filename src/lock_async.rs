@@ -155,7 +155,8 @@ impl<'a> Asking<'a> {
         }
     }
 
-    /// Asks at the first poll, then looks; the row, once its lock is held and logged.
+    /// Asks at the first poll, then looks; the row, once its lock is held and logged. While somebody holds or awaits the table
+    /// EXCLUSIVE, it waits for that first, and asks again.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<RowKey>> {
         if matches!(self.stage, Stage::New) {
             self.stage = Stage::Answered;
@@ -181,6 +182,10 @@ impl<'a> Asking<'a> {
         };
         self.txn.parts_in_line().1.was_decided();
         match self.stop_waiting() {
+            Some(Waits { line, .. }) if line.ticket().row().is_none() && outcome.is_ok() => {
+                self.stage = Stage::New;
+                self.poll(context)
+            }
             Some(Waits { row, .. }) => Poll::Ready(self.log(row, outcome)),
             None => unreachable!("it was just waiting"),
         }
@@ -190,8 +195,11 @@ impl<'a> Asking<'a> {
         let (table, key, mode) = (&self.table, &self.key, self.mode);
         self.txn.under(self.policy, |txn| {
             let (engine, txn) = txn.parts();
-            let row = table.row_to_lock(engine, txn, key)?;
-            let asked = write_path::ask(engine, txn, &row, mode)?;
+            let row = table.row(engine, key)?;
+            let asked = match table.ask_to_enter(engine, txn, true)? {
+                Some(in_line) => Asked::InLine(in_line),
+                None => write_path::ask(engine, txn, &row, mode)?,
+            };
             Ok((row, asked))
         })
     }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use lockstone_base::{FencingToken, LockMode, Rank, RowKey, TableId, TxnId};
-use lockstone_locks::{ListPlace, LockEntry, LockStatus, OwnerState, WaitEntry};
+use lockstone_locks::{ListPlace, LockEntry, LockStatus, OwnerState, RowRange, Target, WaitEntry};
 use serde::Serialize;
 
 use crate::closing::EngineRef;
@@ -17,18 +18,10 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::key_range::{KeyRange, RowBounds, row_bounds};
 use crate::live::LiveTxn;
-use crate::names::{Cycle, RowName};
+use crate::names::{Cycle, LockKind, RowName};
 use crate::options::Isolation;
 use crate::table::Table;
-use crate::txn_state::{name_cycle, name_row};
-
-/// What a lock protects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub enum LockKind {
-    /// One row.
-    Row,
-}
+use crate::txn_state::{name_cycle, name_target};
 
 /// Whether a lock is held or waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -43,13 +36,14 @@ pub enum LockInfoState {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct LockInfo {
-    /// The table's name.
+    /// The table's name; of a resource it is empty.
     pub table: Arc<str>,
-    /// The key, if it may be shown.
+    /// The key, the bounds of a range, or a resource's path, if it may be shown.
     pub key: Option<String>,
     /// What it protects.
     pub kind: LockKind,
-    /// Its mode.
+    /// Its mode; of a table `Update` for EXCLUSIVE, and `Share` for SHARED, which is listed while somebody holds or awaits
+    /// the table EXCLUSIVE.
     pub mode: LockMode,
     /// Whose it is.
     pub txn: TxnId,
@@ -103,7 +97,7 @@ pub enum TransactionState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct WantedLock {
-    /// The row.
+    /// What it is for.
     pub row: RowName,
     /// The mode that is asked for.
     pub mode: LockMode,
@@ -127,7 +121,7 @@ pub struct Wait {
     pub txn: TxnId,
     /// What its owner calls it.
     pub label: Option<Arc<str>>,
-    /// The row that it waits for.
+    /// What it waits for.
     pub row: RowName,
     /// The mode that it asks for.
     pub mode: LockMode,
@@ -174,6 +168,7 @@ impl LockFilter {
 
     /// Those of keys of this table within a range.
     pub fn keys(mut self, table: &Table, range: impl KeyRange) -> Self {
+        self.table = Some(table.id());
         self.bounds = row_bounds(table.id(), &range);
         self.empty = self.bounds.is_none();
         self
@@ -186,27 +181,27 @@ impl LockFilter {
     }
 
     fn fits(&self, entry: &LockEntry) -> bool {
-        let within = |bounds| is_within(&entry.row, bounds);
+        let within = |bounds: &RowBounds| match &entry.target {
+            Target::Row(row) => range_of(row.table(), bounds).contains(row),
+            Target::Range(range) => range_of(range.table(), bounds).overlaps(range),
+            Target::Table(_) => true,
+        };
         !self.empty
-            && self.table.is_none_or(|table| entry.row.table() == table)
+            && self.table.is_none_or(|table| entry.target.table() == table)
             && self.bounds.as_ref().is_none_or(within)
             && self.txn.is_none_or(|txn| entry.txn == txn)
     }
 }
 
-fn is_within(row: &RowKey, (start, end): &RowBounds) -> bool {
-    let row = row.as_bytes();
-    let above = match start {
-        Bound::Included(from) => row >= &**from,
-        Bound::Excluded(from) => row > &**from,
-        Bound::Unbounded => true,
+fn range_of(table: TableId, (start, end): &RowBounds) -> RowRange {
+    let row = |bound: &Bound<Bytes>| match bound {
+        Bound::Included(row) => RowKey::from_encoded(row.clone()).map(Bound::Included),
+        Bound::Excluded(row) => RowKey::from_encoded(row.clone()).map(Bound::Excluded),
+        Bound::Unbounded => None,
     };
-    let below = match end {
-        Bound::Included(to) => row <= &**to,
-        Bound::Excluded(to) => row < &**to,
-        Bound::Unbounded => true,
-    };
-    above && below
+    // The bounds were made of whole rows.
+    let bound = |bound| row(bound).unwrap_or(Bound::Unbounded);
+    RowRange::new(table, bound(start), bound(end))
 }
 
 /// So many locks, if there are as many, are put in order of their rows before they are shown: a short list is in order.
@@ -233,19 +228,25 @@ pub(crate) fn locks(
             entries.extend(more.into_iter().filter(|entry| filter.fits(entry)));
         }
         // Stable: the order within a row is kept, holders first, then the queue.
-        entries.sort_by(|a, b| a.row.cmp(&b.row));
+        entries.sort_by(|a, b| order(a).cmp(&order(b)));
         let entries = entries.into_iter();
         Some(entries.map(|entry| Ok(lock_info(&engine, entry))).collect())
     });
     stretches.flatten()
 }
 
+/// Rows first, then ranges and tables, as they come.
+fn order(entry: &LockEntry) -> (bool, Option<&RowKey>) {
+    let row = entry.target.row();
+    (row.is_none(), row)
+}
+
 fn lock_info(engine: &Engine, entry: LockEntry) -> LockInfo {
-    let RowName { table, key } = name_row(engine, &entry.row);
+    let RowName { table, key, kind } = name_target(engine, &entry.target);
     LockInfo {
         table,
         key,
-        kind: LockKind::Row,
+        kind,
         mode: entry.mode,
         txn: entry.txn,
         label: entry.label,
@@ -261,7 +262,7 @@ pub(crate) fn waits(engine: &Engine) -> Waits {
     let wait = |entry: WaitEntry| Wait {
         txn: entry.txn,
         label: entry.label,
-        row: name_row(engine, &entry.row),
+        row: name_target(engine, &entry.target),
         mode: entry.mode,
         blockers: entry
             .waits_for
@@ -301,7 +302,7 @@ pub(crate) fn transactions(engine: &Engine) -> Vec<TransactionInfo> {
         writes: txn.notes.writes.load(Ordering::Relaxed),
         age: now.saturating_sub(txn.notes.begun),
         waits_for: engine.locks.waiting(&txn.owner).map(|ticket| WantedLock {
-            row: name_row(engine, ticket.row()),
+            row: name_target(engine, ticket.target()),
             mode: ticket.mode(),
         }),
     };

@@ -1,5 +1,5 @@
-//! The first step of the write path: asks the lock table for a row, and waits in line if the policy says so.
-//! Called by `write_path`, and by futures that wait for a lock.
+//! The first step of the write path: asks the lock table for a row, a range or a table, and waits in line if the policy says
+//! so. Called by `write_path`, by `wide_locks`, by tables' handles, and by futures that wait for a lock.
 //!
 //! 1. K1: what is not granted is queued or refused; `NoWait` never queues.
 //! 2. A timeout counts per call; whoever gives up has one last look, and is told who stands in the way. Who wounds after a
@@ -14,37 +14,57 @@ use std::time::Duration;
 
 use lockstone_base::{LockMode, RowKey};
 use lockstone_locks::{
-    Batch, Blocker, Decision, Grant, Outcome, Policy, Refusal, Request, Terms, Ticket, Wakes,
+    Batch, Blocker, Decision, Grant, Outcome, Policy, RangeRequest, Refusal, Request, RowRange,
+    TableLock, TableMode, Target, Terms, Ticket, Wakes,
 };
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::names::Holder;
-use crate::options::OnConflict;
-use crate::txn_state::{TxnState, name_row};
+use crate::names::{Holder, RowName};
+use crate::patience::Patience;
+use crate::txn_state::{TxnState, name_target};
 
-/// A row that is asked for.
+/// What is asked for.
 #[derive(Debug, Clone, Copy)]
-struct Wanted<'a> {
-    row: &'a RowKey,
-    mode: LockMode,
-    patience: Patience,
+pub(crate) enum Sought<'a> {
+    /// A row.
+    Row {
+        /// The row.
+        row: &'a RowKey,
+        /// Whether it is to be written.
+        writes: bool,
+    },
+    /// All rows of a range.
+    Range(&'a Arc<RowRange>),
+    /// A table.
+    Table(&'a Arc<TableLock>, TableMode),
 }
 
-/// What a call does when it would have to wait, and for how long it does.
+impl Sought<'_> {
+    fn name(&self, engine: &Engine) -> RowName {
+        let target = match *self {
+            Self::Row { row, .. } => Target::Row(row.clone()),
+            Self::Range(range) => Target::Range(Arc::clone(range)),
+            Self::Table(table, _) => Target::Table(table.id()),
+        };
+        name_target(engine, &target)
+    }
+}
+
+/// A request, and what becomes of it if it is not granted.
 #[derive(Debug, Clone, Copy)]
-struct Patience {
-    policy: Policy,
-    /// How long to wait; it is zero for a `NoWait` that speaks of a timeout when it is refused.
-    timeout: Option<Duration>,
-    /// Whether it judges then, and does not give up.
-    then_wounds: bool,
+struct Wanted<'a> {
+    sought: Sought<'a>,
+    mode: LockMode,
+    patience: Patience,
 }
 
 /// A request that waits. Whoever has it looks after each notice, until it is decided.
 #[derive(Debug, Clone)]
 pub(crate) struct InLine {
     ticket: Arc<Ticket>,
+    /// What is waited for, if it is a table.
+    table: Option<(Arc<TableLock>, TableMode)>,
     patience: Patience,
     since: Duration,
     /// When its time is up.
@@ -58,27 +78,6 @@ pub(crate) enum Asked {
     InLine(InLine),
 }
 
-impl Patience {
-    fn of(policy: OnConflict) -> Self {
-        let (policy, timeout, then_wounds) = match policy {
-            OnConflict::NoWait | OnConflict::SkipLocked => (Policy::NoWait, None, false),
-            OnConflict::Wait {
-                timeout: Some(Duration::ZERO),
-            } => (Policy::NoWait, Some(Duration::ZERO), false),
-            OnConflict::Wait { timeout } => (Policy::Wait, timeout, false),
-            OnConflict::Wound | OnConflict::WoundAfter(Duration::ZERO) => {
-                (Policy::Wound, None, false)
-            }
-            OnConflict::WoundAfter(while_waiting) => (Policy::Wait, Some(while_waiting), true),
-        };
-        Self {
-            policy,
-            timeout,
-            then_wounds,
-        }
-    }
-}
-
 /// *lock*: asks for the row, and waits in line if the policy says so.
 pub(crate) fn request(
     engine: &Engine,
@@ -87,10 +86,23 @@ pub(crate) fn request(
     mode: LockMode,
     explicit: bool,
 ) -> Result<Grant> {
-    txn.check(engine)?;
     txn.settle(engine, explicit);
-    let grant = granted(engine, txn, row, mode, &mut None)?;
+    // Who locks a row not for its own sake writes it.
+    let writes = !explicit;
+    let grant = granted(engine, txn, Sought::Row { row, writes }, mode, &mut None)?;
     holds(engine, txn, grant)
+}
+
+/// [`request`] of a range or a table, which is explicit, unless the rank is settled.
+pub(crate) fn request_wide(
+    engine: &Engine,
+    txn: &mut TxnState,
+    sought: Sought<'_>,
+    mode: LockMode,
+) -> Result<Grant> {
+    let grant = granted(engine, txn, sought, mode, &mut None)?;
+    txn.check(engine)?;
+    Ok(grant)
 }
 
 /// [`request`] of an explicit lock, as one of several of a call, which counts it and looks at the state itself. `give_up`:
@@ -98,11 +110,11 @@ pub(crate) fn request(
 pub(crate) fn granted(
     engine: &Engine,
     txn: &mut TxnState,
-    row: &RowKey,
+    sought: Sought<'_>,
     mode: LockMode,
     give_up: &mut Option<Duration>,
 ) -> Result<Grant> {
-    match ask_for(engine, txn, row, mode)? {
+    match ask_for(engine, txn, sought, mode)? {
         Asked::Granted(grant) => Ok(grant),
         Asked::InLine(in_line) => in_line.wait(engine, txn, give_up),
     }
@@ -112,14 +124,14 @@ pub(crate) fn granted(
 pub(crate) fn ask_for(
     engine: &Engine,
     txn: &mut TxnState,
-    row: &RowKey,
+    sought: Sought<'_>,
     mode: LockMode,
 ) -> Result<Asked> {
     txn.check(engine)?;
     txn.settle(engine, true);
     let patience = Patience::of(txn.policy);
     let wanted = Wanted {
-        row,
+        sought,
         mode,
         patience,
     };
@@ -136,19 +148,51 @@ pub(crate) fn holds(engine: &Engine, txn: &TxnState, grant: Grant) -> Result<Gra
     Ok(grant)
 }
 
-/// *lock*, for many rows in one call: as [`request`] for each of them, but that rows which are locked are passed over if
-/// the call `skips` them.
+/// L7: takes a table SHARED, as whoever locks or writes in it does before; `explicit` as in [`request`]. `None`: it is had.
+pub(crate) fn share(
+    engine: &Engine,
+    txn: &mut TxnState,
+    table: &Arc<TableLock>,
+    explicit: bool,
+) -> Result<Option<InLine>> {
+    txn.check(engine)?;
+    txn.settle(engine, explicit);
+    if engine.locks.share(&txn.owner, table) {
+        return Ok(None);
+    }
+    let sought = Sought::Table(table, TableMode::Shared);
+    match ask_for(engine, txn, sought, LockMode::Share)? {
+        Asked::Granted(_) => Ok(None),
+        Asked::InLine(in_line) => Ok(Some(in_line)),
+    }
+}
+
+/// What many rows are asked for, for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To be written.
+    Write,
+    /// For the locks' own sake; those that others have locked are passed over, if it skips them.
+    Lock {
+        /// Whether it does.
+        skips: bool,
+    },
+}
+
+/// *lock*, for many rows in one call: as [`request`] for each of them, but for what may be passed over.
 pub(crate) fn request_many(
     engine: &Engine,
     txn: &mut TxnState,
     batch: &mut Batch,
     mode: LockMode,
-    skips: bool,
+    purpose: Purpose,
 ) -> Result<()> {
     txn.check(engine)?;
     txn.settle(engine, false);
     let patience = Patience::of(txn.policy);
+    let writes = purpose == Purpose::Write;
     let terms = Terms::new(mode, txn.sub, patience.policy);
+    let terms = if writes { terms.to_write() } else { terms };
     let mut give_up = None;
     loop {
         let mut wakes = Wakes::default();
@@ -159,8 +203,9 @@ pub(crate) fn request_many(
         let Some((decision, row)) = decision.zip(batch.current().cloned()) else {
             break;
         };
+        let sought = Sought::Row { row: &row, writes };
         let wanted = Wanted {
-            row: &row,
+            sought,
             mode,
             patience,
         };
@@ -171,7 +216,7 @@ pub(crate) fn request_many(
         };
         match granted {
             Ok(grant) => batch.granted(grant),
-            Err(Error::WouldBlock { .. }) if skips => {
+            Err(Error::WouldBlock { .. }) if purpose == (Purpose::Lock { skips: true }) => {
                 batch.skipped();
                 engine.counters.skip();
             }
@@ -195,8 +240,13 @@ fn decided(
             engine.counters.waits.fetch_add(1, Ordering::Relaxed);
             let since = engine.ports.clock.now();
             let timeout = wanted.patience.timeout;
+            let table = match wanted.sought {
+                Sought::Table(table, mode) => Some((Arc::clone(table), mode)),
+                Sought::Row { .. } | Sought::Range(_) => None,
+            };
             Ok(Asked::InLine(InLine {
                 ticket,
+                table,
                 patience: wanted.patience,
                 since,
                 give_up: timeout.map(|timeout| since.saturating_add(timeout)),
@@ -207,14 +257,32 @@ fn decided(
 
 fn ask(engine: &Engine, txn: &TxnState, wanted: &Wanted<'_>, policy: Policy) -> Decision {
     let mut wakes = Wakes::default();
-    let Wanted { row, mode, .. } = *wanted;
-    let request = Request {
-        row,
-        mode,
-        sub: txn.sub,
-        policy,
+    let (mode, sub) = (wanted.mode, txn.sub);
+    let decision = match wanted.sought {
+        Sought::Row { row, writes } => {
+            let request = Request {
+                row,
+                mode,
+                writes,
+                sub,
+                policy,
+            };
+            engine.locks.request(&txn.owner, request, &mut wakes)
+        }
+        Sought::Range(range) => {
+            let request = RangeRequest {
+                range,
+                mode,
+                sub,
+                policy,
+            };
+            engine.locks.request_range(&txn.owner, request, &mut wakes)
+        }
+        Sought::Table(table, mode) => {
+            let locks = &engine.locks;
+            locks.request_table(&txn.owner, (table, mode), policy, &mut wakes)
+        }
     };
-    let decision = engine.locks.request(&txn.owner, request, &mut wakes);
     wakes.fire();
     decision
 }
@@ -222,7 +290,7 @@ fn ask(engine: &Engine, txn: &TxnState, wanted: &Wanted<'_>, policy: Policy) -> 
 impl InLine {
     /// Sleeps until the request is decided or its time is up. `give_up`: that of the call, if an earlier wait of it has
     /// set one.
-    fn wait(
+    pub(crate) fn wait(
         mut self,
         engine: &Engine,
         txn: &TxnState,
@@ -237,7 +305,7 @@ impl InLine {
             }
             let now = engine.ports.clock.now();
             let left = self.give_up.map(|at| at.saturating_sub(now));
-            txn.live.parker.park(left);
+            sleep(engine, txn, left);
         }
     }
 
@@ -306,8 +374,17 @@ impl InLine {
     }
 
     fn wanted(&self) -> Wanted<'_> {
+        let sought = match (self.ticket.target(), &self.table) {
+            (_, Some((table, mode))) => Sought::Table(table, *mode),
+            (Target::Range(range), _) => Sought::Range(range),
+            (Target::Row(row), _) => {
+                let writes = self.ticket.writes();
+                Sought::Row { row, writes }
+            }
+            (Target::Table(_), None) => unreachable!("who waits for a table knows its lock"),
+        };
         Wanted {
-            row: self.ticket.row(),
+            sought,
             mode: self.ticket.mode(),
             patience: self.patience,
         }
@@ -321,12 +398,22 @@ impl InLine {
             tracing::warn!(
                 target: "lockstone::locks",
                 txn = %txn.owner.id(),
-                row = %name_row(engine, self.ticket.row()),
+                row = %name_target(engine, self.ticket.target()),
                 mode = %self.ticket.mode(),
                 waited_ms = waited.as_millis() as u64,
                 "a lock was waited for for long"
             );
         }
+    }
+}
+
+/// Until the parker is noticed, or so long. A harness of one thread has nobody who could notice it: there time passes by
+/// steps.
+fn sleep(engine: &Engine, txn: &TxnState, at_most: Option<Duration>) {
+    const STEP: Duration = Duration::from_millis(1);
+    match at_most.filter(|_| !engine.ports.background) {
+        Some(at_most) => engine.ports.clock.sleep(at_most.min(STEP)),
+        None => txn.live.parker.park(at_most),
     }
 }
 
@@ -340,7 +427,7 @@ fn refused(engine: &Engine, txn: &TxnState, wanted: &Wanted<'_>, refusal: Refusa
             engine.counters.conflicts.fetch_add(1, Ordering::Relaxed);
             Error::Conflict {
                 txn: txn.owner.id(),
-                row: name_row(engine, wanted.row),
+                row: wanted.sought.name(engine),
                 holder_priority: blocker.rank,
                 held: blocker.mode,
                 asked: wanted.mode,
@@ -361,7 +448,7 @@ fn ended(engine: &Engine, txn: &TxnState) -> Error {
 }
 
 fn would_block(engine: &Engine, wanted: &Wanted<'_>, blocker: Blocker) -> Error {
-    let (row, asked, held) = (name_row(engine, wanted.row), wanted.mode, blocker.mode);
+    let (row, asked, held) = (wanted.sought.name(engine), wanted.mode, blocker.mode);
     let holder = Box::new(holder(blocker));
     let Some(timeout) = wanted.patience.timeout else {
         return Error::WouldBlock {

@@ -1,5 +1,7 @@
 //! What a key and a value may be. Asked wherever a user names one.
 
+use std::ops::Bound;
+
 use lockstone_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 use crate::error::{Error, Result};
@@ -12,6 +14,14 @@ pub(crate) fn check_key(key: &[u8]) -> Result<()> {
             bytes,
             max: KEY_BYTES_MAX,
         }),
+        _ => Ok(()),
+    }
+}
+
+/// The bound of a range that is to be remembered.
+pub(crate) fn check_bound(bound: Bound<&[u8]>) -> Result<()> {
+    match bound {
+        Bound::Included(key) | Bound::Excluded(key) if !key.is_empty() => check_key(key),
         _ => Ok(()),
     }
 }

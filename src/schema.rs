@@ -4,7 +4,7 @@
 //! 1. One creation or drop is logged at a time (`Engine::ddl`), so that a manifest has it or the log behind it
 //!    does.
 //! 2. S7: ids are never reused. A table is dropped when every transaction that has locked or written in it has
-//!    ended: the gate is closed first, and then the live transactions are looked through until none is left.
+//!    ended: whoever drops it takes it EXCLUSIVE first (K7), as a transaction of its own.
 //! 3. A drop stands in the order of commits: its record is appended in a hold of the append latch, in which the
 //!    moment is told to the table's handles and the commit tail moves to it. So all commits to the table lie below
 //!    it, snapshots below still read the rows, and nobody at or above does.
@@ -13,11 +13,12 @@
 //!
 //! Crash: before the record is durable the table is there with all its rows; behind it, it never is again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use lockstone_base::TableId;
+use lockstone_base::LockMode;
 use lockstone_base::limits::TABLE_DRAIN_MS_MAX;
-use lockstone_locks::OwnerState;
+use lockstone_locks::{AbortCause, OwnerState, TableMode, Wakes};
 use lockstone_recovery::record::{Body, DROP_BODY_BYTES};
 use lockstone_wal::Record;
 
@@ -25,19 +26,17 @@ use crate::catalog::{CatalogEntry, check_table_name};
 use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::gate::{Closing, Passage};
-use crate::live::LiveTxn;
-use crate::names::Holder;
-
-/// How often a drop looks whether the transactions that it waits for have ended: at first, and at last.
-const LOOK_FIRST: Duration = Duration::from_micros(50);
-const LOOK_LAST: Duration = Duration::from_millis(5);
+use crate::isolation::View;
+use crate::live::Notes;
+use crate::lock_request::{Sought, request_wide};
+use crate::options::{Isolation, OnConflict, TxnOptions};
+use crate::txn_state::TxnState;
 
 /// The table `name`, created if it is absent.
 pub(crate) fn create(engine: &Engine, name: &str) -> Result<CatalogEntry> {
     check_table_name(name)?;
     engine.check_serving()?;
-    if let Some(entry) = existing(engine, name)? {
+    if let Some(entry) = existing(engine, name) {
         return Ok(entry);
     }
     checkpoint::admit(engine)?;
@@ -63,105 +62,110 @@ pub(crate) fn create(engine: &Engine, name: &str) -> Result<CatalogEntry> {
 }
 
 /// The table that has the name. If it is being dropped, waits for the outcome.
-fn existing(engine: &Engine, name: &str) -> Result<Option<CatalogEntry>> {
-    let mut pause = LOOK_FIRST;
-    while let Some(entry) = engine.catalog.get(name) {
-        if entry.gate.passage() == Passage::Open {
-            return Ok(Some(entry));
-        }
-        look_later(engine, &mut pause)?;
+fn existing(engine: &Engine, name: &str) -> Option<CatalogEntry> {
+    let entry = engine.catalog.get(name)?;
+    drop(entry.gate.drop_alone());
+    if entry.gate.is_gone() {
+        // Whoever comes here now finds the next one of that name, or none.
+        return existing(engine, name);
     }
-    Ok(None)
+    Some(entry)
 }
 
 /// Drops the table: waits for those who use it, logs the drop, and waits until that is durable.
 pub(crate) fn drop_table(engine: &Engine, table: &CatalogEntry) -> Result<()> {
     engine.check_serving()?;
-    let closing = close_gate(engine, table)?;
-    drain(engine, table)?;
-    let _one_at_a_time = engine.ddl.lock();
-    engine.check_serving()?;
-    log_drop(engine, table.id, &closing)?;
+    // Another drop under way may still fail: its outcome decides.
+    let _alone = table.gate.drop_alone();
+    if table.gate.is_gone() {
+        return Err(Error::UnknownTable {
+            name: table.name.to_string(),
+        });
+    }
+    let (txn, drained) = loop {
+        let mut txn = begin(engine);
+        match drain(engine, table, &mut txn) {
+            // Somebody of a higher priority went first.
+            Err(Error::Wounded { .. }) => end(engine, &txn),
+            drained => break (txn, drained),
+        }
+    };
+    let dropped = drained.and_then(|()| {
+        let _one_at_a_time = engine.ddl.lock();
+        engine.check_serving()?;
+        log_drop(engine, table, &txn)
+    });
+    end(engine, &txn);
     // Whole runs may go at once.
     engine.bell.ring();
-    Ok(())
+    dropped
 }
 
-/// Closes the table's gate. Another drop under way may still fail: its outcome decides.
-fn close_gate<'a>(engine: &Engine, table: &'a CatalogEntry) -> Result<Closing<'a>> {
-    let mut pause = LOOK_FIRST;
-    loop {
-        if let Some(closing) = table.gate.close() {
-            return Ok(closing);
-        }
-        if table.gate.passage() == Passage::Dropped {
-            return Err(Error::UnknownTable {
-                name: table.name.to_string(),
-            });
-        }
-        look_later(engine, &mut pause)?;
+/// The transaction that holds the table while it is dropped. It logs nothing of its own.
+fn begin(engine: &Engine) -> TxnState {
+    let label = Some(Arc::from("drop_table"));
+    let notes = Arc::new(Notes::new(
+        engine.ports.clock.now(),
+        Isolation::ReadCommitted,
+    ));
+    let id = engine.next_txn_id();
+    let owner = engine.locks.begin(id, label, notes.clone());
+    engine.live.begin(&owner, &notes);
+    let timeout = Some(Duration::from_millis(TABLE_DRAIN_MS_MAX));
+    let options = TxnOptions::new().on_conflict(OnConflict::Wait { timeout });
+    let view = View::begin(engine, Isolation::ReadCommitted);
+    TxnState::new(owner, notes, options, view, 0)
+}
+
+/// Takes the table EXCLUSIVE.
+fn drain(engine: &Engine, table: &CatalogEntry, txn: &mut TxnState) -> Result<()> {
+    let sought = Sought::Table(table.gate.lock(), TableMode::Exclusive);
+    match request_wide(engine, txn, sought, LockMode::Update) {
+        Ok(_) => Ok(()),
+        Err(Error::LockTimeout {
+            holder, waited_ms, ..
+        }) => Err(Error::TableInUse {
+            table: table.name.clone(),
+            holder,
+            waited_ms,
+        }),
+        Err(error) => Err(error),
     }
 }
 
-/// Waits until nobody uses the table whose gate is closed.
-fn drain(engine: &Engine, table: &CatalogEntry) -> Result<()> {
-    let max = Duration::from_millis(TABLE_DRAIN_MS_MAX);
-    let give_up = engine.ports.clock.now().saturating_add(max);
-    let mut pause = LOOK_FIRST;
-    while let Some(user) = user_of(engine, table.id) {
-        if engine.ports.clock.now() >= give_up {
-            return Err(Error::TableInUse {
-                table: table.name.clone(),
-                holder: Box::new(Holder {
-                    txn: user.owner.id(),
-                    label: user.owner.label().cloned(),
-                    priority: user.owner.rank(),
-                }),
-                waited_ms: TABLE_DRAIN_MS_MAX,
-            });
-        }
-        look_later(engine, &mut pause)?;
+/// The table is everyone's again, or nobody's.
+fn end(engine: &Engine, txn: &TxnState) {
+    let mut wakes = Wakes::default();
+    let owner = &txn.owner;
+    if !engine.locks.kill(owner, AbortCause::Requested, &mut wakes)
+        && owner.state() == OwnerState::Committing
+    {
+        owner.released();
+        engine.locks.end(owner, &mut wakes);
     }
-    Ok(())
-}
-
-/// A transaction that has locked or written in the table and could still commit.
-fn user_of(engine: &Engine, table: TableId) -> Option<LiveTxn> {
-    let binds = |txn: &LiveTxn| {
-        matches!(
-            txn.owner.state(),
-            OwnerState::Active | OwnerState::Committing
-        )
-    };
-    engine
-        .live
-        .all()
-        .into_iter()
-        .find(|txn| txn.notes.uses_table(table) && binds(txn))
-}
-
-/// Waits a little, longer each time.
-pub(crate) fn look_later(engine: &Engine, pause: &mut Duration) -> Result<()> {
-    engine.check_serving()?;
-    engine.ports.clock.sleep(*pause);
-    *pause = (*pause * 2).min(LOOK_LAST);
-    Ok(())
+    wakes.fire();
+    engine.live.end(&txn.live, owner.id());
 }
 
 /// Logs the drop as a commit is logged, and makes it durable. G10: room for it is taken from the log's reserve:
 /// a drop frees space, so it must not wait for some.
-fn log_drop(engine: &Engine, id: TableId, closing: &Closing<'_>) -> Result<()> {
+fn log_drop(engine: &Engine, table: &CatalogEntry, txn: &TxnState) -> Result<()> {
+    let id = table.id;
     let body = Body::DropTable { id }.encode();
     let room = engine.log.reserve(DROP_BODY_BYTES)?;
     let mut hold = engine.log.hold();
     hold.check()?;
+    if !txn.owner.try_commit() {
+        drop((hold, room));
+        return Err(txn.ended(engine));
+    }
     let record = Record {
         tag: body.tag as u8,
         context: &[],
         body: &body.pieces(),
     };
     let appended = hold.append(room, &record);
-    closing.drop_at(appended.lsn);
+    table.gate.drop_at(appended.lsn);
     engine.optimistic.break_table(id);
     engine.watermarks.move_tail(appended.lsn);
     drop(hold);

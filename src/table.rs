@@ -1,21 +1,21 @@
 //! The handle of a table: what every call that names a table asks first.
 //!
-//! 1. S7: whoever locks or writes in a table for the first time notes that it uses the table, *and then* looks at
-//!    the gate. From then on the table stays until the transaction has ended.
+//! 1. S7: whoever locks or writes in a table for the first time takes it SHARED (K7), *and then* looks whether it is there.
+//!    From then on the table stays until the transaction has ended.
 //! 2. Whoever only reads looks at the gate behind the read: a table that is there then was there before.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use lockstone_base::{Lsn, RowKey, TableId};
+use lockstone_locks::TableLock;
 
 use crate::catalog::CatalogEntry;
 use crate::closing::EngineRef;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::gate::Passage;
 use crate::key_range::{KeyRange, RowBounds, row_bounds};
-use crate::options::OnConflict;
+use crate::lock_request::{self, InLine};
+use crate::log_step::lost;
 use crate::row_limits::check_key;
 use crate::txn_state::TxnState;
 
@@ -77,18 +77,24 @@ impl Table {
         Ok(RowKey::new(table, key))
     }
 
+    /// Its lock.
+    pub(crate) fn lock(&self) -> &Arc<TableLock> {
+        self.entry.gate.lock()
+    }
+
     /// The row `key`, for a transaction that is about to lock or write it: the table stays until that ends.
     ///
     /// # Errors
-    /// As [`Table::row`]; [`Error::UnknownTable`], [`Error::TableBeingDropped`].
+    /// As [`Table::row`] and [`Table::enter`].
     pub(crate) fn row_to_lock(
         &self,
         engine: &Engine,
         txn: &mut TxnState,
         key: &[u8],
+        explicit: bool,
     ) -> Result<RowKey> {
         let row = self.row(engine, key)?;
-        self.enter(engine, txn)?;
+        self.enter(engine, txn, explicit)?;
         Ok(row)
     }
 
@@ -103,55 +109,43 @@ impl Table {
         range: &impl KeyRange,
     ) -> Result<Option<RowBounds>> {
         txn.check(engine)?;
-        self.enter(engine, txn)?;
+        self.enter(engine, txn, true)?;
         Ok(row_bounds(self.id_in(engine)?, range))
     }
 
-    /// Keeps the table for a transaction that is about to lock or write in it.
-    ///
-    /// While the table is being dropped, a transaction that holds nothing waits for the outcome, as long as its
-    /// policy lets it wait. One that holds locks is refused: the drop may be waiting for somebody who waits for
-    /// one of these.
+    /// Keeps the table for a transaction that is about to lock or write in it: takes it SHARED, which waits only while
+    /// somebody holds or awaits it EXCLUSIVE. `explicit`: as
+    /// of the lock that follows.
     ///
     /// # Errors
-    /// [`Error::UnknownTable`], [`Error::TableBeingDropped`]; those of a transaction that has ended.
-    pub(crate) fn enter(&self, engine: &Engine, txn: &mut TxnState) -> Result<()> {
+    /// [`Error::UnknownTable`]; those of a lock that is not had, and of a transaction that has ended.
+    pub(crate) fn enter(&self, engine: &Engine, txn: &mut TxnState, explicit: bool) -> Result<()> {
+        if let Some(in_line) = self.ask_to_enter(engine, txn, explicit)? {
+            let shared = in_line.wait(engine, txn, &mut None);
+            shared.map_err(|error| lost(engine, txn, error))?;
+            self.ask_to_enter(engine, txn, explicit)?;
+        }
+        Ok(())
+    }
+
+    /// [`Table::enter`], but for the wait: once that is over, the call is made again.
+    pub(crate) fn ask_to_enter(
+        &self,
+        engine: &Engine,
+        txn: &mut TxnState,
+        explicit: bool,
+    ) -> Result<Option<InLine>> {
         let id = self.id_in(engine)?;
         if txn.tables.contains(&id) {
-            return Ok(());
+            return Ok(None);
         }
-        let begun = engine.ports.clock.now();
-        loop {
-            txn.live.use_table(id);
-            match self.entry.gate.passage() {
-                Passage::Open => {
-                    txn.tables.push(id);
-                    return Ok(());
-                }
-                Passage::Dropped => {
-                    txn.live.leave_table(id);
-                    return Err(self.unknown());
-                }
-                Passage::Closed => txn.live.leave_table(id),
-            }
-            // A drop cannot be wounded: what wounds waits as long as it would before it does.
-            let limit = match txn.policy {
-                OnConflict::NoWait | OnConflict::SkipLocked | OnConflict::Wound => {
-                    Some(Duration::ZERO)
-                }
-                OnConflict::Wait { timeout } => timeout,
-                OnConflict::WoundAfter(while_waiting) => Some(while_waiting),
-            };
-            let waited = engine.ports.clock.now().saturating_sub(begun);
-            let waits = limit.is_none_or(|limit| waited < limit);
-            if !waits || txn.is_logged() {
-                return Err(Error::TableBeingDropped {
-                    table: self.entry.name.clone(),
-                });
-            }
-            engine.ports.clock.sleep(LOOK);
-            txn.check(engine)?;
+        let shared = lock_request::share(engine, txn, self.lock(), explicit);
+        let in_line = shared.map_err(|error| lost(engine, txn, error))?;
+        if in_line.is_none() {
+            self.check_there()?;
+            txn.tables_held(id);
         }
+        Ok(in_line)
     }
 
     /// Refuses what was read in a table that is gone.
@@ -187,6 +181,3 @@ impl Table {
         }
     }
 }
-
-/// How often a transaction looks whether a table was dropped after all.
-const LOOK: Duration = Duration::from_millis(1);

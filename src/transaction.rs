@@ -114,15 +114,17 @@ impl Transaction {
         let key = key.as_ref();
         let mut get = || {
             let (engine, txn) = self.parts();
-            let row = table.row_to_lock(engine, txn, key)?;
             let skips = txn.policy == OnConflict::SkipLocked;
-            match write_path::lock(engine, txn, &row, mode, true) {
+            let locked = table.row_to_lock(engine, txn, key, true).and_then(|row| {
+                write_path::lock(engine, txn, &row, mode, true)?;
+                Ok(row)
+            });
+            match locked {
                 Err(Error::WouldBlock { .. }) if skips => {
                     engine.counters.skip();
                     Ok(None)
                 }
-                Err(error) => Err(error),
-                Ok(()) => self.read_row(table, &row),
+                locked => self.read_row(table, &locked?),
             }
         };
         let result = get();
@@ -158,7 +160,7 @@ impl Transaction {
     ) -> Result<()> {
         let mut put = || {
             let (engine, txn) = self.parts();
-            let row = table.row_to_lock(engine, txn, key.as_ref())?;
+            let row = table.row_to_lock(engine, txn, key.as_ref(), false)?;
             let write = Write::put(value.as_ref())?;
             write_path::write(engine, txn, row, write)
         };
@@ -195,7 +197,7 @@ impl Transaction {
         let (engine, txn) = self.parts();
         let result = packed.and_then(|rows| {
             txn.check(engine)?;
-            table.enter(engine, txn)?;
+            table.enter(engine, txn, false)?;
             write_path::write_many(engine, txn, rows)
         });
         self.state().note(result)
@@ -368,26 +370,21 @@ impl Transaction {
     /// The token of a lock that was just granted.
     pub(crate) fn token_of(&self, row: &RowKey) -> Result<FencingToken> {
         let txn = self.state();
-        // Whoever no longer holds it has been rolled back (W10).
-        let ended = || {
-            txn.check(&self.engine)
-                .err()
-                .unwrap_or(Error::TransactionEnded)
-        };
         let token = self.engine.locks.token(&txn.owner, row);
-        token.ok_or_else(ended)
+        // Whoever no longer holds it has been rolled back (W10).
+        token.ok_or_else(|| txn.ended(&self.engine))
     }
 
     fn lock_row(&mut self, table: &Table, key: &[u8], mode: LockMode) -> Result<RowKey> {
         let (engine, txn) = self.parts();
-        let row = table.row_to_lock(engine, txn, key)?;
+        let row = table.row_to_lock(engine, txn, key, true)?;
         write_path::lock(engine, txn, &row, mode, true)?;
         Ok(row)
     }
 
     fn lock_to_write(&mut self, table: &Table, key: &[u8]) -> Result<RowKey> {
         let (engine, txn) = self.parts();
-        let row = table.row_to_lock(engine, txn, key)?;
+        let row = table.row_to_lock(engine, txn, key, false)?;
         write_path::lock(engine, txn, &row, LockMode::Update, false)?;
         Ok(row)
     }

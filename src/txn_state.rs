@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use lockstone_base::{Lsn, Rank, RowKey, TableId};
-use lockstone_locks::{AbortCause, Owner, OwnerState, Ticket, Wakes};
+use lockstone_locks::{AbortCause, Owner, OwnerState, Target, Ticket, Wakes};
 use lockstone_recovery::record::{CONTEXT_BYTES, Context};
 use smallvec::SmallVec;
 
@@ -23,6 +23,7 @@ use crate::isolation::View;
 use crate::live::Notes;
 use crate::names::{Cycle, CycleWait, RowName};
 use crate::options::{OnConflict, TxnOptions};
+use crate::resource;
 use crate::write_set::WriteSet;
 
 /// The state of one transaction.
@@ -40,7 +41,7 @@ pub(crate) struct TxnState {
     /// The id and rank as its records carry them; there once the rank is settled.
     pub(crate) context: Option<[u8; CONTEXT_BYTES]>,
     pub(crate) sub: u32,
-    /// The tables whose gates it has passed.
+    /// The tables that it holds SHARED.
     pub(crate) tables: SmallVec<[TableId; 4]>,
     /// The savepoints that are still valid, the innermost last.
     savepoints: Vec<u32>,
@@ -121,6 +122,11 @@ impl TxnState {
             OwnerState::Committing | OwnerState::Released => Err(Error::TransactionEnded),
             OwnerState::Aborted => Err(self.aborted(engine)),
         }
+    }
+
+    /// Why it does not go on, for one that does not hold what it was granted.
+    pub(crate) fn ended(&self, engine: &Engine) -> Error {
+        self.check(engine).err().unwrap_or(Error::TransactionEnded)
     }
 
     /// Remembers why it was rolled back by its own call.
@@ -246,6 +252,13 @@ impl TxnState {
         Ok(version.and_then(|version| version.value))
     }
 
+    /// Notes that it holds a table SHARED, or EXCLUSIVE.
+    pub(crate) fn tables_held(&mut self, table: TableId) {
+        if !self.tables.contains(&table) {
+            self.tables.push(table);
+        }
+    }
+
     /// Notes `more` locks, for listings.
     pub(crate) fn count_locks(&self, more: u64) {
         self.live.locks.fetch_add(more, Ordering::Relaxed);
@@ -282,13 +295,26 @@ pub(crate) fn name_encoded_row(engine: &Engine, row: &[u8]) -> RowName {
     RowName::new(engine.catalog.name(table), key, engine.options.redact)
 }
 
-/// The row as errors and listings show it.
+/// The row, or the resource that it stands for, as errors and listings show it.
 pub(crate) fn name_row(engine: &Engine, row: &RowKey) -> RowName {
-    RowName::new(
-        engine.catalog.name(row.table()),
-        row.key(),
-        engine.options.redact,
-    )
+    let redact = engine.options.redact;
+    match resource::decode(row) {
+        Some((path, key)) => RowName::resource(path, key, redact),
+        None => RowName::new(engine.catalog.name(row.table()), row.key(), redact),
+    }
+}
+
+/// What is locked, as errors and listings show it.
+pub(crate) fn name_target(engine: &Engine, target: &Target) -> RowName {
+    match target {
+        Target::Row(row) => name_row(engine, row),
+        Target::Table(table) => RowName::table(engine.catalog.name(*table)),
+        Target::Range(range) => {
+            let bounds = (range.start().map(RowKey::key), range.end().map(RowKey::key));
+            let table = engine.catalog.name(range.table());
+            RowName::range(table, bounds, engine.options.redact)
+        }
+    }
 }
 
 /// The deadlock with its rows by name.
@@ -296,7 +322,7 @@ pub(crate) fn name_cycle(engine: &Engine, cycle: &lockstone_locks::Cycle) -> Cyc
     let wait = |edge: &lockstone_locks::CycleEdge| CycleWait {
         txn: edge.txn,
         label: edge.label.clone(),
-        row: name_row(engine, &edge.row),
+        row: name_target(engine, &edge.target),
         mode: edge.requested,
     };
     Cycle {

@@ -10,6 +10,7 @@ use crate::key_value::Value;
 use crate::lock_async::{GetForAsync, LockAsync};
 use crate::options::OnConflict;
 use crate::range_for::RangeFor;
+use crate::resource::ResourceMode;
 use crate::table::Table;
 use crate::transaction::Transaction;
 
@@ -56,6 +57,37 @@ impl<'a> UnderPolicy<'a> {
     ) -> Result<FencingToken> {
         self.txn
             .under(self.policy, |txn| txn.lock(table, key, mode))
+    }
+
+    /// As [`Transaction::lock_range`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lock_range(
+        self,
+        table: &Table,
+        range: impl KeyRange,
+        mode: LockMode,
+    ) -> Result<FencingToken> {
+        self.txn
+            .under(self.policy, |txn| txn.lock_range(table, range, mode))
+    }
+
+    /// As [`Transaction::lock_table`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lock_table(self, table: &Table) -> Result<FencingToken> {
+        self.txn.under(self.policy, |txn| txn.lock_table(table))
+    }
+
+    /// As [`Transaction::lock_resource`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lock_resource(self, path: impl AsRef<[u8]>, mode: ResourceMode) -> Result<FencingToken> {
+        self.txn
+            .under(self.policy, |txn| txn.lock_resource(path, mode))
     }
 
     /// As [`Transaction::put`].

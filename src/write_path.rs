@@ -33,7 +33,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::first_updater::expect_unchanged;
 use crate::held_back::HeldRows;
-use crate::lock_request::{Asked, ask_for, granted, holds, request, request_many};
+use crate::lock_request::{Asked, Purpose, Sought, ask_for, granted, holds, request, request_many};
 use crate::log_step::{append, append_locked, failed, log_held_back, lost, roll_back};
 use crate::options::{Durability, OnConflict};
 use crate::pressure;
@@ -86,7 +86,8 @@ pub(crate) fn ask(
     row: &RowKey,
     mode: LockMode,
 ) -> Result<Asked> {
-    let asked = ask_for(engine, txn, row, mode);
+    let writes = false;
+    let asked = ask_for(engine, txn, Sought::Row { row, writes }, mode);
     asked.map_err(|error| lost(engine, txn, error))
 }
 
@@ -121,7 +122,8 @@ pub(crate) fn lock_one_of_many(
         let sub = txn.next_sub()?;
         txn.held_back(engine).open_to(sub);
     }
-    let granted = granted(engine, txn, row, mode, give_up);
+    let writes = false;
+    let granted = granted(engine, txn, Sought::Row { row, writes }, mode, give_up);
     let grant = granted.map_err(|error| lost(engine, txn, error))?;
     expect_unchanged(engine, txn, false, [row.as_bytes()])?;
     Ok(grant)
@@ -164,7 +166,8 @@ pub(crate) fn lock_batch(
     let bytes = rows.iter().map(RowKey::as_bytes);
     let mut batch = engine.locks.batch(bytes, row);
     let skips = txn.policy == OnConflict::SkipLocked;
-    let requested = request_many(engine, txn, &mut batch, mode, skips);
+    let purpose = Purpose::Lock { skips };
+    let requested = request_many(engine, txn, &mut batch, mode, purpose);
     requested.map_err(|error| lost(engine, txn, error))?;
     let granted = rows.iter().enumerate();
     let granted = granted.filter(|(index, _)| batch.grant(*index).is_some());
@@ -240,7 +243,8 @@ fn try_write_many(engine: &Engine, txn: &mut TxnState, rows: PackedRows) -> Resu
         (0..rows.len()).filter_map(|index| rows.row(index)),
         |index| rows.row_key(index).expect("rows are counted"),
     );
-    let requested = request_many(engine, txn, &mut batch, LockMode::NoKeyUpdate, false);
+    let mode = LockMode::NoKeyUpdate;
+    let requested = request_many(engine, txn, &mut batch, mode, Purpose::Write);
     requested.map_err(|error| lost(engine, txn, error))?;
     count_fresh(txn, &batch);
     let all = (0..rows.len()).filter_map(|index| rows.row(index));

@@ -44,6 +44,7 @@ fn lock_and_end(table: &LockTable, sequence: u64, rows: &[RowKey]) {
         let request = Request {
             row,
             mode: LockMode::Update,
+            writes: false,
             sub: 0,
             policy: Policy::Wait,
         };

@@ -25,6 +25,8 @@ pub struct Terms {
     pub sub: u32,
     /// What to do when a lock is not free.
     pub policy: Policy,
+    /// Whether the rows are to be written: they may be new.
+    pub writes: bool,
     /// What the owner's rank makes of it; filled in by the table.
     pub(crate) order: u64,
 }
@@ -36,7 +38,17 @@ impl Terms {
             mode,
             sub,
             policy,
+            writes: false,
             order: 0,
+        }
+    }
+
+    /// The same, for rows that are to be written: beside ranges that counts as `Update`.
+    #[must_use]
+    pub fn to_write(self) -> Self {
+        Self {
+            writes: true,
+            ..self
         }
     }
 
@@ -45,8 +57,8 @@ impl Terms {
             row: &ask.row,
             hash: ask.hash,
             mode: self.mode,
+            writes: self.writes,
             sub: self.sub,
-            before: None,
             order: self.order,
             policy: self.policy,
         }

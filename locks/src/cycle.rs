@@ -1,15 +1,17 @@
-//! A deadlock as its victim sees it: who waited for whom, on which row, in which mode.
+//! A deadlock as its victim sees it: who waited for whom, for what, in which mode.
 //!
 //! Built by `deadlock`, carried by [`AbortCause`](crate::AbortCause) and by a refusal.
 //! 1. Edge i waits for the transaction of edge i + 1, the last one for that of the first.
-//! 2. Every edge was true at one moment, under the latches of all its rows.
+//! 2. Every edge was true at one moment, under the latches of all that is waited for.
 //!
 //! Crash: memory only.
 
 use std::fmt;
 use std::sync::Arc;
 
-use lockstone_base::{LockMode, RowKey, TxnId};
+use lockstone_base::{LockMode, TxnId};
+
+use crate::target::Target;
 
 /// A closed chain of waits, and the transaction that was aborted to break it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +29,8 @@ pub struct CycleEdge {
     pub txn: TxnId,
     /// Its label.
     pub label: Option<Arc<str>>,
-    /// The row that it waits for.
-    pub row: RowKey,
+    /// What it waits for.
+    pub target: Target,
     /// The mode that it asks for.
     pub requested: LockMode,
     /// The mode that stands in its way: held, or asked for by one who is ahead.
@@ -44,7 +46,7 @@ impl fmt::Display for Cycle {
             if let Some(label) = &edge.label {
                 write!(f, " ({label})")?;
             }
-            write!(f, " waits for {} of {:?}, ", edge.requested, edge.row)?;
+            write!(f, " waits for {} of {}, ", edge.requested, edge.target)?;
             let verb = if edge.soft { "asked for" } else { "held" };
             write!(f, "{verb} in {} by ", edge.blocked_by)?;
         }

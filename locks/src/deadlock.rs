@@ -6,7 +6,8 @@
 //! 2. Nobody dies on a stale view: the cycle is verified, and its victim's state swapped or its queue reordered, in one
 //!    hold of all its shard latches. So of two that find one cycle only the first resolves it.
 //! 3. The victim is the lowest priority, then the youngest: the same whoever finds the cycle.
-//! 4. A search looks at each queue once, latching one row at a time, and walks on what it saw.
+//! 4. A search looks at each queue of a row once, latching one row at a time, and walks on what it saw.
+//! 5. Ranges and tables are waited for like rows; a cycle through a range is verified with every shard latched.
 //!
 //! Crash: memory only.
 
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use lockstone_base::{LockMode, RowKey, TxnId};
 
+use crate::ask;
 use crate::cycle::{Cycle, CycleEdge};
 use crate::matrix::{column, conflicts};
 use crate::owner::{AbortCause, Owner};
@@ -34,8 +36,8 @@ pub(crate) struct Suspect(Vec<Waiter>);
 pub(crate) enum Resolution {
     /// It was no cycle any more.
     Stale,
-    /// A waiter went ahead of another, which spared a victim; those whom it went past wait for it now.
-    Reordered(Vec<Waiter>),
+    /// The first of these went ahead of another, which spared a victim; the others, whom it went past, wait for it now.
+    Reordered(Waiter, Vec<Waiter>),
     /// The victim is aborted; its release pass is the caller's.
     Killed(Arc<Owner>, Arc<Cycle>),
 }
@@ -60,9 +62,9 @@ struct Seen {
 }
 
 impl Seen {
-    fn look(shards: &Shards, ticket: &Ticket) -> Self {
+    fn look(shards: &Shards, ticket: &Ticket, row: &RowKey) -> Self {
         let latch = shards.latch(ticket.hash());
-        let lock = latch.find(ticket.hash(), ticket.row());
+        let lock = latch.find(ticket.hash(), row);
         let holders = lock.into_iter().flat_map(RowLock::holders);
         let holders = holders.map(|holder| (Arc::clone(&holder.owner), holder.hold.mode));
         let waiters = lock.into_iter().flat_map(RowLock::waiters);
@@ -116,27 +118,40 @@ pub(crate) fn search(shards: &Shards, start: &Waiter) -> Option<Suspect> {
     }];
     let mut at = 0;
     while let Some(waiter) = steps.get(at).map(|step| step.waiter.clone()) {
-        let ticket = &waiter.ticket;
-        let row = rows.entry(ticket.row().clone());
-        let row = row.or_insert_with(|| Seen::look(shards, ticket));
-        for blocker in row.obstacles(&waiter) {
+        for blocker in met_by(shards, &mut rows, &waiter) {
             if blocker.is(&start.owner) {
                 return Some(chain(&steps, at));
             }
             if blocker.binds()
                 && met.insert(blocker.id())
-                && let Some(ticket) = waits_on(blocker)
+                && let Some(ticket) = waits_on(&blocker)
             {
-                let owner = Arc::clone(blocker);
-                steps.push(Step {
-                    waiter: Waiter { owner, ticket },
-                    from: Some(at),
-                });
+                let waiter = Waiter {
+                    owner: blocker,
+                    ticket,
+                };
+                let from = Some(at);
+                steps.push(Step { waiter, from });
             }
         }
         at += 1;
     }
     None
+}
+
+/// Those whom `waiter` waits for, at its row but for those who were met there before.
+fn met_by(shards: &Shards, rows: &mut BTreeMap<RowKey, Seen>, waiter: &Waiter) -> Vec<Arc<Owner>> {
+    let ticket = &waiter.ticket;
+    let Some(row) = ticket.row() else {
+        let all = ask::obstacles(shards, waiter).into_iter();
+        return all.map(|(owner, _)| owner).collect();
+    };
+    let seen = rows.entry(row.clone());
+    let seen = seen.or_insert_with(|| Seen::look(shards, ticket, row));
+    let mut met: Vec<Arc<Owner>> = seen.obstacles(waiter).map(Arc::clone).collect();
+    let ranges = ask::ranges_in_the_way(shards, waiter, row);
+    met.extend(ranges.into_iter().map(|(owner, _)| owner));
+    met
 }
 
 fn waits_on(owner: &Owner) -> Option<Arc<Ticket>> {
@@ -164,7 +179,7 @@ impl Suspect {
         flipped: &mut Flipped,
         wakes: &mut Wakes,
     ) -> Resolution {
-        let mut latched = shards.latch_all(self.0.iter().map(|waiter| waiter.ticket.hash()));
+        let mut latched = shards.latch_all(self.0.iter());
         let Some(edges) = self.verified_edges(&latched) else {
             return Resolution::Stale;
         };
@@ -173,8 +188,8 @@ impl Suspect {
         for (waiter, next) in soft {
             let (behind, ahead) = (waiter.owner.id(), next.owner.id());
             if !flipped.contains(&(ahead, behind)) && flipped.insert((behind, ahead)) {
-                let passed = latched.put_ahead(&waiter.ticket, &next.owner, wakes);
-                return Resolution::Reordered(passed);
+                let passed = latched.put_ahead(waiter, next, wakes);
+                return Resolution::Reordered(waiter.clone(), passed);
             }
         }
         let owners = self.0.iter().map(|waiter| &waiter.owner);
@@ -203,18 +218,19 @@ impl Suspect {
     }
 }
 
-fn edge(latched: &Latched<'_>, waiter: &Waiter, next: &Arc<Owner>) -> Option<CycleEdge> {
+fn edge(latched: &Latched<'_>, waiter: &Waiter, next: &Owner) -> Option<CycleEdge> {
     let (owner, ticket) = (&waiter.owner, &waiter.ticket);
     if !owner.is_active() {
         return None;
     }
-    let lock = latched.find(ticket.hash(), ticket.row())?;
-    let mut obstacles = lock.obstacles(owner, ticket);
-    let (_, obstacle) = obstacles.find(|(other, _)| next.is(other))?;
+    let obstacles = latched.obstacles(waiter);
+    let of_next = obstacles.iter().filter(|(other, _)| next.is(other));
+    // It may hold one row of a range, and be ahead at another: to turn that round would spare nobody.
+    let (_, obstacle) = of_next.min_by_key(|(_, obstacle)| obstacle.soft)?;
     Some(CycleEdge {
         txn: owner.id(),
         label: owner.label().cloned(),
-        row: ticket.row().clone(),
+        target: ticket.target().clone(),
         requested: ticket.mode(),
         blocked_by: obstacle.mode,
         soft: obstacle.soft,

@@ -10,6 +10,7 @@ use lockstone_base::{FencingToken, LockMode, Rank, RowKey, TxnId};
 
 use crate::cycle::Cycle;
 use crate::policy::Policy;
+use crate::target::{RowRange, Target};
 use crate::ticket::{Grant, Ticket};
 
 /// A request for one row.
@@ -17,6 +18,21 @@ use crate::ticket::{Grant, Ticket};
 pub struct Request<'a> {
     /// The row; it need not exist.
     pub row: &'a RowKey,
+    /// The mode wanted.
+    pub mode: LockMode,
+    /// Whether the row is to be written: it may be new, so beside ranges that counts as `Update`.
+    pub writes: bool,
+    /// The sub-transaction that asks; never smaller than at an earlier request.
+    pub sub: u32,
+    /// What to do when the lock is not free.
+    pub policy: Policy,
+}
+
+/// A request for a range.
+#[derive(Debug, Clone, Copy)]
+pub struct RangeRequest<'a> {
+    /// The range.
+    pub range: &'a Arc<RowRange>,
     /// The mode wanted.
     pub mode: LockMode,
     /// The sub-transaction that asks; never smaller than at an earlier request.
@@ -68,8 +84,8 @@ pub struct Blocker {
 /// A line of [`LockTable::list`](crate::LockTable::list).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockEntry {
-    /// The row.
-    pub row: RowKey,
+    /// What it protects.
+    pub target: Target,
     /// The mode held or asked for.
     pub mode: LockMode,
     /// The transaction.
@@ -87,8 +103,8 @@ pub struct LockEntry {
 /// A line of [`LockTable::waits`](crate::LockTable::waits).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitEntry {
-    /// The row that is waited for.
-    pub row: RowKey,
+    /// What is waited for.
+    pub target: Target,
     /// The mode that is asked for.
     pub mode: LockMode,
     /// Who waits.

@@ -9,12 +9,14 @@
 
 mod hash;
 mod matrix;
+mod target;
 mod cycle;
 mod place;
 mod policy;
 mod slots;
 mod ticket;
 mod undo;
+mod table_set;
 mod owner;
 mod wakes;
 mod optimistic_reads;
@@ -22,27 +24,39 @@ mod optimistic;
 mod decision;
 mod batch;
 mod wait_queue;
+mod ranges;
+mod tables;
+mod wide;
+mod judge;
 mod row_lock;
+mod placing;
 mod nodes;
 mod sweep;
 mod shard;
 mod shards;
+mod ask;
 mod deadlock;
 mod standoff;
 mod release;
 mod table;
+mod wide_requests;
+mod listing;
 
 pub use batch::{Batch, Terms};
 pub use cycle::{Cycle, CycleEdge};
 pub use decision::{
-    Blocker, Decision, LockEntry, LockStatus, Refusal, Request, WaitEntry, WaitsFor,
+    Blocker, Decision, LockEntry, LockStatus, RangeRequest, Refusal, Request, WaitEntry, WaitsFor,
 };
+pub use listing::ListPlace;
 pub use matrix::conflicts;
 pub use optimistic::{OptimisticLocks, Registration};
 pub use optimistic_reads::{ReadSet, Reads, Stretch, Walk, Written};
 pub use owner::{AbortCause, Notify, Owner, OwnerState};
 pub use place::Place;
 pub use policy::Policy;
-pub use table::{ListPlace, LockTable};
+pub use table::LockTable;
+pub use tables::TableLock;
+pub use target::{RowRange, Target};
 pub use ticket::{Grant, Outcome, Ticket};
 pub use wakes::Wakes;
+pub use wide_requests::TableMode;

@@ -1,6 +1,6 @@
 //! Which row modes conflict: the one table behind every decision.
 //!
-//! Called by `wait_queue` and `row_lock`. LOCKING's "Row modes" mirrors it.
+//! Called by whoever decides. LOCKING's "Row modes" mirrors it.
 //! 1. Conflict is symmetric, and a stronger mode conflicts with all that a weaker one does: so a
 //!    holder's mode is the strongest it was granted, and covers every weaker one.
 //!

@@ -45,6 +45,7 @@ pub(crate) struct Alone {
     pub(crate) token: FencingToken,
     pub(crate) sub: u32,
     pub(crate) mode: LockMode,
+    pub(crate) writes: bool,
 }
 
 impl Alone {
@@ -54,12 +55,14 @@ impl Alone {
             token: hold.token,
             sub: hold.sub,
             mode: hold.mode,
+            writes: hold.writes,
         }
     }
 
     pub(crate) fn hold(&self) -> Hold {
         Hold {
             mode: self.mode,
+            writes: self.writes,
             sub: self.sub,
             token: self.token,
         }

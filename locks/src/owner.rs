@@ -17,11 +17,13 @@ use std::mem;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use lockstone_base::{FencingToken, Rank, RowKey, TxnId};
+use lockstone_base::{FencingToken, Rank, RowKey, TableId, TxnId};
 use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
 
 use crate::cycle::Cycle;
 use crate::slots::{OwnerName, Seat};
+use crate::table_set::TableSet;
 use crate::ticket::{Hold, Ticket, UNSTAMPED};
 use crate::undo::Undo;
 
@@ -73,6 +75,19 @@ pub(crate) struct Holdings {
     pub(crate) undo: Undo,
     /// K4: the one queue it waits in. Stays here when granted, until the grant is taken.
     waiting: Option<Arc<Ticket>>,
+    /// K7: the tables that it holds EXCLUSIVE.
+    pub(crate) exclusive: SmallVec<[TableId; 1]>,
+}
+
+/// What brings an owner's end, or its rollback, to whoever waits for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// The row is to be settled.
+    Row(u64, RowKey),
+    /// The range of this number is to be asked for again.
+    Range(u64),
+    /// The table is.
+    Table(TableId),
 }
 
 impl Holdings {
@@ -101,8 +116,8 @@ impl Holdings {
     }
 
     /// K5: everything, for the release pass.
-    pub(crate) fn take(&mut self) -> (Option<Arc<Ticket>>, Undo) {
-        (self.waiting.take(), mem::take(&mut self.undo))
+    pub(crate) fn take(&mut self) -> Self {
+        mem::take(self)
     }
 }
 
@@ -117,9 +132,11 @@ pub struct Owner {
     /// Taken around the swap to Aborted, so that whoever sees that state finds the cause.
     cause: Mutex<Option<AbortCause>>,
     holdings: Mutex<Holdings>,
-    /// K4: the rows on which somebody waits for this owner, and perhaps some where nobody does any
-    /// more. Pushed by others, under the row latch.
-    contended: Mutex<Vec<(u64, RowKey)>>,
+    /// K4: the rows on which somebody waits for this owner, the ranges and tables that do (K6), and perhaps some where
+    /// nobody does any more. Pushed by others, under the row latch or that of the wide locks.
+    contended: Mutex<Vec<Awaited>>,
+    /// K7: the tables that it holds SHARED.
+    tables: TableSet,
     /// The tokens of batches, by the sub-transactions that made them.
     batch_tokens: Mutex<Vec<(u32, FencingToken)>>,
     notify: Arc<dyn Notify>,
@@ -143,6 +160,7 @@ impl Owner {
             cause: Mutex::new(None),
             holdings: Mutex::default(),
             contended: Mutex::default(),
+            tables: TableSet::default(),
             batch_tokens: Mutex::default(),
             notify,
             seat,
@@ -314,27 +332,42 @@ impl Owner {
             .map(|(_, token)| *token)
     }
 
-    /// K4: somebody waits for this owner on the row. Called under the row latch.
-    pub(crate) fn push_contended(&self, hash: u64, row: &RowKey) {
-        self.contended.lock().push((hash, row.clone()));
+    /// K7: the tables that it holds SHARED.
+    pub(crate) fn tables(&self) -> &TableSet {
+        &self.tables
+    }
+
+    /// K4, K6: somebody waits for this owner. Called under the latch of what is waited for.
+    pub(crate) fn push_contended(&self, awaited: Awaited) {
+        self.contended.lock().push(awaited);
     }
 
     /// L9: the owner rolled back what it held of the row. The stack stays as small as what is held.
     pub(crate) fn forget_contended(&self, hash: u64, row: &RowKey) {
         let mut contended = self.contended.lock();
-        let is_it = |(other, at): &(u64, RowKey)| *other == hash && at == row;
+        let is_it = |awaited: &Awaited| matches!(awaited, Awaited::Row(other, at) if *other == hash && at == row);
         if let Some(at) = contended.iter().rposition(is_it) {
             contended.swap_remove(at);
         }
     }
 
-    /// The rows on which somebody may wait for this owner.
-    pub(crate) fn contended(&self) -> Vec<(u64, RowKey)> {
+    /// Where somebody may wait for this owner.
+    pub(crate) fn contended(&self) -> Vec<Awaited> {
         self.contended.lock().clone()
     }
 
-    pub(crate) fn take_contended(&self) -> Vec<(u64, RowKey)> {
+    pub(crate) fn take_contended(&self) -> Vec<Awaited> {
         mem::take(&mut *self.contended.lock())
+    }
+
+    /// K6: the ranges and tables that are to be asked for again, for one that goes on.
+    pub(crate) fn take_contended_wide(&self) -> Vec<Awaited> {
+        let mut contended = self.contended.lock();
+        let (rows, wide) = mem::take(&mut *contended)
+            .into_iter()
+            .partition(|awaited| matches!(awaited, Awaited::Row(..)));
+        *contended = rows;
+        wide
     }
 
     /// Whether somebody may wait for this owner.
@@ -343,7 +376,7 @@ impl Owner {
     }
 
     #[cfg(test)]
-    pub(crate) fn latch_contended(&self) -> MutexGuard<'_, Vec<(u64, RowKey)>> {
+    pub(crate) fn latch_contended(&self) -> MutexGuard<'_, Vec<Awaited>> {
         self.contended.lock()
     }
 

@@ -13,6 +13,9 @@ pub(crate) const NODE_BITS: u32 = 25;
 pub struct Place(u32);
 
 impl Place {
+    /// Of a lock that is no row's, or a row's within an own range: it has no entry.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+
     pub(crate) fn new(shard: usize, node: u32) -> Self {
         Self((shard as u32) << NODE_BITS | node)
     }

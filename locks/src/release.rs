@@ -4,7 +4,8 @@
 //! 1. K5: a release pass ends the owner's own wait, releases what others wait for, then up to
 //!    [`RELEASED_AT_ONCE_MAX`] other rows. The rest is void by state, and swept in bounded steps by whoever asks for
 //!    rows of the same shards.
-//! 2. L9: a rollback restores mode and token of each acquisition, the newest first.
+//!    Ranges and tables go at once, all of them.
+//! 2. L9: a rollback restores mode and token of each acquisition, the newest first. Tables stay to the end.
 //! 3. The owner's latch is not held while rows are visited, so a long release stops nobody.
 //!
 //! Crash: memory only; the log knows which transactions are over.
@@ -12,12 +13,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::ask;
 use crate::batch::VISIT_ROWS_MAX;
 use crate::owner::Owner;
 use crate::place::Place;
 use crate::shard::Latch;
 use crate::shards::{SHARDS, Shards};
 use crate::ticket::Ticket;
+use crate::undo::Step;
 use crate::wakes::Wakes;
 
 /// So many rows that nobody waits for are released by the thread that ends the transaction: some
@@ -79,16 +82,22 @@ pub(crate) fn release_pass(
     wakes: &mut Wakes,
 ) {
     assert!(!owner.binds(), "K5: only what ended is released");
-    let (waiting, undo) = owner.latch().take();
-    if let Some(ticket) = waiting {
-        end_wait(shards, &ticket, wakes);
+    let mut held = owner.latch().take();
+    if let Some(ticket) = held.waiting() {
+        end_wait(shards, owner, ticket, wakes);
         wakes.add(owner);
     }
-    // K4: the state was stored before the stack is taken. Who pushes later sees the state.
-    for (hash, row) in owner.take_contended() {
-        shards.latch(hash).settle(hash, &row, wakes);
+    for number in held.undo.split_off_ranges(0) {
+        ask::give_back(shards, owner, number, wakes);
     }
-    let places = undo.places();
+    // K4: the state was stored before the stack is taken. Who pushes later sees the state.
+    for awaited in owner.take_contended() {
+        ask::tell(shards, owner, awaited, wakes);
+    }
+    for table in &held.exclusive {
+        ask::ask_table(shards, *table, wakes);
+    }
+    let places = held.undo.places();
     let left = places.len().saturating_sub(leftovers.released_at_once);
     let at_once = places.get(left..).unwrap_or_default();
     let_go(shards, at_once, wakes);
@@ -111,9 +120,29 @@ fn let_go(shards: &Shards, places: &[Place], wakes: &mut Wakes) {
     }
 }
 
-/// L9: undoes what sub-transactions from `sub` on acquired, of what `gone` says so by its place; that may leave something
-/// only if `sub` is the newest.
-pub(crate) fn roll_back(
+/// L9: undoes what sub-transactions from `sub` on acquired.
+pub(crate) fn roll_back(shards: &Shards, owner: &Arc<Owner>, sub: u32, wakes: &mut Wakes) {
+    let (undone, ranges) = {
+        let mut holdings = owner.latch();
+        assert!(
+            holdings.waiting().is_none(),
+            "K4: a transaction that waits does not roll back"
+        );
+        if !owner.is_active() {
+            return; // Its release pass gives everything back.
+        }
+        let undo = &mut holdings.undo;
+        (undo.split_off(sub), undo.split_off_ranges(sub))
+    };
+    restore(shards, owner, undone, wakes);
+    for number in ranges.into_iter().rev() {
+        ask::give_back(shards, owner, number, wakes);
+    }
+    ask::left(shards, owner, wakes);
+}
+
+/// L9: undoes those acquisitions of rows by `sub`, the newest sub-transaction, of which `gone` says so by their place.
+pub(crate) fn give_back(
     shards: &Shards,
     owner: &Arc<Owner>,
     sub: u32,
@@ -122,10 +151,6 @@ pub(crate) fn roll_back(
 ) {
     let undone: Vec<_> = {
         let mut holdings = owner.latch();
-        assert!(
-            holdings.waiting().is_none(),
-            "K4: a transaction that waits does not roll back"
-        );
         if !owner.is_active() {
             return; // Its release pass gives everything back.
         }
@@ -136,6 +161,11 @@ pub(crate) fn roll_back(
         }
         undone
     };
+    restore(shards, owner, undone, wakes);
+    ask::left(shards, owner, wakes);
+}
+
+fn restore(shards: &Shards, owner: &Owner, undone: Vec<Step>, wakes: &mut Wakes) {
     for (place, before) in undone {
         let mut latch = shards.latch_number(place.shard());
         latch.restore(place, owner, before, wakes);
@@ -143,11 +173,12 @@ pub(crate) fn roll_back(
 }
 
 /// Ends the wait of an owner that ended. A grant that it did not take is void, as all it held.
-fn end_wait(shards: &Shards, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
-    let mut latch = shards.latch(ticket.hash());
-    if ticket.try_end() {
-        latch.leave_queue(ticket, wakes);
-    } else {
-        latch.settle(ticket.hash(), ticket.row(), wakes);
+fn end_wait(shards: &Shards, owner: &Owner, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
+    let ended = ticket.try_end();
+    match ticket.row().filter(|_| !ended) {
+        Some(row) => shards
+            .latch(ticket.hash())
+            .settle(ticket.hash(), row, wakes),
+        None => ask::withdraw(shards, owner, ticket, wakes),
     }
 }

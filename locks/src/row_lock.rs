@@ -7,6 +7,7 @@
 //! 3. K4: when the latch is dropped, nobody waits who could be granted, and the row is on the
 //!    contended stack of every holder that somebody waits for.
 //! 4. K5: void holders and void waiters decide nothing; whoever meets them removes them.
+//! 5. K6: ranges around the row decide like holders and waiters of it: [`Around`] knows them.
 //!
 //! Crash: memory only.
 
@@ -16,11 +17,13 @@ use lockstone_base::{FencingToken, LockMode, RowKey};
 use smallvec::SmallVec;
 
 use crate::decision::Blocker;
+use crate::judge::{blocker, blocker_of, wound};
 use crate::matrix::{ModeSet, conflicting, conflicts};
-use crate::owner::{AbortCause, Owner};
-use crate::ticket::{Hold, Ticket, UNSTAMPED, Want};
+use crate::owner::{Awaited, Owner};
+use crate::ranges::{InTheWay, Obstacle, RangeBook, RangeLook, RowAsk};
+use crate::ticket::{Hold, Ticket, Want};
 use crate::wait_queue::{WaitQueue, Waiter};
-use crate::wakes::Wakes;
+use crate::wide::Around;
 
 /// One who holds the row.
 #[derive(Debug)]
@@ -50,21 +53,26 @@ pub(crate) enum Verdict {
     Covered(LockMode),
     /// Granted; the hold is what was held before.
     Granted(Option<Hold>),
-    /// It would stand at this place of the queue, and this one is in its way.
-    Blocked(usize, Option<Hold>, Blocker),
+    /// It would queue.
+    Blocked(Blocked),
 }
 
-/// Why a waiter waits for another transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Obstacle {
-    pub(crate) mode: LockMode,
-    pub(crate) soft: bool,
+/// A request that would queue.
+#[derive(Debug)]
+pub(crate) struct Blocked {
+    /// At which place.
+    pub(crate) place: usize,
+    pub(crate) before: Option<Hold>,
+    /// It counts no waiters: the row, or a range around it, is held.
+    pub(crate) upgrade: bool,
+    /// One who is in its way.
+    pub(crate) by: Blocker,
 }
 
 impl RowLock {
-    /// A row that `owner` holds alone.
-    pub(crate) fn held_by(owner: Arc<Owner>, hold: Hold, row: RowKey, hash: u64) -> Self {
-        let holder = Holder {
+    /// A row that nobody holds, or one alone.
+    pub(crate) fn new(row: RowKey, hash: u64, alone: Option<(Arc<Owner>, Hold)>) -> Self {
+        let holder = |(owner, hold)| Holder {
             owner,
             hold,
             on_stack: false,
@@ -72,7 +80,7 @@ impl RowLock {
         Self {
             row,
             hash,
-            holders: SmallVec::from_buf([holder]),
+            holders: alone.into_iter().map(holder).collect(),
             queue: None,
             has_winners: false,
         }
@@ -110,25 +118,45 @@ impl RowLock {
     }
 
     /// K1: grants, or says who is in the way. The row must be settled.
-    pub(crate) fn decide(&mut self, owner: &Arc<Owner>, want: &Want<'_>) -> Verdict {
-        let (mode, order) = (want.mode, want.order);
+    pub(crate) fn decide(
+        &mut self,
+        owner: &Arc<Owner>,
+        want: &Want<'_>,
+        around: &mut Around<'_>,
+    ) -> Verdict {
         let before = self.held(owner);
-        if let Some(hold) = before.filter(|hold| hold.mode >= mode) {
+        if let Some(hold) = before.filter(|hold| hold.covers(want.mode, want.writes)) {
             return Verdict::Covered(hold.mode);
         }
+        let hold = want.hold(before);
+        let upgrade = before.is_some() || around.held(owner, want.row).is_some();
         let place = match self.queue.as_deref() {
-            Some(queue) => queue.place(order, before.is_some()),
+            Some(queue) => queue.place(want.order, upgrade),
             None => 0,
         };
-        let ahead = if before.is_some() { 0 } else { place };
-        if let Some(blocker) = self.blocker(owner, mode, ahead) {
-            return Verdict::Blocked(place, before, blocker);
+        let ask = RowAsk {
+            row: want.row,
+            owner,
+            mode: hold.beside_ranges(),
+            number: u64::MAX,
+            upgrade,
+        };
+        let ahead = if upgrade { 0 } else { place };
+        let by = self.blocker(owner, hold.mode, ahead);
+        if let Some(by) = by.or_else(|| blocker_of(around.blocker(ask))) {
+            return Verdict::Blocked(Blocked {
+                place,
+                before,
+                upgrade,
+                by,
+            });
         }
-        if let Some(queue) = self.queue.as_deref().filter(|_| before.is_none()) {
-            queue.note_overtaking(place, mode);
+        if let Some(queue) = self.queue.as_deref().filter(|_| !upgrade) {
+            queue.note_overtaking(place, want.mode);
         }
-        self.hold(owner, mode, want.sub);
-        self.register_contention();
+        self.hold(owner, hold);
+        around.granted(ask);
+        self.register_contention(around);
         Verdict::Granted(before)
     }
 
@@ -155,18 +183,14 @@ impl RowLock {
     }
 
     /// Makes `owner` a holder, or its hold stronger.
-    fn hold(&mut self, owner: &Arc<Owner>, mode: LockMode, sub: u32) {
+    fn hold(&mut self, owner: &Arc<Owner>, hold: Hold) {
+        let mode = hold.mode;
         for holder in &self.holders {
             let fits = !holder.owner.binds()
                 || owner.is(&holder.owner)
                 || !conflicts(mode, holder.hold.mode);
             assert!(fits, "L1: {mode} was granted beside {}", holder.hold.mode);
         }
-        let hold = Hold {
-            mode,
-            sub,
-            token: UNSTAMPED,
-        };
         let own = self
             .holders
             .iter_mut()
@@ -230,23 +254,23 @@ impl RowLock {
 
     /// Brings the row into order: removes what is void, grants whoever can be granted, and makes
     /// sure that every holder in somebody's way will come back here (K4).
-    pub(crate) fn settle(&mut self, wakes: &mut Wakes) {
+    pub(crate) fn settle(&mut self, around: &mut Around<'_>) {
         loop {
             self.holders.retain(|holder| holder.owner.binds());
             if self.queue.is_none() {
                 return;
             }
-            self.promote(wakes);
+            self.promote(around);
             if self.queue.as_deref().is_none_or(WaitQueue::is_empty) {
                 self.queue = None;
                 self.has_winners = false;
                 return;
             }
-            self.register_contention();
+            let stand = self.register_contention(around);
             // L6: a holder that ended before it was registered does not come back: look again.
-            if self.holders.iter().all(|holder| holder.owner.binds()) {
+            if stand && self.holders.iter().all(|holder| holder.owner.binds()) {
                 if self.has_winners {
-                    self.call_winners(wakes);
+                    self.call_winners(around);
                 }
                 return;
             }
@@ -255,7 +279,7 @@ impl RowLock {
 
     /// Grants, in the order of the queue, whoever conflicts with no holder and no one ahead. A void waiter that is met on
     /// the way goes; one behind takes itself out, by its release pass.
-    fn promote(&mut self, wakes: &mut Wakes) {
+    fn promote(&mut self, around: &mut Around<'_>) {
         let (mut ahead, mut upgrades, mut place) = (ModeSet::EMPTY, 0, 0);
         while let Some(queue) = self.queue.as_deref()
             && !queue.is_barred(ahead, upgrades)
@@ -265,10 +289,15 @@ impl RowLock {
             let (mode, upgrade) = (ticket.mode(), ticket.is_upgrade());
             let active = waiter.owner.is_active();
             let behind = !upgrade && conflicting(mode).meets(ahead);
+            let ask = RowAsk::queued(&self.row, &waiter.owner, ticket);
             let granted = active
                 && !behind
                 && self.blocker(&waiter.owner, mode, 0).is_none()
+                && around.blocker(ask).is_none()
                 && ticket.try_grant();
+            if granted {
+                around.granted(ask);
+            }
             if !granted && (active || !ticket.try_end()) {
                 ahead = ahead.with(mode);
                 upgrades += usize::from(upgrade);
@@ -281,27 +310,28 @@ impl RowLock {
                 .and_then(|queue| queue.remove(place));
             if let Some(Waiter { owner, ticket }) = left {
                 if granted {
-                    self.hold(&owner, mode, ticket.sub());
+                    self.hold(&owner, ticket.hold());
                 }
-                wakes.add(&owner);
+                around.wakes.add(&owner);
             }
         }
     }
 
     /// `Wound`: who has won, and waited for one that was committing, judges again when somebody else is in the way.
-    fn call_winners(&self, wakes: &mut Wakes) {
+    fn call_winners(&self, around: &mut Around<'_>) {
         for waiter in self.waiters().filter(|waiter| waiter.ticket.has_won()) {
-            let mut in_the_way = self.obstacles(&waiter.owner, &waiter.ticket);
-            if in_the_way.any(|(other, _)| other.is_active()) {
-                wakes.add(&waiter.owner);
+            let in_the_way = self.obstacles(waiter, around.ranges());
+            if in_the_way.iter().any(|(other, _)| other.is_active()) {
+                around.wakes.add(&waiter.owner);
             }
         }
     }
 
-    /// K4: puts the row on the stack of every holder that somebody waits for.
-    fn register_contention(&mut self) {
+    /// K4: puts the row on the stack of everyone who holds it, or a range around it, and whom somebody waits for. `false` if
+    /// one of the latter has ended meanwhile.
+    fn register_contention(&mut self, around: &mut Around<'_>) -> bool {
         let Some(queue) = self.queue.as_deref() else {
-            return;
+            return true;
         };
         for holder in self.holders.iter_mut().filter(|holder| !holder.on_stack) {
             let waits = |waiter: &Waiter| {
@@ -309,76 +339,84 @@ impl RowLock {
             };
             if queue.iter().any(waits) {
                 holder.on_stack = true;
-                holder.owner.push_contended(self.hash, &self.row);
+                let row = Awaited::Row(self.hash, self.row.clone());
+                holder.owner.push_contended(row);
             }
         }
+        let (mut stand, has_ranges) = (true, around.ranges().is_some());
+        for waiter in queue.iter().filter(|_| has_ranges) {
+            let ask = RowAsk::queued(&self.row, &waiter.owner, &waiter.ticket);
+            stand &= around.register(self.hash, ask);
+        }
+        stand
     }
 
-    /// L4: whom the waiter with `ticket` waits for: conflicting holders, and conflicting waiters
-    /// ahead of one that is no upgrade.
-    pub(crate) fn obstacles(
-        &self,
-        owner: &Owner,
-        ticket: &Arc<Ticket>,
-    ) -> impl Iterator<Item = (&Arc<Owner>, Obstacle)> {
+    /// L4: whom the waiter with `ticket` waits for: conflicting holders, conflicting waiters ahead of one that is no
+    /// upgrade, and those who have, or are before it in asking for, conflicting ranges around the row.
+    pub(crate) fn obstacles(&self, waiter: &Waiter, ranges: Option<&RangeBook>) -> Vec<InTheWay> {
+        let Waiter { owner, ticket } = waiter;
         let mode = ticket.mode();
         let queue = self.queue.as_deref().filter(|_| ticket.is_waiting());
-        let place = queue.and_then(|queue| queue.position(ticket));
-        let holders = self.holders.iter().filter(move |_| place.is_some());
-        let ahead = place.filter(|_| !ticket.is_upgrade()).unwrap_or(0);
+        let Some(place) = queue.and_then(|queue| queue.position(ticket)) else {
+            return Vec::new();
+        };
+        let ahead = if ticket.is_upgrade() { 0 } else { place };
+        let holders = self.holders.iter();
         let hard = holders.map(|holder| (&holder.owner, holder.hold.mode, false));
         let soft = self.waiters().take(ahead).filter(|waiter| waiter.is_live());
         let soft = soft.map(|waiter| (&waiter.owner, waiter.ticket.mode(), true));
-        hard.chain(soft)
-            .filter(move |(other, held, _)| {
-                conflicts(mode, *held) && !owner.is(other) && other.binds()
-            })
-            .map(|(other, mode, soft)| (other, Obstacle { mode, soft }))
+        let here = hard
+            .chain(soft)
+            .filter(|(other, held, _)| conflicts(mode, *held) && !owner.is(other) && other.binds());
+        let here = here.map(|(other, mode, soft)| (other, Obstacle { mode, soft }));
+        let ask = RowAsk::queued(&self.row, owner, ticket);
+        let around = ranges
+            .into_iter()
+            .flat_map(|ranges| ranges.obstacles_of_row(ask));
+        here.chain(around)
+            .map(|(other, obstacle)| (Arc::clone(other), obstacle))
+            .collect()
     }
 
-    /// L5, `Wound`: judges all who are in the waiter's way, then wounds them, in one hold of the row latch. One that is already
-    /// committing is neither: it is waited for. Nobody is wounded by one that dies.
+    /// K6: who is in the way of a range that has the row.
+    pub(crate) fn in_the_way_of(&self, look: &RangeLook) -> impl Iterator<Item = InTheWay> {
+        let mode = look.ticket.mode();
+        let other = move |owner: &Arc<Owner>| !owner.is(&look.owner) && owner.binds();
+        let holders = self.holders.iter().filter(move |holder| {
+            other(&holder.owner) && conflicts(mode, holder.hold.beside_ranges())
+        });
+        let held = holders.map(|holder| (&holder.owner, holder.hold.mode, false));
+        let waiters = self.waiters().filter(move |waiter| {
+            other(&waiter.owner)
+                && waiter.is_live()
+                && conflicts(mode, waiter.ticket.beside_ranges())
+                && look.is_behind(&waiter.ticket)
+        });
+        let queued = waiters.map(|waiter| (&waiter.owner, waiter.ticket.mode(), true));
+        held.chain(queued)
+            .map(|(owner, mode, soft)| (Arc::clone(owner), Obstacle { mode, soft }))
+    }
+
+    /// L5, `Wound`: judges all who are in the waiter's way, then wounds them, in one hold of the row latch.
     pub(crate) fn judge(
         &mut self,
-        owner: &Arc<Owner>,
-        ticket: &Arc<Ticket>,
-        wakes: &mut Wakes,
+        waiter: &Waiter,
+        around: &mut Around<'_>,
     ) -> Result<Vec<Arc<Owner>>, Blocker> {
-        if !owner.is_active() {
-            return Ok(Vec::new()); // It ended while it waited, and wounds for nobody.
-        }
-        let rank = owner.settled_rank();
-        let active = |(other, _): &(&Arc<Owner>, Obstacle)| other.is_active();
-        let in_the_way = self.obstacles(owner, ticket).filter(active);
-        let in_the_way: Vec<_> = in_the_way
-            .map(|(other, obstacle)| (Arc::clone(other), obstacle.mode))
-            .collect();
-        let stronger = |(other, _): &&(Arc<Owner>, LockMode)| !rank.exceeds(other.settled_rank());
-        if let Some((other, mode)) = in_the_way.iter().find(stronger) {
-            // Who has won once waits for whoever came in between, and does not die of him.
-            return if ticket.has_won() {
-                Ok(Vec::new())
-            } else {
-                Err(blocker(other, *mode))
-            };
-        }
-        let wounded = |other: &Arc<Owner>| other.try_abort(AbortCause::Wounded { by: owner.id() });
-        let victims = in_the_way.into_iter().map(|(other, _)| other);
-        let victims: Vec<_> = victims.filter(wounded).collect();
-        ticket.note_won();
-        self.has_winners = true;
-        self.settle(wakes);
+        let victims = wound(waiter, self.obstacles(waiter, around.ranges()))?;
+        self.has_winners |= waiter.ticket.has_won();
+        self.settle(around);
         Ok(victims)
     }
 
     /// A judged waiter that dies leaves the queue, as if it had never overtaken anyone.
-    pub(crate) fn die(&mut self, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
+    pub(crate) fn die(&mut self, ticket: &Arc<Ticket>, around: &mut Around<'_>) {
         if ticket.try_cancel() {
             if let Some(queue) = self.queue.as_deref().filter(|_| !ticket.is_upgrade()) {
                 queue.forget_overtaking(ticket);
             }
             self.leave_queue(ticket);
-            self.settle(wakes);
+            self.settle(around);
         }
     }
 
@@ -387,7 +425,7 @@ impl RowLock {
         &mut self,
         ticket: &Arc<Ticket>,
         other: &Owner,
-        wakes: &mut Wakes,
+        around: &mut Around<'_>,
     ) -> Vec<Waiter> {
         let Some(queue) = self.queue.as_deref_mut() else {
             return Vec::new();
@@ -397,7 +435,7 @@ impl RowLock {
             return Vec::new();
         };
         let passed = queue.advance(from, to);
-        self.settle(wakes);
+        self.settle(around);
         passed
     }
 
@@ -406,7 +444,7 @@ impl RowLock {
         &mut self,
         ticket: &Arc<Ticket>,
         order: u64,
-        wakes: &mut Wakes,
+        around: &mut Around<'_>,
     ) -> Vec<Waiter> {
         let Some(queue) = self.queue.as_deref_mut() else {
             return Vec::new();
@@ -418,16 +456,7 @@ impl RowLock {
             return Vec::new();
         };
         let passed = queue.advance(from, to);
-        self.settle(wakes);
+        self.settle(around);
         passed
-    }
-}
-
-fn blocker(owner: &Arc<Owner>, mode: LockMode) -> Blocker {
-    Blocker {
-        txn: owner.id(),
-        rank: owner.settled_rank(),
-        label: owner.label().cloned(),
-        mode,
     }
 }

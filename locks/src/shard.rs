@@ -4,7 +4,7 @@
 //! 1. A row that is neither held nor waited for has no entry.
 //! 2. K4: every change ends with the row settled, before the latch is dropped.
 //! 3. A row that one transaction holds, and nobody waits for, is its node alone; as soon as another holds it too or
-//!    waits, a [`RowLock`] decides; when that is over, the node does again.
+//!    waits, a [`RowLock`] decides; when that is over, the node does again. While there is a range, it decides always.
 //!
 //! Crash: memory only.
 
@@ -18,16 +18,19 @@ use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
 use crate::decision::Blocker;
+use crate::matrix::conflicts;
 use crate::nodes::{Alone, Held, Node, Nodes};
 use crate::owner::Owner;
 use crate::place::Place;
-use crate::policy::Policy;
-use crate::row_lock::{RowLock, Verdict};
+use crate::placing::{self, Placed};
+use crate::ranges::{InTheWay, Obstacle, RangeLook};
+use crate::row_lock::RowLock;
 use crate::slots::Slots;
 use crate::sweep::Sweep;
 use crate::ticket::{Grant, Hold, Ticket, Want};
 use crate::wait_queue::Waiter;
 use crate::wakes::Wakes;
+use crate::wide::{Around, Wide};
 
 /// The rows of one shard.
 #[derive(Debug, Default)]
@@ -43,30 +46,7 @@ pub(crate) struct Latch<'a> {
     pub(crate) number: usize,
     pub(crate) shard: MutexGuard<'a, Shard>,
     pub(crate) slots: &'a Slots<Owner>,
-}
-
-/// What became of a request in its shard.
-#[derive(Debug)]
-pub(crate) enum Placed {
-    /// Re-entrant: what is held covers it.
-    Covered(Grant),
-    /// Held now; before, the hold was this.
-    Granted(Grant, Option<Hold>),
-    /// In the queue.
-    Queued(Queued),
-    /// It would have queued.
-    Refused(Blocker),
-    /// Its rank does not exceed this one's.
-    Died(Blocker),
-}
-
-/// A request that waits, or did for a moment.
-#[derive(Debug)]
-pub(crate) struct Queued {
-    pub(crate) ticket: Arc<Ticket>,
-    pub(crate) anyone_behind: bool,
-    /// Whom it has wounded; their release passes are the caller's.
-    pub(crate) victims: Vec<Arc<Owner>>,
+    pub(crate) wide: &'a Wide,
 }
 
 /// Who holds a row and who waits for it.
@@ -106,47 +86,94 @@ impl Latch<'_> {
         want: Want<'_>,
         wakes: &mut Wakes,
     ) -> Placed {
+        let wide = self.wide;
+        // L8: one load, while there is no range.
+        let mut books = wide.latch_if_ranges();
+        if books.is_some() {
+            let mut around = Around::new(wide, books.as_deref_mut(), wakes);
+            return self.request_within(owner, want, &mut around);
+        }
+        let own = Alone::new(owner.name(), want.hold(None));
+        let (number, is_new) = self.node(&want, || Held::Alone(own));
+        let place = Place::new(self.number, number);
+        if is_new {
+            return Placed::Granted(want.granted(place, None), None);
+        }
+        let node = self.shard.nodes.get_mut(number).expect(USED);
+        if let Held::Alone(alone) = &mut node.held {
+            if alone.owner == own.owner {
+                let before = alone.hold();
+                if before.covers(want.mode, want.writes) {
+                    return Placed::Covered(Grant::covered(before.mode, place));
+                }
+                *alone = Alone::new(alone.owner, want.hold(Some(before)));
+                return Placed::Granted(want.granted(place, Some(before)), Some(before));
+            }
+            if !self.slots.binds(alone.owner) {
+                *alone = own;
+                return Placed::Granted(want.granted(place, None), None);
+            }
+        }
+        let mut around = Around::new(wide, None, wakes);
+        self.ask(number, owner, want, &mut around)
+    }
+
+    /// K6: the same, while there are ranges. What a range of its own covers needs no entry (L2).
+    fn request_within(
+        &mut self,
+        owner: &Arc<Owner>,
+        want: Want<'_>,
+        around: &mut Around<'_>,
+    ) -> Placed {
+        let held = around.held(owner, want.row);
+        if let Some(mode) = held.filter(|mode| *mode >= want.hold(None).beside_ranges()) {
+            return Placed::Covered(Grant::covered(mode, Place::NONE));
+        }
+        let free = || RowLock::new(want.row.clone(), want.hash, None);
+        let (number, _) = self.node(&want, || Held::Contended(Box::new(free())));
+        self.ask(number, owner, want, around)
+    }
+
+    /// The row's node, and whether it is new: then it is as said.
+    fn node(&mut self, want: &Want<'_>, held: impl FnOnce() -> Held) -> (u32, bool) {
         let Shard { index, nodes, .. } = &mut *self.shard;
-        let own = Alone::new(owner.name(), want.hold());
         let node = |number: &u32| nodes.get(*number);
         let same = |number: &u32| node(number).is_some_and(|node| node.row == *want.row);
         let hash = |number: &u32| node(number).map_or(0, |node| node.hash);
-        let number = match index.entry(want.hash, same, hash) {
+        match index.entry(want.hash, same, hash) {
             Entry::Vacant(entry) => {
                 let number = nodes.insert(Node {
                     row: want.row.clone(),
                     hash: want.hash,
-                    held: Held::Alone(own),
+                    held: held(),
                 });
                 entry.insert(number);
-                return Placed::Granted(want.granted(Place::new(self.number, number), true), None);
+                (number, true)
             }
-            Entry::Occupied(entry) => *entry.get(),
-        };
-        let place = Place::new(self.number, number);
-        let node = nodes
-            .get_mut(number)
-            .expect("the index names nodes that are used");
-        if let Held::Alone(alone) = &mut node.held {
-            if alone.owner == own.owner {
-                let before = alone.hold();
-                if before.mode >= want.mode {
-                    return Placed::Covered(Grant::covered(before.mode, place));
-                }
-                *alone = own;
-                return Placed::Granted(want.granted(place, false), Some(before));
-            }
-            let Some(other) = self.slots.owner(alone.owner) else {
-                *alone = own;
-                return Placed::Granted(want.granted(place, true), None);
-            };
-            let lock = RowLock::held_by(other, alone.hold(), node.row.clone(), node.hash);
+            Entry::Occupied(entry) => (*entry.get(), false),
+        }
+    }
+
+    /// The row's lock decides.
+    fn ask(
+        &mut self,
+        number: u32,
+        owner: &Arc<Owner>,
+        want: Want<'_>,
+        around: &mut Around<'_>,
+    ) -> Placed {
+        let node = self.shard.nodes.get_mut(number).expect(USED);
+        if let Held::Alone(alone) = &node.held {
+            let holder = self.slots.owner(alone.owner);
+            let holder = holder.map(|holder| (holder, alone.hold()));
+            let lock = RowLock::new(node.row.clone(), node.hash, holder);
             node.held = Held::Contended(Box::new(lock));
         }
         let Held::Contended(lock) = &mut node.held else {
-            unreachable!("what is held alone was decided above");
+            unreachable!("what was held alone has become a lock above");
         };
-        let placed = ask(lock, owner, want, place, wakes);
+        let place = Place::new(self.number, number);
+        let placed = placing::ask(lock, owner, (want, place), around);
         self.tidy(number);
         placed
     }
@@ -191,9 +218,11 @@ impl Latch<'_> {
 
     /// Takes a ticket that is no longer waiting out of the queue.
     pub(crate) fn leave_queue(&mut self, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
-        self.with_lock(ticket, wakes, |lock, wakes| {
-            lock.leave_queue(ticket);
-            lock.settle(wakes);
+        self.within(wakes, |latch, around| {
+            latch.with_lock(ticket, around, |lock, around| {
+                lock.leave_queue(ticket);
+                lock.settle(around);
+            })
         });
     }
 
@@ -204,47 +233,66 @@ impl Latch<'_> {
         order: u64,
         wakes: &mut Wakes,
     ) -> Vec<Waiter> {
-        let raise = |lock: &mut RowLock, wakes: &mut Wakes| lock.raise(ticket, order, wakes);
-        self.with_lock(ticket, wakes, raise).unwrap_or_default()
+        let raised = self.within(wakes, |latch, around| {
+            latch.with_lock(ticket, around, |lock, around| {
+                lock.raise(ticket, order, around)
+            })
+        });
+        raised.unwrap_or_default()
     }
 
     /// `Wound`, for one that waits already: whom it has wounded, or to whom it has lost; then it waits no more.
     pub(crate) fn judge(
         &mut self,
-        owner: &Arc<Owner>,
-        ticket: &Arc<Ticket>,
+        waiter: &Waiter,
         wakes: &mut Wakes,
     ) -> Result<Vec<Arc<Owner>>, Blocker> {
-        let judge = |lock: &mut RowLock, wakes: &mut Wakes| judge(lock, owner, ticket, wakes);
-        self.with_lock(ticket, wakes, judge)
-            .unwrap_or(Ok(Vec::new()))
+        let judged = self.within(wakes, |latch, around| {
+            latch.with_lock(&waiter.ticket, around, |lock, around| {
+                placing::judge(lock, waiter, around)
+            })
+        });
+        judged.unwrap_or(Ok(Vec::new()))
     }
 
     /// The lock in whose queue the ticket is, or was.
     pub(crate) fn with_lock<T>(
         &mut self,
         ticket: &Ticket,
-        wakes: &mut Wakes,
-        act: impl FnOnce(&mut RowLock, &mut Wakes) -> T,
+        around: &mut Around<'_>,
+        act: impl FnOnce(&mut RowLock, &mut Around<'_>) -> T,
     ) -> Option<T> {
-        let number = self.shard.number(ticket.hash(), ticket.row())?;
+        let number = self.shard.number(ticket.hash(), ticket.row()?)?;
         let Held::Contended(lock) = &mut self.shard.nodes.get_mut(number)?.held else {
             return None;
         };
-        let done = act(lock, wakes);
+        let done = act(lock, around);
         self.tidy(number);
         Some(done)
     }
 
+    /// With what is around the rows here.
+    fn within<T>(
+        &mut self,
+        wakes: &mut Wakes,
+        act: impl FnOnce(&mut Self, &mut Around<'_>) -> T,
+    ) -> T {
+        let wide = self.wide;
+        let mut books = wide.latch_if_ranges();
+        act(self, &mut Around::new(wide, books.as_deref_mut(), wakes))
+    }
+
     /// Changes a lock, if the node has one, and settles it.
     fn change(&mut self, number: u32, wakes: &mut Wakes, change: impl FnOnce(&mut RowLock)) {
+        let wide = self.wide;
         let Some(node) = self.shard.nodes.get_mut(number) else {
             return;
         };
         match &mut node.held {
             Held::Contended(lock) => {
+                let mut books = wide.latch_if_ranges();
                 change(lock);
-                lock.settle(wakes);
+                lock.settle(&mut Around::new(wide, books.as_deref_mut(), wakes));
                 self.tidy(number);
             }
             Held::Alone(alone) if !self.slots.binds(alone.owner) => self.shard.remove(number),
@@ -318,6 +366,32 @@ impl Latch<'_> {
         self.shard.nodes.numbers()
     }
 
+    /// K6: who is in a range's way here: those who hold conflicting rows in it, and those who wait for such before it.
+    pub(crate) fn in_the_way_of(&self, look: &RangeLook) -> Vec<InTheWay> {
+        let mode = look.ticket.mode();
+        let mut met = Vec::new();
+        for node in self.shard.nodes.iter() {
+            match &node.held {
+                Held::Alone(alone) => {
+                    let beside = alone.hold().beside_ranges();
+                    if conflicts(mode, beside)
+                        && alone.owner != look.owner.name()
+                        && look.range.contains(&node.row)
+                        && let Some(owner) = self.slots.owner(alone.owner)
+                    {
+                        let (mode, soft) = (alone.mode, false);
+                        met.push((owner, Obstacle { mode, soft }));
+                    }
+                }
+                Held::Contended(lock) if look.range.contains(&node.row) => {
+                    met.extend(lock.in_the_way_of(look));
+                }
+                Held::Contended(_) => {}
+            }
+        }
+        met
+    }
+
     fn view<'a>(&'a self, node: &'a Node) -> Option<RowView<'a>> {
         let (holders, lock) = match &node.held {
             Held::Alone(alone) => {
@@ -370,55 +444,5 @@ impl Latch<'_> {
     }
 }
 
-fn ask(
-    lock: &mut RowLock,
-    owner: &Arc<Owner>,
-    want: Want<'_>,
-    place: Place,
-    wakes: &mut Wakes,
-) -> Placed {
-    lock.settle(wakes);
-    let (at, before, blocker) = match lock.decide(owner, &want) {
-        Verdict::Covered(mode) => return Placed::Covered(Grant::covered(mode, place)),
-        Verdict::Granted(before) => {
-            return Placed::Granted(want.granted(place, before.is_none()), before);
-        }
-        Verdict::Blocked(at, before, blocker) => (at, before, blocker),
-    };
-    if want.policy == Policy::NoWait {
-        return Placed::Refused(blocker);
-    }
-    let ticket = Arc::new(Ticket::new(Want { before, ..want }, place));
-    let waiter = Waiter {
-        owner: Arc::clone(owner),
-        ticket: Arc::clone(&ticket),
-    };
-    let anyone_behind = lock.enqueue(at, waiter);
-    // Registers with the holders, and looks at their states again.
-    lock.settle(wakes);
-    let judged = match want.policy {
-        Policy::Wound => judge(lock, owner, &ticket, wakes),
-        Policy::Wait | Policy::NoWait => Ok(Vec::new()),
-    };
-    match judged {
-        Err(blocker) => Placed::Died(blocker),
-        Ok(victims) => Placed::Queued(Queued {
-            ticket,
-            anyone_behind,
-            victims,
-        }),
-    }
-}
-
-fn judge(
-    lock: &mut RowLock,
-    owner: &Arc<Owner>,
-    ticket: &Arc<Ticket>,
-    wakes: &mut Wakes,
-) -> Result<Vec<Arc<Owner>>, Blocker> {
-    let judged = lock.judge(owner, ticket, wakes);
-    if judged.is_err() {
-        lock.die(ticket, wakes);
-    }
-    judged
-}
+/// The index names nodes that are used.
+const USED: &str = "the index names nodes that are used";

@@ -5,19 +5,18 @@
 //!
 //! Crash: memory only.
 
-use std::sync::Arc;
-
-use lockstone_base::RowKey;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use crate::owner::Owner;
+use crate::ranges::{InTheWay, RangeBook};
 use crate::row_lock::RowLock;
 use crate::shard::{Latch, RowView, Shard};
 use crate::slots::Slots;
-use crate::ticket::Ticket;
+use crate::target::Target;
 use crate::wait_queue::Waiter;
 use crate::wakes::Wakes;
+use crate::wide::{Around, Books, Wide};
 
 /// Enough that a few dozen threads seldom meet in one; a power of two.
 pub(crate) const SHARDS: usize = 64;
@@ -27,8 +26,9 @@ const SHARD_BIT: u32 = 48;
 /// The shards, each on cache lines of its own.
 #[derive(Debug)]
 pub(crate) struct Shards {
-    shards: Box<[Aligned]>,
+    rows: Box<[Aligned]>,
     slots: Slots<Owner>,
+    wide: Wide,
 }
 
 #[derive(Debug, Default)]
@@ -38,13 +38,19 @@ struct Aligned(Mutex<Shard>);
 impl Shards {
     pub(crate) fn new() -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Aligned::default()).collect(),
+            rows: (0..SHARDS).map(|_| Aligned::default()).collect(),
             slots: Slots::new(),
+            wide: Wide::default(),
         }
     }
 
     pub(crate) fn slots(&self) -> &Slots<Owner> {
         &self.slots
+    }
+
+    /// Ranges and tables. Latched behind any shard.
+    pub(crate) fn wide(&self) -> &Wide {
+        &self.wide
     }
 
     /// Which shard a hash is in.
@@ -59,39 +65,57 @@ impl Shards {
     }
 
     pub(crate) fn latch_number(&self, number: usize) -> Latch<'_> {
-        let shard = self.shards.get(number);
+        let shard = self.rows.get(number);
         let shard = shard.expect("the index has as many bits as there are shards");
         Latch {
             number,
             shard: shard.0.lock(),
             slots: &self.slots,
+            wide: &self.wide,
         }
     }
 
     #[cfg(test)]
     pub(crate) fn is_latched(&self, hash: u64) -> bool {
-        let shard = self.shards.get(Self::index(hash));
+        let shard = self.rows.get(Self::index(hash));
         shard.is_some_and(|shard| shard.0.is_locked())
     }
 
-    /// The latches of all the shards of `hashes`, taken in order of index.
-    pub(crate) fn latch_all(&self, hashes: impl Iterator<Item = u64>) -> Latched<'_> {
-        let mut numbers: SmallVec<[usize; 8]> = hashes.map(Self::index).collect();
+    /// The latches of all that these wait for: shards in order of index, every one if a range is waited for; then, if it
+    /// matters, that of the wide locks.
+    pub(crate) fn latch_all<'w>(&self, waiters: impl Iterator<Item = &'w Waiter>) -> Latched<'_> {
+        let mut numbers: SmallVec<[usize; 8]> = SmallVec::new();
+        let mut is_wide = false;
+        for waiter in waiters {
+            match waiter.ticket.target() {
+                Target::Row(_) => numbers.push(Self::index(waiter.ticket.hash())),
+                Target::Range(_) => numbers.extend(0..SHARDS),
+                Target::Table(_) => {}
+            }
+            is_wide |= waiter.ticket.row().is_none();
+        }
         numbers.sort_unstable();
         numbers.dedup();
-        Latched(
-            numbers
-                .into_iter()
-                .map(|number| self.latch_number(number))
-                .collect(),
-        )
+        let shards = numbers.into_iter().map(|number| self.latch_number(number));
+        Latched {
+            shards: shards.collect(),
+            books: if is_wide {
+                Some(self.wide.latch())
+            } else {
+                self.wide.latch_if_ranges()
+            },
+            slots: &self.slots,
+            wide: &self.wide,
+        }
     }
 
-    /// One shard after the other, latched while `visit` looks.
-    pub(crate) fn each(&self, mut visit: impl FnMut(RowView<'_>)) {
+    /// One shard after the other, latched while `visit` looks, with the ranges if there are any.
+    pub(crate) fn each(&self, mut visit: impl FnMut(RowView<'_>, Option<&RangeBook>)) {
         for number in 0..SHARDS {
             let latch = self.latch_number(number);
-            latch.views().for_each(&mut visit);
+            let books = self.wide.latch_if_ranges();
+            let ranges = books.as_ref().map(|books| &books.ranges);
+            latch.views().for_each(|view| visit(view, ranges));
         }
     }
 
@@ -116,29 +140,102 @@ impl Shards {
 /// Rows that are shown in one hold of a shard's latch.
 const STRETCH_ROWS: u32 = 256;
 
-/// Several shards, latched together.
+/// All that some transactions wait for, latched together.
 #[derive(Debug)]
-pub(crate) struct Latched<'a>(SmallVec<[Latch<'a>; 4]>);
+pub(crate) struct Latched<'a> {
+    shards: SmallVec<[Latch<'a>; 4]>,
+    books: Option<MutexGuard<'a, Books>>,
+    slots: &'a Slots<Owner>,
+    wide: &'a Wide,
+}
 
 impl Latched<'_> {
-    /// L4: takes the waiter with `ticket` ahead of `other`'s in its queue; those whom it goes past.
+    /// L4: takes a waiter ahead of another that it waits for; those whom it goes past. The moved one, if it waits for a range
+    /// or a table, is to be asked for again.
     pub(crate) fn put_ahead(
         &mut self,
-        ticket: &Arc<Ticket>,
-        other: &Owner,
+        waiter: &Waiter,
+        other: &Waiter,
         wakes: &mut Wakes,
     ) -> Vec<Waiter> {
-        let number = Shards::index(ticket.hash());
-        let latch = self.0.iter_mut().find(|latch| latch.number == number);
-        let put = |lock: &mut RowLock, wakes: &mut Wakes| lock.put_ahead(ticket, other, wakes);
-        latch.map_or_else(Vec::new, |latch| {
-            latch.with_lock(ticket, wakes, put).unwrap_or_default()
-        })
+        let (own, others) = (&waiter.ticket, &other.ticket);
+        match (own.target(), others.target()) {
+            (Target::Row(_), Target::Row(_)) => {
+                let put = |lock: &mut RowLock, around: &mut Around<'_>| {
+                    lock.put_ahead(own, &other.owner, around)
+                };
+                return self.with_lock(waiter, wakes, put).unwrap_or_default();
+            }
+            (Target::Table(table), _) => {
+                let books = self.books.as_deref_mut();
+                return books.map_or_else(Vec::new, |books| {
+                    books.tables.put_ahead(*table, waiter, &other.owner)
+                });
+            }
+            (Target::Range(_), _) => self.turn(own.number(), others.number(), true),
+            (Target::Row(_), _) => {}
+        }
+        if let Target::Range(_) = others.target() {
+            self.turn(others.number(), own.number(), false);
+        }
+        for moved in [waiter, other] {
+            self.with_lock(moved, wakes, RowLock::settle);
+        }
+        vec![other.clone()]
     }
 
-    pub(crate) fn find(&self, hash: u64, row: &RowKey) -> Option<&RowLock> {
-        let number = Shards::index(hash);
-        let latch = self.0.iter().find(|latch| latch.number == number);
-        latch?.find(hash, row)
+    fn turn(&mut self, range: u64, other: u64, first: bool) {
+        if let Some(books) = self.books.as_deref_mut() {
+            books.ranges.turn(range, other, first);
+        }
+    }
+
+    /// The lock of the row that is waited for, if it is one.
+    fn with_lock<T>(
+        &mut self,
+        waiter: &Waiter,
+        wakes: &mut Wakes,
+        act: impl FnOnce(&mut RowLock, &mut Around<'_>) -> T,
+    ) -> Option<T> {
+        waiter.ticket.row()?;
+        let number = Shards::index(waiter.ticket.hash());
+        let latch = self
+            .shards
+            .iter_mut()
+            .find(|latch| latch.number == number)?;
+        let mut around = Around::new(self.wide, self.books.as_deref_mut(), wakes);
+        latch.with_lock(&waiter.ticket, &mut around, act)
+    }
+
+    /// L4: whom it waits for.
+    pub(crate) fn obstacles(&self, waiter: &Waiter) -> Vec<InTheWay> {
+        let ticket = &waiter.ticket;
+        let books = self.books.as_deref();
+        match ticket.target() {
+            Target::Row(row) => {
+                let number = Shards::index(ticket.hash());
+                let latch = self.shards.iter().find(|latch| latch.number == number);
+                let lock = latch.and_then(|latch| latch.find(ticket.hash(), row));
+                let ranges = books.map(|books| &books.ranges);
+                lock.map_or_else(Vec::new, |lock| lock.obstacles(waiter, ranges))
+            }
+            Target::Range(_) => {
+                let Some(ranges) = books.map(|books| &books.ranges) else {
+                    return Vec::new();
+                };
+                let Some(look) = ranges.look(ticket.number()) else {
+                    return Vec::new();
+                };
+                let rows = self
+                    .shards
+                    .iter()
+                    .flat_map(|latch| latch.in_the_way_of(&look));
+                rows.chain(ranges.obstacles_of_range(ticket.number()))
+                    .collect()
+            }
+            Target::Table(table) => books.map_or_else(Vec::new, |books| {
+                books.tables.obstacles(*table, waiter, self.slots)
+            }),
+        }
     }
 }

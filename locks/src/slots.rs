@@ -109,7 +109,7 @@ impl<T> Slots<T> {
     /// A slot for an owner that does not exist yet: [`Seat::occupy`] names it.
     pub(crate) fn take(&self) -> Seat<T> {
         let number = self.freed().unwrap_or_else(|| {
-            let fresh = self.fresh.fetch_add(1, Ordering::Relaxed);
+            let fresh = self.fresh.fetch_add(1, Ordering::SeqCst);
             assert!(
                 fresh < (1 << SLOT_BITS) - FIRST_SEGMENT,
                 "K5: there is a slot for each transaction in flight"
@@ -151,6 +151,12 @@ impl<T> Slots<T> {
         let slot = self.slot(name.slot())?;
         let owner = slot.owner.lock();
         slot.binds(name).then(|| owner.upgrade()).flatten()
+    }
+
+    /// Everyone who sits in a slot. One who took a table SHARED before the caller raised its flag is among them (K7).
+    pub(crate) fn all(&self) -> impl Iterator<Item = Arc<T>> {
+        let numbers = 0..self.fresh.load(Ordering::SeqCst);
+        numbers.filter_map(|number| self.slot(number)?.owner.lock().upgrade())
     }
 
     fn place(number: u32) -> (usize, usize) {

@@ -5,6 +5,7 @@
 //!    until there is none.
 //! 2. Inheritance: a holder that itself waits is queued with the highest priority that waits for it. A move that closes a
 //!    cycle is undone: its new waits are soft, and the first to be turned round.
+//!    In the queues of ranges and tables it moves nobody, and is handed on.
 //! 3. While no priority was ever given, nothing is inherited and nobody looks.
 //!
 //! Crash: memory only.
@@ -15,10 +16,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::ask;
 use crate::cycle::Cycle;
 use crate::deadlock::{self, Flipped, Resolution};
 use crate::matrix::conflicts;
-use crate::owner::Owner;
+use crate::owner::{Awaited, Owner};
 use crate::shards::Shards;
 use crate::ticket::Ticket;
 use crate::wait_queue::Waiter;
@@ -52,8 +54,9 @@ impl Standoffs {
         mut release: impl FnMut(&Arc<Owner>, &mut Wakes),
     ) -> Option<Arc<Cycle>> {
         let mut starts = self.inherit(shards, start, wakes);
-        // Nobody waits for the requester: no cycle passes through it.
-        if anyone_behind || start.owner.is_contended() {
+        // Nobody waits for the requester: no cycle passes through it. Its stack does not name every range and table that
+        // does: one that is registered with others too may have it met again without telling.
+        if anyone_behind || start.owner.is_contended() || shards.wide().is_used() {
             starts.push(start.clone());
         }
         let (mut flipped, mut own) = (Flipped::new(), None);
@@ -63,7 +66,10 @@ impl Standoffs {
             {
                 match suspect.resolve(shards, &mut flipped, wakes) {
                     Resolution::Stale => {}
-                    Resolution::Reordered(passed) => starts.extend(passed),
+                    Resolution::Reordered(moved, passed) => {
+                        ask::ask(shards, &moved.ticket, wakes);
+                        starts.extend(passed);
+                    }
                     Resolution::Killed(victim, cycle) => {
                         self.remember(&cycle);
                         release(&victim, wakes);
@@ -97,17 +103,9 @@ impl Standoffs {
         }
         let mut passed = Vec::new();
         let behind = start.owner.contended();
-        let behind = behind.into_iter().filter_map(|(hash, row)| {
-            let latch = shards.latch(hash);
-            let lock = latch.find(hash, &row)?;
-            let held = lock.held(&start.owner)?.mode;
-            let waits = |waiter: &&Waiter| conflicts(waiter.ticket.mode(), held);
-            let orders = lock
-                .waiters()
-                .filter(waits)
-                .map(|waiter| waiter.ticket.order());
-            orders.max()
-        });
+        let behind = behind
+            .into_iter()
+            .filter_map(|awaited| order_at(shards, &start.owner, &awaited));
         if let Some(order) = behind.max() {
             passed.extend(raise(shards, &start.ticket, order, wakes));
         }
@@ -130,18 +128,35 @@ impl Standoffs {
     }
 }
 
+/// The highest that somebody is queued with there who waits for the owner.
+fn order_at(shards: &Shards, owner: &Owner, awaited: &Awaited) -> Option<u64> {
+    match awaited {
+        Awaited::Row(hash, row) => {
+            let latch = shards.latch(*hash);
+            let lock = latch.find(*hash, row)?;
+            let held = lock.held(owner).map(|hold| hold.mode);
+            // One who does not hold the row holds a range around it.
+            let waits =
+                |waiter: &&Waiter| held.is_none_or(|held| conflicts(waiter.ticket.mode(), held));
+            let orders = lock.waiters().filter(waits);
+            orders.map(|waiter| waiter.ticket.order()).max()
+        }
+        Awaited::Range(number) => shards.wide().latch().ranges.order(*number),
+        Awaited::Table(table) => shards.wide().latch().tables.order(*table),
+    }
+}
+
 fn raise(shards: &Shards, ticket: &Arc<Ticket>, order: u64, wakes: &mut Wakes) -> Vec<Waiter> {
+    if ticket.row().is_none() {
+        ticket.raise(order);
+        return Vec::new();
+    }
     let mut latch = shards.latch(ticket.hash());
     latch.raise(ticket, order, wakes)
 }
 
 fn holders_in_the_way(shards: &Shards, waiter: &Waiter) -> Vec<Arc<Owner>> {
-    let ticket = &waiter.ticket;
-    let latch = shards.latch(ticket.hash());
-    let lock = latch.find(ticket.hash(), ticket.row());
-    let obstacles = lock
-        .into_iter()
-        .flat_map(|lock| lock.obstacles(&waiter.owner, ticket));
+    let obstacles = ask::obstacles(shards, waiter).into_iter();
     let hard = obstacles.filter(|(_, obstacle)| !obstacle.soft);
-    hard.map(|(owner, _)| Arc::clone(owner)).collect()
+    hard.map(|(owner, _)| owner).collect()
 }

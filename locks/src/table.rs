@@ -1,40 +1,44 @@
 //! The lock table: requests in, decisions out.
 //!
-//! Called by the engine's write path. Waiting, time and the log are the caller's.
+//! Called by the engine's write path. Waiting, time and the log are the caller's. Ranges and tables: `wide_requests`.
 //! 1. K1, L1, L2, L3: decided by `row_lock` under the row latch, of many rows in one hold too.
 //! 2. K5: an acquisition joins its owner under the owner's latch, and only while Active.
 //! 3. L4: whoever queues searches before its thread sleeps.
 //! 4. L6: whoever's wait is decided is in the caller's [`Wakes`].
 //!
-//! Latch order: owner, then shard; never two owners. Crash: memory only.
+//! Latch order: owner, then shard, then the wide locks; never two owners. Crash: memory only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lockstone_base::{FencingToken, LockMode, RowKey, TxnId};
 
+use crate::ask;
 use crate::batch::{Batch, Terms};
 use crate::cycle::Cycle;
-use crate::decision::{Decision, LockEntry, LockStatus, Refusal, Request, WaitEntry, WaitsFor};
+use crate::decision::{Blocker, Decision, Refusal, Request};
 use crate::hash::RowHasher;
+use crate::judge::wound;
 use crate::owner::{AbortCause, Notify, Owner};
 use crate::place::Place;
+use crate::placing::{Placed, Queued};
 use crate::release::{self, Leftovers, RELEASED_AT_ONCE_MAX};
-use crate::shard::{Placed, Queued, RowView};
 use crate::shards::{SHARDS, Shards};
 use crate::standoff::Standoffs;
-use crate::ticket::{Hold, Outcome, Ticket, Want};
+use crate::tables::EXCLUSIVE;
+use crate::target::Target;
+use crate::ticket::{Outcome, Ticket, UNSTAMPED, Want};
 use crate::wait_queue::Waiter;
 use crate::wakes::Wakes;
 
 #[cfg(test)]
 mod tests;
 
-/// All row locks of a database.
+/// All locks of a database.
 #[derive(Debug)]
 pub struct LockTable {
     hasher: RowHasher,
-    shards: Shards,
+    pub(crate) shards: Shards,
     leftovers: Leftovers,
     standoffs: Standoffs,
     wounds: AtomicU64,
@@ -77,8 +81,8 @@ impl LockTable {
             row: request.row,
             hash,
             mode: request.mode,
+            writes: request.writes,
             sub: request.sub,
-            before: None,
             order: owner.order(),
             policy: request.policy,
         };
@@ -176,7 +180,7 @@ impl LockTable {
     }
 
     /// L4: the wait is published; now the search.
-    fn queued(&self, owner: &Arc<Owner>, queued: Queued, wakes: &mut Wakes) -> Decision {
+    pub(crate) fn queued(&self, owner: &Arc<Owner>, queued: Queued, wakes: &mut Wakes) -> Decision {
         let Queued {
             ticket,
             anyone_behind,
@@ -206,10 +210,11 @@ impl LockTable {
     /// A request that has waited long enough goes on as one under [`Policy::Wound`](crate::Policy), from its place in the
     /// queue. `Queued` with the same ticket: it waits for one that is committing.
     pub fn wound(&self, owner: &Arc<Owner>, ticket: &Arc<Ticket>, wakes: &mut Wakes) -> Decision {
-        let judged = {
-            let mut latch = self.shards.latch(ticket.hash());
-            latch.judge(owner, ticket, wakes)
+        let waiter = Waiter {
+            owner: Arc::clone(owner),
+            ticket: Arc::clone(ticket),
         };
+        let judged = self.judge(&waiter, wakes);
         let victims = judged.as_deref().unwrap_or_default();
         self.wounded(victims, wakes);
         match (self.outcome(owner, ticket), judged) {
@@ -236,18 +241,35 @@ impl LockTable {
         self.wounds.load(Ordering::Relaxed)
     }
 
+    /// Whom the waiter has wounded, or to whom it has lost; then it waits no more.
+    fn judge(&self, waiter: &Waiter, wakes: &mut Wakes) -> Result<Vec<Arc<Owner>>, Blocker> {
+        let Waiter { owner, ticket } = waiter;
+        if ticket.row().is_some() {
+            let judged = self.shards.latch(ticket.hash()).judge(waiter, wakes);
+            if ticket.is_cancelled() {
+                ask::left(&self.shards, owner, wakes);
+            }
+            return judged;
+        }
+        let judged = {
+            // All of them in one hold, as for a row.
+            let latched = self.shards.latch_all([waiter].into_iter());
+            let judged = wound(waiter, latched.obstacles(waiter));
+            if judged.is_err() {
+                ticket.try_cancel();
+            }
+            judged
+        };
+        if ticket.is_cancelled() {
+            ask::withdraw(&self.shards, owner, ticket, wakes);
+            ask::left(&self.shards, owner, wakes);
+        }
+        judged
+    }
+
     /// The last deadlocks that cost a victim, the newest last.
     pub fn recent_deadlocks(&self) -> Vec<Arc<Cycle>> {
         self.standoffs.recent()
-    }
-
-    /// K9: who waits, and for whom, holders first, then those who are ahead. As [`LockTable::list`], it shows no single
-    /// moment.
-    pub fn waits(&self) -> Vec<WaitEntry> {
-        let mut waits = Vec::new();
-        self.shards.each(|row| waits.extend(waits_of(&row)));
-        waits.sort_by(|a, b| a.row.cmp(&b.row));
-        waits
     }
 
     /// How the wait ended; `None` while it lasts. Taking a grant makes the lock part of the
@@ -265,9 +287,15 @@ impl LockTable {
         }
         if ticket.is_granted() {
             if holdings.stop_waiting(ticket) {
-                holdings
-                    .undo
-                    .push(ticket.place(), ticket.sub(), ticket.before());
+                let (sub, undo) = (ticket.sub(), &mut holdings.undo);
+                match ticket.target() {
+                    Target::Row(_) => undo.push(ticket.place(), sub, ticket.before()),
+                    Target::Range(_) => undo.push_range(sub, ticket.number()),
+                    Target::Table(table) if ticket.mode() == EXCLUSIVE => {
+                        holdings.exclusive.push(*table);
+                    }
+                    Target::Table(_) => {}
+                }
             }
             return Some(Outcome::Granted(ticket.grant()));
         }
@@ -279,13 +307,18 @@ impl LockTable {
         })
     }
 
+    fn try_cancel(&self, ticket: &Ticket) -> bool {
+        // Under the latch: whoever is about to grant a table fills the owner's set first.
+        let is_wide = ticket.row().is_none();
+        let _books = is_wide.then(|| self.shards.wide().latch());
+        ticket.try_cancel()
+    }
+
     /// Ends the wait, as at a timeout. `Granted` if the grant won the race: then the lock is held.
     pub fn cancel(&self, owner: &Arc<Owner>, ticket: &Arc<Ticket>, wakes: &mut Wakes) -> Outcome {
-        {
-            let mut latch = self.shards.latch(ticket.hash());
-            if ticket.try_cancel() {
-                latch.leave_queue(ticket, wakes);
-            }
+        if self.try_cancel(ticket) {
+            ask::withdraw(&self.shards, owner, ticket, wakes);
+            ask::left(&self.shards, owner, wakes);
         }
         let outcome = self.outcome(owner, ticket);
         outcome.expect("K4: a ticket that was cancelled, or could not be, is decided")
@@ -293,18 +326,32 @@ impl LockTable {
 
     /// Ends a wait whose outcome nobody will ask for: a grant that came first is undone, to what was held before (K4).
     pub fn abandon(&self, owner: &Arc<Owner>, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
+        if self.try_cancel(ticket) {
+            ask::withdraw(&self.shards, owner, ticket, wakes);
+            ask::left(&self.shards, owner, wakes);
+        }
         {
-            let mut latch = self.shards.latch(ticket.hash());
-            if ticket.try_cancel() {
-                latch.leave_queue(ticket, wakes);
+            let mut holdings = owner.latch();
+            // The release pass of an owner that has ended undoes the wait.
+            if !owner.is_active() || !holdings.stop_waiting(ticket) || !ticket.is_granted() {
+                return;
+            }
+            match ticket.target() {
+                Target::Row(_) => {
+                    let mut latch = self.shards.latch_number(ticket.place().shard());
+                    latch.restore(ticket.place(), owner, ticket.before(), wakes);
+                }
+                // K7: there is no unlocking a table.
+                Target::Table(table) if ticket.mode() == EXCLUSIVE => {
+                    holdings.exclusive.push(*table);
+                }
+                Target::Range(_) | Target::Table(_) => {}
             }
         }
-        let mut holdings = owner.latch();
-        // The release pass of an owner that has ended undoes the wait.
-        if owner.is_active() && holdings.stop_waiting(ticket) && ticket.is_granted() {
-            let mut latch = self.shards.latch_number(ticket.place().shard());
-            latch.restore(ticket.place(), owner, ticket.before(), wakes);
+        if let Target::Range(_) = ticket.target() {
+            ask::give_back(&self.shards, owner, ticket.number(), wakes);
         }
+        ask::left(&self.shards, owner, wakes);
     }
 
     /// What the owner waits for.
@@ -336,7 +383,7 @@ impl LockTable {
     ///
     /// If the owner waits.
     pub fn rollback_to(&self, owner: &Arc<Owner>, sub: u32, wakes: &mut Wakes) {
-        release::roll_back(&self.shards, owner, sub, |_| true, wakes);
+        release::roll_back(&self.shards, owner, sub, wakes);
     }
 
     /// L9: undoes those acquisitions of sub-transaction `sub`, the newest, of which `gone` says so by their places: what
@@ -352,7 +399,7 @@ impl LockTable {
         gone: impl FnMut(Place) -> bool,
         wakes: &mut Wakes,
     ) {
-        release::roll_back(&self.shards, owner, sub, gone, wakes);
+        release::give_back(&self.shards, owner, sub, gone, wakes);
     }
 
     /// The release pass: called once, by whoever moved the owner to Released or Aborted.
@@ -389,97 +436,29 @@ impl LockTable {
             .sum()
     }
 
-    /// The mode in which the owner holds the row.
+    /// The mode in which the owner holds the row, by itself or by a range around it.
     pub fn holds(&self, owner: &Arc<Owner>, row: &RowKey) -> Option<LockMode> {
-        self.hold(owner, row).map(|hold| hold.mode)
+        self.held(owner, row).map(|(mode, _)| mode)
     }
 
     /// The token of the owner's lock on the row, once stamped.
     pub fn token(&self, owner: &Arc<Owner>, row: &RowKey) -> Option<FencingToken> {
-        self.hold(owner, row).and_then(|hold| owner.token(hold))
+        self.held(owner, row).and_then(|(_, token)| token)
     }
 
-    fn hold(&self, owner: &Arc<Owner>, row: &RowKey) -> Option<Hold> {
+    fn held(&self, owner: &Arc<Owner>, row: &RowKey) -> Option<(LockMode, Option<FencingToken>)> {
         let hash = self.hasher.hash(row.as_bytes());
-        let hold = self.shards.latch(hash).held(owner, hash, row);
-        hold.filter(|_| owner.binds())
+        let latch = self.shards.latch(hash);
+        let hold = latch.held(owner, hash, row).filter(|_| owner.binds());
+        let hold = hold.map(|hold| (hold.mode, owner.token(hold)));
+        let around = self.shards.wide().latch_if_ranges();
+        let around = around.and_then(|books| books.ranges.held(owner, row));
+        let around = around.map(|(mode, token)| (mode, Some(token).filter(|it| *it != UNSTAMPED)));
+        hold.max(around)
     }
 
-    /// How many rows the owner holds.
+    /// How many rows and ranges the owner holds.
     pub fn held_by(&self, owner: &Arc<Owner>) -> usize {
-        owner.latch().undo.rows()
+        owner.latch().undo.locks()
     }
-
-    /// How many locks are held by transactions that live. Visits the whole table.
-    pub fn live_locks(&self) -> usize {
-        let mut live = 0;
-        self.shards.each(|row| live += row.holders.len());
-        live
-    }
-
-    /// K9: every lock that is held or waited for, by row, holders first, then the queue in order.
-    /// Stops nobody for longer than a shard takes, so it shows no single moment.
-    pub fn list(&self) -> Vec<LockEntry> {
-        let mut entries = Vec::new();
-        self.shards.each(|row| list_row(&row, &mut entries));
-        // Stable: the order within a row is kept.
-        entries.sort_by(|a, b| a.row.cmp(&b.row));
-        entries
-    }
-
-    /// K9: as [`LockTable::list`], a stretch of the table at a time, in the table's own order: the entries of the next few
-    /// hundred rows. A lock that is held all the while is listed once. `None` at the end.
-    pub fn list_on(&self, from: &mut ListPlace) -> Option<Vec<LockEntry>> {
-        let mut entries = Vec::new();
-        let more = self
-            .shards
-            .stretch(&mut from.0, |row| list_row(&row, &mut entries));
-        more.then_some(entries)
-    }
-}
-
-/// How far a list of the table has come.
-#[derive(Debug, Default)]
-pub struct ListPlace((usize, u32));
-
-fn list_row(view: &RowView<'_>, entries: &mut Vec<LockEntry>) {
-    let entry = |owner: &Owner, mode, status, token| LockEntry {
-        row: view.row.clone(),
-        mode,
-        txn: owner.id(),
-        label: owner.label().cloned(),
-        rank: owner.settled_rank(),
-        status,
-        token,
-    };
-    for (owner, hold) in &view.holders {
-        let token = owner.token(*hold);
-        entries.push(entry(owner, hold.mode, LockStatus::Granted, token));
-    }
-    for waiter in &view.waiters {
-        let mode = waiter.ticket.mode();
-        entries.push(entry(&waiter.owner, mode, LockStatus::Waiting, None));
-    }
-}
-
-fn waits_of(view: &RowView<'_>) -> Vec<WaitEntry> {
-    let Some(lock) = view.lock else {
-        return Vec::new();
-    };
-    let entry = |waiter: &Waiter| WaitEntry {
-        row: view.row.clone(),
-        mode: waiter.ticket.mode(),
-        txn: waiter.owner.id(),
-        label: waiter.owner.label().cloned(),
-        waits_for: lock
-            .obstacles(&waiter.owner, &waiter.ticket)
-            .map(|(other, obstacle)| WaitsFor {
-                txn: other.id(),
-                label: other.label().cloned(),
-                mode: obstacle.mode,
-                soft: obstacle.soft,
-            })
-            .collect(),
-    };
-    view.waiters.iter().map(entry).collect()
 }

@@ -1,4 +1,4 @@
-//! A place in the queue of one row, and how the wait ended.
+//! A place in a queue, and how the wait ended.
 //!
 //! Made by `table` when a request queues; the caller keeps it while its thread sleeps.
 //! 1. K4: grant, timeout and abort race on one compare-and-swap; what it decided stays.
@@ -12,6 +12,7 @@ use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
 
 use crate::place::Place;
 use crate::policy::Policy;
+use crate::target::Target;
 
 /// A granted request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,16 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// A request in `mode`, of something that was held so before.
+    pub(crate) fn over(before: Option<Hold>, mode: LockMode, place: Place) -> Self {
+        Self {
+            fresh: before.is_none(),
+            strengthened: before.is_none_or(|before| before.mode < mode),
+            mode: before.map_or(mode, |before| before.mode.max(mode)),
+            place,
+        }
+    }
+
     /// L2: what is held, in `mode`, covers the request.
     pub(crate) fn covered(mode: LockMode, place: Place) -> Self {
         Self {
@@ -57,22 +68,45 @@ pub(crate) const UNSTAMPED: FencingToken = FencingToken::new(Lsn::ZERO);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hold {
     pub(crate) mode: LockMode,
+    /// Whether the row is written: it may be new, so beside ranges that counts as `Update`.
+    pub(crate) writes: bool,
     /// The sub-transaction that took or last strengthened it: a batch's rows have its token by that.
     pub(crate) sub: u32,
     /// [`UNSTAMPED`] until its own record is in the log, and of a batch's row for good.
     pub(crate) token: FencingToken,
 }
 
+impl Hold {
+    /// L2: whether it covers what is wanted, beside rows and beside ranges.
+    pub(crate) fn covers(self, mode: LockMode, writes: bool) -> bool {
+        self.mode >= mode && self.beside_ranges() >= beside_ranges(mode, writes)
+    }
+
+    /// The mode that ranges see.
+    pub(crate) fn beside_ranges(self) -> LockMode {
+        beside_ranges(self.mode, self.writes)
+    }
+}
+
+/// The mode that ranges see: a write may insert.
+pub(crate) fn beside_ranges(mode: LockMode, writes: bool) -> LockMode {
+    if writes { LockMode::Update } else { mode }
+}
+
 /// A queued request.
 #[derive(Debug)]
 pub struct Ticket {
-    row: RowKey,
+    target: Target,
+    /// Of a row; its entry stays as long as somebody waits.
     hash: u64,
-    /// The row's entry, which stays as long as somebody waits.
     place: Place,
-    mode: LockMode,
+    /// What is held once it is granted.
+    hold: Hold,
     sub: u32,
     before: Option<Hold>,
+    upgrade: bool,
+    /// The order of arrival, among all that queue and all ranges.
+    number: u64,
     /// By the owner's rank, or a higher one that it has inherited; a higher number goes first. Changed under the row latch
     /// only.
     order: AtomicU64,
@@ -97,41 +131,83 @@ pub(crate) struct Want<'a> {
     pub(crate) row: &'a RowKey,
     pub(crate) hash: u64,
     pub(crate) mode: LockMode,
+    pub(crate) writes: bool,
     pub(crate) sub: u32,
-    pub(crate) before: Option<Hold>,
     pub(crate) order: u64,
     pub(crate) policy: Policy,
 }
 
 impl Want<'_> {
-    /// What is held once it is granted.
-    pub(crate) fn hold(&self) -> Hold {
-        Hold {
-            mode: self.mode,
-            sub: self.sub,
-            token: UNSTAMPED,
+    /// What is held once it is granted. One who held it in this mode, and now writes, keeps its token.
+    pub(crate) fn hold(&self, before: Option<Hold>) -> Hold {
+        let writes = self.writes || before.is_some_and(|before| before.writes);
+        match before {
+            Some(before) if before.mode >= self.mode => Hold { writes, ..before },
+            _ => Hold {
+                mode: self.mode,
+                writes,
+                sub: self.sub,
+                token: UNSTAMPED,
+            },
         }
     }
 
-    pub(crate) fn granted(&self, place: Place, fresh: bool) -> Grant {
-        Grant {
-            fresh,
-            strengthened: true,
-            mode: self.mode,
-            place,
-        }
+    pub(crate) fn granted(&self, place: Place, before: Option<Hold>) -> Grant {
+        Grant::over(before, self.mode, place)
     }
 }
 
+/// A request that queues for something else than a row.
+#[derive(Debug, Clone)]
+pub(crate) struct WideWant {
+    pub(crate) target: Target,
+    pub(crate) mode: LockMode,
+    pub(crate) sub: u32,
+    pub(crate) upgrade: bool,
+    pub(crate) order: u64,
+}
+
 impl Ticket {
-    pub(crate) fn new(want: Want<'_>, place: Place) -> Self {
-        Self {
-            row: want.row.clone(),
-            hash: want.hash,
-            place,
+    /// Of a row at `place`, of which its owner held `before`; `upgrade` if it held that, or a range around it.
+    pub(crate) fn of_row(
+        want: Want<'_>,
+        before: Option<Hold>,
+        upgrade: bool,
+        place: Place,
+        number: u64,
+    ) -> Self {
+        let wide = WideWant {
+            target: Target::Row(want.row.clone()),
             mode: want.mode,
             sub: want.sub,
-            before: want.before,
+            upgrade,
+            order: want.order,
+        };
+        Self {
+            hash: want.hash,
+            place,
+            hold: want.hold(before),
+            before,
+            ..Self::new(wide, number)
+        }
+    }
+
+    /// Of a range or a table.
+    pub(crate) fn new(want: WideWant, number: u64) -> Self {
+        Self {
+            target: want.target,
+            hash: 0,
+            place: Place::NONE,
+            hold: Hold {
+                mode: want.mode,
+                writes: false,
+                sub: want.sub,
+                token: UNSTAMPED,
+            },
+            sub: want.sub,
+            before: None,
+            upgrade: want.upgrade,
+            number,
             order: AtomicU64::new(want.order),
             won: AtomicBool::new(false),
             overtaken: AtomicU32::new(0),
@@ -139,14 +215,24 @@ impl Ticket {
         }
     }
 
-    /// The row that is waited for.
-    pub fn row(&self) -> &RowKey {
-        &self.row
+    /// What is waited for.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The row that is waited for, if it is one.
+    pub fn row(&self) -> Option<&RowKey> {
+        self.target.row()
     }
 
     /// The mode that is waited for.
     pub fn mode(&self) -> LockMode {
-        self.mode
+        self.hold.mode
+    }
+
+    /// Whether the row is to be written.
+    pub fn writes(&self) -> bool {
+        self.hold.writes
     }
 
     /// Whether the request is still undecided.
@@ -176,9 +262,23 @@ impl Ticket {
         self.before
     }
 
-    /// L3: the request of one that holds the row in a weaker mode.
+    /// What is held once it is granted.
+    pub(crate) fn hold(&self) -> Hold {
+        self.hold
+    }
+
+    /// The mode that ranges see.
+    pub(crate) fn beside_ranges(&self) -> LockMode {
+        self.hold.beside_ranges()
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// L3: the request of one that holds it in a weaker mode, by itself or by a range or table around it.
     pub(crate) fn is_upgrade(&self) -> bool {
-        self.before.is_some()
+        self.upgrade
     }
 
     pub(crate) fn order(&self) -> u64 {
@@ -191,12 +291,7 @@ impl Ticket {
     }
 
     pub(crate) fn grant(&self) -> Grant {
-        Grant {
-            fresh: self.before.is_none(),
-            strengthened: true,
-            mode: self.mode,
-            place: self.place,
-        }
+        Grant::over(self.before, self.hold.mode, self.place)
     }
 
     pub(crate) fn place(&self) -> Place {
@@ -252,12 +347,12 @@ mod tests {
             row: &RowKey::new(TableId(1), b"a"),
             hash: 0,
             mode: LockMode::Share,
+            writes: false,
             sub: 0,
-            before: None,
             order: 0,
             policy: Policy::Wait,
         };
-        Ticket::new(want, Place::new(0, 0))
+        Ticket::of_row(want, None, false, Place::new(0, 0), 0)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a transaction has acquired, in the order in which it did: four bytes a row.
+//! What a transaction has acquired, in the order in which it did: four bytes a row; and the ranges.
 //!
 //! Called by `owner`, under its latch.
 //! 1. L9: sub-transaction numbers never fall, so what is behind a savepoint is the end of the list.
@@ -37,6 +37,8 @@ pub(crate) struct Undo {
     places: SmallVec<[Place; 4]>,
     strengthened: Vec<Strengthened>,
     starts: SmallVec<[Start; 1]>,
+    /// The ranges, by sub-transaction and number.
+    ranges: Vec<(u32, u64)>,
 }
 
 impl Undo {
@@ -58,6 +60,24 @@ impl Undo {
             self.strengthened.push(Strengthened { at, before });
         }
         self.places.push(place);
+    }
+
+    pub(crate) fn push_range(&mut self, sub: u32, number: u64) {
+        self.ranges.push((sub, number));
+    }
+
+    /// The range that was taken last.
+    pub(crate) fn last_range(&self) -> Option<u64> {
+        self.ranges.last().map(|(_, number)| *number)
+    }
+
+    /// L9: takes away the ranges of sub-transactions from `sub` on.
+    pub(crate) fn split_off_ranges(&mut self, sub: u32) -> Vec<u64> {
+        let keep = self.ranges.partition_point(|(taken, _)| *taken < sub);
+        self.ranges
+            .drain(keep..)
+            .map(|(_, number)| number)
+            .collect()
     }
 
     /// L9: takes away what sub-transactions from `sub` on acquired; the newest first.
@@ -86,9 +106,9 @@ impl Undo {
         &self.places
     }
 
-    /// How many rows are held.
-    pub(crate) fn rows(&self) -> usize {
-        self.places.len() - self.strengthened.len()
+    /// How many rows and ranges are held.
+    pub(crate) fn locks(&self) -> usize {
+        self.places.len() - self.strengthened.len() + self.ranges.len()
     }
 }
 
@@ -103,6 +123,7 @@ mod tests {
         let mut undo = Undo::default();
         let weak = Hold {
             mode: LockMode::Share,
+            writes: false,
             sub: 0,
             token: UNSTAMPED,
         };
@@ -112,13 +133,13 @@ mod tests {
         undo.push(place(1), 2, Some(weak));
         undo.push(place(3), 5, None);
         undo.push(place(2), 5, Some(weak));
-        assert_eq!(undo.rows(), 3);
+        assert_eq!(undo.locks(), 3);
         assert_eq!(undo.split_off(6), []);
         assert_eq!(
             undo.split_off(3),
             [(place(2), Some(weak)), (place(3), None)]
         );
-        assert_eq!(undo.rows(), 2);
+        assert_eq!(undo.locks(), 2);
         undo.push(place(4), 6, None);
         let all = [
             (place(4), None),
@@ -127,7 +148,7 @@ mod tests {
             (place(1), None),
         ];
         assert_eq!(undo.split_off(0), all);
-        assert_eq!((undo.rows(), undo.places().len()), (0, 0));
+        assert_eq!((undo.locks(), undo.places().len()), (0, 0));
     }
 
     #[test]

@@ -22,6 +22,7 @@ fn ask(table: &LockTable, owner: &Arc<Owner>, key: &[u8]) -> Decision {
     let request = Request {
         row: &row,
         mode: LockMode::Update,
+        writes: false,
         sub: 0,
         policy: Policy::Wait,
     };

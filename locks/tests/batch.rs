@@ -40,6 +40,7 @@ fn share(table: &LockTable, owner: &Arc<Owner>, row: &RowKey) -> Place {
     let request = Request {
         row,
         mode: LockMode::Share,
+        writes: false,
         sub: 0,
         policy: Policy::NoWait,
     };

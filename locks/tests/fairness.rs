@@ -59,6 +59,7 @@ impl Scene {
         let request = Request {
             row: &self.row,
             mode,
+            writes: false,
             sub: 0,
             policy: Policy::Wait,
         };

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use lockstone_base::{FencingToken, LockMode, Lsn, Priority, RowKey, TableId, TxnId};
 use lockstone_locks::{
     AbortCause, Cycle, Decision, Grant, LockEntry, LockStatus, LockTable, Notify, Outcome, Owner,
-    Policy, Refusal, Request, Ticket, Wakes, conflicts,
+    Policy, Refusal, Request, Target, Ticket, Wakes, conflicts,
 };
 use proptest::prelude::*;
 
@@ -174,6 +174,7 @@ impl World {
         let request = Request {
             row: &row,
             mode,
+            writes: false,
             sub: slot.sub,
             policy: if nowait { Policy::NoWait } else { Policy::Wait },
         };
@@ -243,7 +244,7 @@ impl World {
             assert!(woken, "L6: decided, and not woken");
             slot.wait = None;
             match (outcome, slot.owner.cause()) {
-                (Outcome::Granted(grant), _) => self.joined(at, ticket.row(), grant),
+                (Outcome::Granted(grant), _) => self.joined(at, ticket.row().unwrap(), grant),
                 (Outcome::Ended, Some(AbortCause::Deadlock(cycle))) => {
                     self.judge(&cycle);
                     self.restart(at);
@@ -289,7 +290,7 @@ impl World {
             .iter()
             .filter(|entry| entry.status == LockStatus::Granted);
         let mut shown: Vec<_> = held
-            .map(|entry| (entry.row.clone(), entry.txn, entry.mode, entry.token))
+            .map(|entry| (row(entry), entry.txn, entry.mode, entry.token))
             .collect();
         expected.sort();
         shown.sort();
@@ -333,7 +334,7 @@ impl World {
         }
         let mut list = self.table.list();
         let mine = LockEntry {
-            row: row.clone(),
+            target: Target::Row(row.clone()),
             mode,
             txn: slot.owner.id(),
             label: None,
@@ -347,7 +348,7 @@ impl World {
             held.is_some_and(|slot| slot.held.contains_key(row))
         };
         let behind = list.iter().position(|entry| {
-            entry.row == *row
+            entry.target.row() == Some(row)
                 && entry.status == LockStatus::Waiting
                 && had.is_some()
                 && !upgrades(entry)
@@ -378,6 +379,10 @@ enum Expected {
     Reordered,
 }
 
+fn row(entry: &LockEntry) -> RowKey {
+    entry.target.row().unwrap().clone()
+}
+
 /// Who waits for whom, read off a list in the plainest way.
 fn edges(list: &[LockEntry]) -> Vec<(TxnId, TxnId)> {
     let mut edges = Vec::new();
@@ -386,7 +391,7 @@ fn edges(list: &[LockEntry]) -> Vec<(TxnId, TxnId)> {
             continue;
         }
         let holds = |entry: &LockEntry| entry.status == LockStatus::Granted;
-        let same = |entry: &LockEntry| entry.row == waiter.row;
+        let same = |entry: &LockEntry| entry.target == waiter.target;
         let upgrade = list
             .iter()
             .any(|entry| same(entry) && holds(entry) && entry.txn == waiter.txn);
@@ -408,7 +413,7 @@ fn edges(list: &[LockEntry]) -> Vec<(TxnId, TxnId)> {
 fn hard_edges(list: &[LockEntry]) -> Vec<(TxnId, TxnId)> {
     let holds = |waiter: &LockEntry, other: TxnId| {
         list.iter().any(|entry| {
-            entry.row == waiter.row
+            entry.target == waiter.target
                 && entry.txn == other
                 && entry.status == LockStatus::Granted
                 && conflicts(waiter.mode, entry.mode)

@@ -10,9 +10,11 @@
 //! > NAME commit | abort | committing   > NAME held                        > sweep NUMBER
 //! > NAME dies        its state alone   > NAME passes   its release pass   > NAME locks-many ROWS
 //! > NAME wounds      has waited enough > waits          who, and for whom
+//! > NAME range A..B MODE [nowait | wound] all rows from A up to B  > NAME put ROW  as a write does
+//! > NAME table T exclusive [nowait | wound]  > NAME share T  as whoever locks rows in it does
 //! ```
 //!
-//! A state line is `row: holder mode #token, ... | waiter mode, ...`.
+//! A state line is `row: holder mode #token, ... | waiter mode, ...`; ranges `A..B` and `table T` are shown like rows.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -23,13 +25,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use lockstone_base::{FencingToken, LockMode, Lsn, Priority, RowKey, TableId, TxnId};
 use lockstone_locks::{
-    AbortCause, Cycle, Decision, LockEntry, LockStatus, LockTable, Notify, Outcome, Owner,
-    OwnerState, Policy, Refusal, Request, Ticket, Wakes,
+    AbortCause, Cycle, Decision, Grant, LockEntry, LockStatus, LockTable, Notify, Outcome, Owner,
+    OwnerState, Policy, RangeRequest, Refusal, Request, RowRange, TableLock, TableMode, Target,
+    Ticket, Wakes,
 };
 
 struct Bell {
@@ -54,6 +58,7 @@ struct Txn {
 
 struct Stage {
     table: LockTable,
+    tables: BTreeMap<String, Arc<TableLock>>,
     txns: BTreeMap<String, Txn>,
     names: BTreeMap<TxnId, String>,
     rung: Arc<Mutex<Vec<String>>>,
@@ -64,6 +69,7 @@ impl Stage {
     fn new() -> Self {
         Self {
             table: LockTable::new(11),
+            tables: BTreeMap::new(),
             txns: BTreeMap::new(),
             names: BTreeMap::new(),
             rung: Arc::default(),
@@ -81,9 +87,15 @@ impl Stage {
                 format!("swept {}\n", self.table.sweep(steps))
             }
             ["waits"] => return self.waits(),
-            [name, "lock", row, mode] => self.lock(name, row, mode, Policy::Wait),
-            [name, "lock", row, mode, "nowait"] => self.lock(name, row, mode, Policy::NoWait),
-            [name, "lock", row, mode, "wound"] => self.lock(name, row, mode, Policy::Wound),
+            [name, "lock", row, mode, how @ ..] => self.lock(name, row, (mode, false), policy(how)),
+            [name, "put", row, how @ ..] => {
+                self.lock(name, row, ("NoKeyUpdate", true), policy(how))
+            }
+            [name, "range", range, mode, how @ ..] => self.range(name, range, mode, policy(how)),
+            [name, "table", table, "exclusive", how @ ..] => {
+                self.table(name, table, TableMode::Exclusive, policy(how))
+            }
+            [name, "share", table, how @ ..] => self.share(name, table, policy(how)),
             [name, verb, rest @ ..] => self.act(name, verb, rest),
             _ => panic!("no command: {command}"),
         };
@@ -120,16 +132,60 @@ impl Stage {
         String::new()
     }
 
-    fn lock(&mut self, name: &str, row: &str, mode: &str, policy: Policy) -> String {
+    fn range(&mut self, name: &str, range: &str, mode: &str, policy: Policy) -> String {
+        let txn = self.txns.get_mut(name).unwrap();
+        let (start, end) = range.split_once("..").unwrap();
+        let row = |key: &str| RowKey::new(TableId(1), key.as_bytes());
+        let (start, end) = (Bound::Included(row(start)), Bound::Excluded(row(end)));
+        let request = RangeRequest {
+            range: &Arc::new(RowRange::new(TableId(1), start, end)),
+            mode: mode_called(mode),
+            sub: txn.sub,
+            policy,
+        };
+        let decision = self
+            .table
+            .request_range(&txn.owner, request, &mut Wakes::new());
+        self.decided(name, decision)
+    }
+
+    fn table_called(&mut self, table: &str) -> Arc<TableLock> {
+        let id = TableId(u32::from(table.as_bytes()[0]));
+        let lock = self.tables.entry(table.to_owned());
+        Arc::clone(lock.or_insert_with(|| Arc::new(TableLock::new(id))))
+    }
+
+    fn share(&mut self, name: &str, table: &str, policy: Policy) -> String {
+        let lock = self.table_called(table);
+        if self.table.share(&self.txns[name].owner, &lock) {
+            return "shared\n".to_owned();
+        }
+        self.table(name, table, TableMode::Shared, policy)
+    }
+
+    fn table(&mut self, name: &str, table: &str, mode: TableMode, policy: Policy) -> String {
+        let lock = self.table_called(table);
+        let owner = &self.txns[name].owner;
+        let decision = self
+            .table
+            .request_table(owner, (&lock, mode), policy, &mut Wakes::new());
+        self.decided(name, decision)
+    }
+
+    fn lock(
+        &mut self,
+        name: &str,
+        row: &str,
+        (mode, writes): (&str, bool),
+        policy: Policy,
+    ) -> String {
         let txn = self.txns.get_mut(name).unwrap();
         let row = RowKey::new(TableId(1), row.as_bytes());
-        let mode = LockMode::ALL
-            .into_iter()
-            .find(|known| known.to_string() == mode)
-            .unwrap();
+        let mode = mode_called(mode);
         let request = Request {
             row: &row,
             mode,
+            writes,
             sub: txn.sub,
             policy,
         };
@@ -143,7 +199,8 @@ impl Stage {
             Decision::Granted(grant) if grant.strengthened => {
                 self.lsn += 1;
                 let token = FencingToken::new(Lsn::new(self.lsn));
-                self.table.stamp(&txn.owner, grant.place, token);
+                let owner = Arc::clone(&txn.owner);
+                self.stamp(&owner, grant, token);
                 let how = if grant.fresh {
                     "granted"
                 } else {
@@ -169,10 +226,33 @@ impl Stage {
         }
     }
 
+    /// As the kind of what was granted asks.
+    fn stamp(&self, owner: &Arc<Owner>, grant: Grant, token: FencingToken) {
+        let unstamped = |entry: &LockEntry| {
+            entry.txn == owner.id() && entry.status == LockStatus::Granted && entry.token.is_none()
+        };
+        match self.table.list().into_iter().find(unstamped) {
+            Some(LockEntry {
+                target: Target::Range(_),
+                ..
+            }) => self.table.stamp_range(owner, token),
+            Some(LockEntry {
+                target: Target::Table(table),
+                mode: LockMode::Update,
+                ..
+            }) => self.table.stamp_table(owner, table, token),
+            Some(LockEntry {
+                target: Target::Row(_),
+                ..
+            }) => self.table.stamp(owner, grant.place, token),
+            _ => {}
+        }
+    }
+
     fn waits(&self) -> String {
         let mut said = String::new();
         for wait in self.table.waits() {
-            let (name, mode, row) = (&self.names[&wait.txn], wait.mode, key(&wait.row));
+            let (name, mode, row) = (&self.names[&wait.txn], wait.mode, called(&wait.target));
             write!(said, "  {name} waits for {mode} of {row}:").unwrap();
             for other in &wait.waits_for {
                 let how = if other.soft { "queued" } else { "held" };
@@ -232,6 +312,7 @@ impl Stage {
                     let request = Request {
                         row: &RowKey::new(TableId(2), &row.to_be_bytes()),
                         mode: LockMode::Update,
+                        writes: false,
                         sub: txn.sub,
                         policy: Policy::Wait,
                     };
@@ -265,7 +346,8 @@ impl Stage {
                 (Outcome::Granted(grant), _) => {
                     self.lsn += 1;
                     let token = FencingToken::new(Lsn::new(self.lsn));
-                    self.table.stamp(&txn.owner, grant.place, token);
+                    let owner = Arc::clone(&txn.owner);
+                    self.stamp(&owner, grant, token);
                     writeln!(said, "{name}: granted {}", grant.mode).unwrap();
                 }
                 (Outcome::Ended, Some(AbortCause::Deadlock(cycle))) => {
@@ -288,7 +370,7 @@ impl Stage {
         for edge in &cycle.edges {
             let name = &self.names[&edge.txn];
             assert_eq!(edge.label.as_deref(), Some(name.as_str()));
-            let (row, wanted, met) = (key(&edge.row), edge.requested, edge.blocked_by);
+            let (row, wanted, met) = (called(&edge.target), edge.requested, edge.blocked_by);
             let soft = if edge.soft { ", queued" } else { "" };
             write!(said, "{name} waits for {wanted} of {row} ({met}{soft}) -> ").unwrap();
         }
@@ -298,13 +380,13 @@ impl Stage {
     }
 
     fn show(&self, said: &mut String) {
-        let mut rows: BTreeMap<RowKey, (Vec<String>, Vec<String>)> = BTreeMap::new();
+        let mut rows: BTreeMap<String, (Vec<String>, Vec<String>)> = BTreeMap::new();
         for entry in self.table.list() {
-            if entry.row.table() != TableId(1) {
+            if entry.target.table() == TableId(2) {
                 continue;
             }
             let LockEntry {
-                row,
+                target,
                 mode,
                 txn,
                 token,
@@ -312,14 +394,14 @@ impl Stage {
             } = entry;
             let token = token.map_or(String::new(), |token| format!(" #{token}"));
             let shown = format!("{} {mode}{token}", self.names[&txn]);
-            let (held, waiting) = rows.entry(row).or_default();
+            let (held, waiting) = rows.entry(called(&target)).or_default();
             match entry.status {
                 LockStatus::Granted => held.push(shown),
                 LockStatus::Waiting => waiting.push(shown),
             }
         }
         for (row, (held, waiting)) in rows {
-            write!(said, "  {}: {}", key(&row), held.join(", ")).unwrap();
+            write!(said, "  {row}: {}", held.join(", ")).unwrap();
             if !waiting.is_empty() {
                 write!(said, " | {}", waiting.join(", ")).unwrap();
             }
@@ -328,8 +410,31 @@ impl Stage {
     }
 }
 
-fn key(row: &RowKey) -> String {
-    String::from_utf8_lossy(row.key()).into_owned()
+fn policy(how: &[&str]) -> Policy {
+    match how {
+        [] => Policy::Wait,
+        ["nowait"] => Policy::NoWait,
+        ["wound"] => Policy::Wound,
+        _ => panic!("no policy: {how:?}"),
+    }
+}
+
+fn mode_called(name: &str) -> LockMode {
+    let mut modes = LockMode::ALL.into_iter();
+    modes.find(|known| known.to_string() == name).unwrap()
+}
+
+fn called(target: &Target) -> String {
+    let key = |row: &RowKey| String::from_utf8_lossy(row.key()).into_owned();
+    let bound = |bound: Bound<&RowKey>| match bound {
+        Bound::Included(row) | Bound::Excluded(row) => key(row),
+        Bound::Unbounded => String::new(),
+    };
+    match target {
+        Target::Row(row) => key(row),
+        Target::Range(range) => format!("{}..{}", bound(range.start()), bound(range.end())),
+        Target::Table(table) => format!("table {}", char::from(table.0 as u8)),
+    }
 }
 
 /// The script with what its commands print now.

@@ -187,6 +187,7 @@ impl Arena {
         let request = Request {
             row: &key,
             mode,
+            writes: false,
             sub,
             policy: if nowait { Policy::NoWait } else { Policy::Wait },
         };

@@ -58,6 +58,10 @@ struct OpenTxn {
     rank: Rank,
     label: Option<Arc<str>>,
     locks_by_sub: Vec<(u32, u64)>,
+    /// The sub-transactions that locked ranges.
+    ranges: Vec<u32>,
+    /// How many tables it had locked.
+    tables: u64,
     locks: Vec<LoggedLock>,
     writes: Vec<Write>,
     parts: Vec<u8>,
@@ -258,6 +262,8 @@ impl Analysis {
             Body::ProvisionalMany(many) => txn.provisional_many(many, lsn, keep_locks),
             Body::LockMany(many) => txn.lock_many(many, lsn, keep_locks),
             Body::ValuePart(part) => txn.parts.extend_from_slice(part),
+            Body::RangeLock(lock) => txn.ranges.push(lock.sub),
+            Body::TableLock { .. } => txn.tables += 1,
             Body::RollbackTo { from, .. } => txn.rollback(from),
             Body::Commit { .. }
             | Body::Abort
@@ -303,6 +309,8 @@ impl OpenTxn {
             rank,
             label: None,
             locks_by_sub: Vec::new(),
+            ranges: Vec::new(),
+            tables: 0,
             locks: Vec::new(),
             writes: Vec::new(),
             parts: Vec::new(),
@@ -370,12 +378,14 @@ impl OpenTxn {
         }
     }
 
-    /// Numbers only grow, so what a rollback kills is the end of each list.
+    /// Numbers only grow, so what a rollback kills is the end of each list. Tables stay locked (K7).
     fn rollback(&mut self, from: u32) {
         let keep = self.locks_by_sub.partition_point(|(sub, _)| *sub < from);
         self.locks_by_sub.truncate(keep);
         let keep = self.locks.partition_point(|lock| lock.sub < from);
         self.locks.truncate(keep);
+        let keep = self.ranges.partition_point(|sub| *sub < from);
+        self.ranges.truncate(keep);
         let keep = self.writes.partition_point(|write| write.sub < from);
         self.writes.truncate(keep);
         self.parts.clear();
@@ -387,6 +397,8 @@ impl OpenTxn {
             label: self.label.clone(),
             priority: self.rank,
             locks: self.locks_by_sub.iter().map(|(_, count)| count).sum(),
+            ranges: self.ranges.len() as u64,
+            tables: self.tables,
             writes: self.writes.len() as u64,
             resolution: Resolution::Aborted,
         }

@@ -103,6 +103,10 @@ pub struct InFlight {
     pub priority: Rank,
     /// How many rows it had locked.
     pub locks: u64,
+    /// How many ranges it had locked.
+    pub ranges: u64,
+    /// How many tables it had locked.
+    pub tables: u64,
     /// How many puts and deletes it had done.
     pub writes: u64,
     /// What became of it.

@@ -5,6 +5,7 @@
 //! 2. JSON has keys in full; of a value its length and beginning.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use bytes::Bytes;
 use lockstone::Lsn;
@@ -105,8 +106,28 @@ pub(crate) fn words(
             words.push(format!("drop-table {}", id.0));
             words.push(names.shown(*id));
         }
+        Body::RangeLock(lock) => {
+            words.extend(["lock-range".to_owned(), names.shown(lock.table)]);
+            words.push(format!("from {}", bound_words(lock.start)));
+            words.push(format!("to {}", bound_words(lock.end)));
+            words.push(lock.mode.to_string());
+            if lock.sub > 0 {
+                words.push(format!("part {}", lock.sub));
+            }
+        }
+        Body::TableLock { table } => {
+            words.extend(["lock-table".to_owned(), names.shown(*table)]);
+        }
     }
     words
+}
+
+fn bound_words(bound: Bound<&[u8]>) -> String {
+    match bound {
+        Bound::Included(key) => quoted(key),
+        Bound::Excluded(key) => format!("{} excluded", quoted(key)),
+        Bound::Unbounded => "the table's bound".to_owned(),
+    }
 }
 
 fn provisional_words(provisional: &Provisional<'_>, names: &TableNames) -> Vec<String> {
@@ -188,12 +209,31 @@ pub(crate) fn object(
         Body::Commit { rows } => json!({ "rows": rows }),
         Body::CreateTable { id, name } => json!({ "table_id": id.0, "table": name }),
         Body::DropTable { id } => json!({ "table_id": id.0 }),
+        Body::RangeLock(lock) => json!({
+            "table_id": lock.table.0,
+            "table": names.0.get(&lock.table),
+            "start": bound_object(lock.start),
+            "end": bound_object(lock.end),
+            "mode": lock.mode,
+            "sub": lock.sub,
+        }),
+        Body::TableLock { table } => {
+            json!({ "table_id": table.0, "table": names.0.get(table) })
+        }
         Body::Abort | Body::CleanShutdown => json!({}),
     };
     if let Value::Object(details) = details {
         object.extend(details);
     }
     Value::Object(object)
+}
+
+fn bound_object(bound: Bound<&[u8]>) -> Value {
+    match bound {
+        Bound::Included(key) => json!({ "included": key.escape_ascii().to_string() }),
+        Bound::Excluded(key) => json!({ "excluded": key.escape_ascii().to_string() }),
+        Bound::Unbounded => Value::Null,
+    }
 }
 
 fn provisional_object(provisional: &Provisional<'_>, names: &TableNames) -> Value {

@@ -43,6 +43,7 @@ impl Ring {
         let request = Request {
             row: &self.row,
             mode: LockMode::Update,
+            writes: false,
             sub: 0,
             policy: Policy::Wait,
         };
@@ -140,7 +141,7 @@ fn an_untaken_grant_leaves_no_entry() {
     assert!(ticket.is_granted());
     ring.abort(&waiter);
     let mut entries = 0;
-    ring.table.shards.each(|_| entries += 1);
+    ring.table.shards.each(|_, _| entries += 1);
     assert_eq!(entries, 0);
 }
 
@@ -153,6 +154,7 @@ fn rollbacks_leave_no_rows_on_the_contended_stack() {
         let request = Request {
             row: &ring.row,
             mode: LockMode::Update,
+            writes: false,
             sub,
             policy: Policy::Wait,
         };
@@ -184,6 +186,7 @@ fn nobody_dies_on_a_stale_view() {
         let request = Request {
             row,
             mode,
+            writes: false,
             sub,
             policy,
         };
@@ -201,8 +204,8 @@ fn nobody_dies_on_a_stale_view() {
         row: &other,
         hash: ring.table.hasher.hash(other.as_bytes()),
         mode: LockMode::Update,
+        writes: false,
         sub: 0,
-        before: None,
         order: 0,
         policy: Policy::Wait,
     };

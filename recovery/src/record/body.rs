@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::lock_many::LockMany;
 use super::many::ProvisionalMany;
 use super::provisional::{Provisional, RecordBytes};
+use super::range_lock::RangeLock;
 use super::{MalformedRecord, Tag};
 
 /// The content of a record.
@@ -54,6 +55,13 @@ pub enum Body<'a> {
         /// Its number, which no table gets again.
         id: TableId,
     },
+    /// [`Tag::RangeLock`].
+    RangeLock(RangeLock<'a>),
+    /// [`Tag::TableLock`]: the transaction has the table alone, to its end.
+    TableLock {
+        /// The table.
+        table: TableId,
+    },
 }
 
 impl<'a> Body<'a> {
@@ -91,6 +99,10 @@ impl<'a> Body<'a> {
             Self::CleanShutdown => RecordBytes::new(Tag::CleanShutdown, &[], [&[], &[]]),
             Self::DropTable { id } => {
                 RecordBytes::new(Tag::DropTable, &id.0.to_le_bytes(), [&[], &[]])
+            }
+            Self::RangeLock(lock) => lock.encode(),
+            Self::TableLock { table } => {
+                RecordBytes::new(Tag::TableLock, &table.0.to_le_bytes(), [&[], &[]])
             }
         }
     }
@@ -135,11 +147,20 @@ impl<'a> Body<'a> {
             Tag::CleanShutdown => {
                 exactly::<[u8; 0]>(bytes, "shutdown").map(|_| Self::CleanShutdown)
             }
-            Tag::DropTable => match exactly::<U32>(bytes, "table")?.get() {
-                id if id == TableId::ENGINE.0 => Err(MalformedRecord("table")),
-                id => Ok(Self::DropTable { id: TableId(id) }),
-            },
+            Tag::DropTable => Ok(Self::DropTable { id: table(bytes)? }),
+            Tag::RangeLock => RangeLock::decode(bytes).map(Self::RangeLock),
+            Tag::TableLock => Ok(Self::TableLock {
+                table: table(bytes)?,
+            }),
         }
+    }
+}
+
+/// The number of a user's table.
+fn table(bytes: &[u8]) -> Result<TableId, MalformedRecord> {
+    match exactly::<U32>(bytes, "table")?.get() {
+        id if id == TableId::ENGINE.0 => Err(MalformedRecord("table")),
+        id => Ok(TableId(id)),
     }
 }
 

@@ -13,6 +13,7 @@ mod context;
 mod provisional;
 mod many;
 mod lock_many;
+mod range_lock;
 mod body;
 
 pub use body::Body;
@@ -20,6 +21,7 @@ pub use context::{CONTEXT_BYTES, Context};
 pub use lock_many::{LOCKED_ROW_HEAD_BYTES, LockMany, locked_row_head};
 pub use many::{ProvisionalMany, ROW_HEAD_BYTES, granted_byte, row_head};
 pub use provisional::{Effect, Provisional, RecordBytes};
+pub use range_lock::RangeLock;
 pub use tag::Tag;
 
 use thiserror::Error;

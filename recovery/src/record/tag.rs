@@ -26,13 +26,17 @@ pub enum Tag {
     DropTable = 9,
     /// Rows locked and written in one call, and not yet committed.
     ProvisionalMany = 10,
+    /// A range of rows locked, present or absent.
+    RangeLock = 11,
+    /// A table locked EXCLUSIVE.
+    TableLock = 12,
     /// Rows locked, and not written: many in one record.
     LockMany = 13,
 }
 
 impl Tag {
     /// Every tag there is.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Begin,
         Self::Provisional,
         Self::ValuePart,
@@ -43,6 +47,8 @@ impl Tag {
         Self::CleanShutdown,
         Self::DropTable,
         Self::ProvisionalMany,
+        Self::RangeLock,
+        Self::TableLock,
         Self::LockMany,
     ];
 }

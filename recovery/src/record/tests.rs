@@ -1,5 +1,7 @@
 //! Records round-trip, their bytes are fixed, and no byte string panics the decoder.
 
+use std::ops::Bound;
+
 use lockstone_base::{LockMode, Priority, TableId, TxnId};
 use proptest::prelude::*;
 
@@ -8,6 +10,16 @@ use super::*;
 fn bytes_of(body: Body<'_>) -> (Tag, Vec<u8>) {
     let bytes = body.encode();
     (bytes.tag, bytes.pieces().concat())
+}
+
+fn range_lock(start: Bound<&'static [u8]>, end: Bound<&'static [u8]>) -> Body<'static> {
+    Body::RangeLock(RangeLock {
+        table: TableId(9),
+        start,
+        end,
+        mode: LockMode::Share,
+        sub: 0x0102,
+    })
 }
 
 fn every_body() -> Vec<Body<'static>> {
@@ -49,6 +61,10 @@ fn every_body() -> Vec<Body<'static>> {
         },
         Body::CleanShutdown,
         Body::DropTable { id: TableId(9) },
+        range_lock(Bound::Included(b"a"), Bound::Excluded(b"bc")),
+        range_lock(Bound::Excluded(b""), Bound::Included(b"")),
+        range_lock(Bound::Unbounded, Bound::Unbounded),
+        Body::TableLock { table: TableId(9) },
     ]
 }
 
@@ -164,6 +180,22 @@ fn the_bytes_of_a_put_are_as_documented() {
 }
 
 #[test]
+fn the_bytes_of_wide_locks_are_as_documented() {
+    let (tag, bytes) = bytes_of(range_lock(Bound::Included(b"a"), Bound::Excluded(b"bc")));
+    assert_eq!(tag as u8, 11);
+    assert_eq!(bytes, b"\x02\x01\x02\0\x09\0\0\0\x02\x01\0\0\x01\0abc");
+    let wrong: [(usize, u8); 6] = [(0, 0), (1, 0), (2, 3), (3, 1), (4, 0), (12, 4)];
+    for (at, byte) in wrong {
+        let mut bytes = bytes.clone();
+        bytes[at] = byte;
+        assert!(Body::decode(tag, &bytes).is_err(), "{at}");
+    }
+    let (tag, bytes) = bytes_of(Body::TableLock { table: TableId(9) });
+    assert_eq!((tag as u8, bytes.as_slice()), (12, &b"\x09\0\0\0"[..]));
+    assert!(Body::decode(tag, &[0; 4]).is_err());
+}
+
+#[test]
 fn the_context_round_trips_and_strangers_are_refused() {
     let context = Context {
         txn: TxnId::new(3, 17),
@@ -189,7 +221,7 @@ fn zero_is_no_tag() {
 
 proptest! {
     #[test]
-    fn no_byte_string_panics_the_decoder(tag in 0u8..=9, bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn no_byte_string_panics_the_decoder(tag in 0u8..=12, bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         if let Ok(tag) = Tag::try_from(tag)
             && let Ok(body) = Body::decode(tag, &bytes)
         {
