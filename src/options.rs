@@ -86,7 +86,8 @@ impl Options {
     }
 
     /// How fast a background thread reads all runs through, in bytes a second, to find what has gone bad on the device:
-    /// 4 MiB by default, 0 for not at all. A round begins a day behind the one before at the earliest.
+    /// 4 MiB by default, 0 for not at all. A round begins a day behind the one before at the earliest. What is in use is
+    /// checked as it is in memory, everything else is read from the device and not kept in the page cache.
     pub fn scrub_bytes_per_second(mut self, bytes: u64) -> Self {
         self.scrub_bytes_per_second = bytes;
         self

@@ -182,6 +182,10 @@ impl DiskFile for GatedFile {
         self.file.read_at(offset, buffer)
     }
 
+    fn forget_cached(&self, offset: u64, bytes: u64) {
+        self.file.forget_cached(offset, bytes);
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> DiskResult<()> {
         self.file.write_at(offset, bytes)
     }

@@ -59,6 +59,13 @@ pub trait DiskFile: Any + Debug + Send + Sync {
     /// The kernel's; the buffer's content is then unspecified.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> DiskResult<usize>;
 
+    /// Asks that a part of the file be forgotten by the page cache, so that a read sees the device and what is read
+    /// once takes no place. Advice: pages that are not written back yet stay, and those that a map shows to whoever
+    /// has touched them; and a filesystem need not obey.
+    fn forget_cached(&self, offset: u64, bytes: u64) {
+        let _ = (offset, bytes);
+    }
+
     /// Writes all of `bytes` at `offset`; not durable.
     ///
     /// # Errors

@@ -127,15 +127,6 @@ impl OsFile {
             rustix::io::pwritev2(&self.file, &rest, at, ReadWriteFlags::DSYNC)
         })
     }
-
-    /// Drops clean pages of the range from the cache, so that a read sees the device: a page may
-    /// hold what a dead process wrote and a failed sync left behind. Best effort: dirty, mapped and
-    /// huge pages stay, and the kernel need not obey; hence the result is of no use.
-    fn forget_cached(&self, offset: u64, len: usize) {
-        if let Some(len) = NonZeroU64::new(len as u64) {
-            let _ = rustix::fs::fadvise(&self.file, offset, Some(len), Advice::DontNeed);
-        }
-    }
 }
 
 impl DiskFile for OsFile {
@@ -147,7 +138,8 @@ impl DiskFile for OsFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> DiskResult<usize> {
         self.check_alignment(offset, buffer);
         if self.caching == Caching::AlignedCached {
-            self.forget_cached(offset, buffer.len());
+            // A page may hold what a dead process wrote and a failed sync left behind.
+            self.forget_cached(offset, buffer.len() as u64);
         }
         let len = buffer.len();
         read_all(len, self.step(), |start| {
@@ -155,6 +147,17 @@ impl DiskFile for OsFile {
             rustix::io::pread(&self.file, rest, offset + start as u64)
         })
         .map_err(|e| self.error(DiskOp::Read, e).at(offset))
+    }
+
+    fn forget_cached(&self, offset: u64, bytes: u64) {
+        // Of a page in part nothing is dropped.
+        let page = BLOCK_BYTES as u64;
+        let start = offset / page * page;
+        let len = offset.saturating_add(bytes).saturating_sub(start);
+        if let Some(len) = len.checked_next_multiple_of(page).and_then(NonZeroU64::new) {
+            // The kernel need not obey; hence the result is of no use.
+            let _ = rustix::fs::fadvise(&self.file, start, Some(len), Advice::DontNeed);
+        }
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> DiskResult<()> {

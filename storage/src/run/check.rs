@@ -4,6 +4,9 @@
 //! Called by `Store::check` and `Store::scrub`.
 //! 1. The file is never written; what is found is told, all of it, not only the first.
 //! 2. Everything is read with `pread`, whatever its first touch found.
+//! 3. A scrub has the page cache forget what it reads, before and after. Pages that a reader has touched in the map
+//!    stay, and are checked as they are in memory: what has gone bad below them is found when they are used no more.
+//!    They are not torn out of the map on purpose: from a bad device a reader would get a signal for them (F6).
 
 use lockstone_base::disk::DiskFile;
 
@@ -132,16 +135,18 @@ impl Run {
         bytes: u64,
         found: &mut dyn FnMut(StorageError) -> bool,
     ) -> (Option<u64>, u64) {
-        let parts = self
-            .scrub_index()
-            .and_then(|index| Ok((index, self.reopen()?)));
+        let (filter_at, end) = (self.footer.filter_at.get(), self.entry().bytes);
+        let parts = self.reopen().and_then(|file| {
+            file.forget_cached(filter_at, end - filter_at);
+            Ok((self.scrub_index()?, file))
+        });
         let (index, file) = match parts {
             Ok(parts) => parts,
             // Only an index that is intact leads to the blocks, and says what they should be.
             Err(error) => return ((!found(error)).then_some(first), 0),
         };
-        let (filter_at, index_at) = (self.footer.filter_at.get(), self.footer.index_at.get());
-        let mut read = self.entry().bytes - index_at;
+        let index_at = self.footer.index_at.get();
+        let mut read = end - index_at;
         if first == 0 {
             read += index_at - filter_at;
             if let Err(error) = self.scrub_filter()
@@ -154,6 +159,9 @@ impl Run {
         let enough = bytes.max(read + 1);
         let mut window = Window::default();
         let mut number = first as usize;
+        let (start, least) = index.bounds(number);
+        let upto = start.saturating_add(bytes).max(least).min(filter_at);
+        file.forget_cached(start, upto.saturating_sub(start));
         while number < index.blocks() && read < enough {
             let block = self.read_block(index, file.as_ref(), &mut window, number);
             self.set_trusted(number, block.is_ok());
@@ -166,6 +174,9 @@ impl Run {
             }
             number += 1;
         }
+        // Who scans a cold database takes no place from those who use it.
+        file.forget_cached(start, index.bounds(number).0.saturating_sub(start));
+        file.forget_cached(filter_at, end - filter_at);
         ((number < index.blocks()).then_some(number as u64), read)
     }
 }

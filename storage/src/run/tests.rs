@@ -666,6 +666,38 @@ fn a_block_that_fails_between_its_trust_and_its_reading_is_told_by_the_next_step
     assert!(shown.is_sorted());
 }
 
+/// The cache had a page as it was written, and a scrub was content with that.
+#[test]
+fn a_scrub_sees_what_has_gone_bad_below_the_cache() {
+    let (disk, entry) = written(&varied());
+    let run = opened(&disk, &entry).unwrap();
+    let last = run
+        .index()
+        .unwrap()
+        .bounds(run.index().unwrap().blocks() - 1);
+    for at in [
+        40,
+        last.1 - 1,
+        run.footer.filter_at.get(),
+        entry.bytes - 130,
+    ] {
+        disk.flip_byte_below_cache(NAME, at);
+        assert!(run.check().findings.is_empty(), "only the device has it");
+        let (mut next, mut found) = (Some(0), 0);
+        while let Some(block) = next {
+            let mut count = |_| {
+                found += 1;
+                true
+            };
+            next = run.scrub(block, 1, &mut count).0;
+        }
+        assert!(found > 0, "byte {at}");
+        disk.flip_byte(NAME, at);
+    }
+    let mut none = |error| panic!("{error}");
+    assert_eq!(run.scrub(0, u64::MAX, &mut none).0, None);
+}
+
 #[test]
 fn a_scan_verifies_what_lies_ahead_and_a_damaged_neighbour_hides_nothing() {
     let versions: Vec<_> = (0..20_000_u32)

@@ -9,6 +9,7 @@
 //!    out again; recording a call and repeating it are the same code.
 
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -16,6 +17,7 @@ use lockstone_base::disk::{DiskOp, FileLock};
 
 use super::PAGE_BYTES;
 use super::call::{Action, Call, FileId, Stage, Unit, Write};
+use super::content::Content;
 use super::faults::Faults;
 use super::state::State;
 use super::survivors::{Survivors, after_kill, after_power_loss, writes_in_flight};
@@ -53,6 +55,8 @@ pub(super) struct Machine {
     pub(super) state: State,
     pub(super) faults: Faults,
     pub(super) capacity: Option<u64>,
+    /// Bytes that are inverted on the device, while the cache has them as they were.
+    pub(super) below_cache: Vec<(FileId, u64)>,
     calls: Vec<Call>,
     checkpoints: Vec<State>,
     /// Where the last rebuild stood: enumerations go forward.
@@ -72,6 +76,7 @@ impl Machine {
             state,
             faults: Faults::default(),
             capacity,
+            below_cache: Vec::new(),
             calls: Vec::new(),
             locks: Vec::new(),
             handles: 0,
@@ -200,6 +205,24 @@ impl Machine {
     }
 
     /// A test's own change: never fails, and is durable.
+    /// The cache forgets a part of a file: what was below it is seen.
+    pub(super) fn surface(&mut self, name: &Arc<str>, file: FileId, place: &Range<u64>) {
+        let here = |(of, at): &mut (FileId, u64)| *of == file && place.contains(at);
+        let flipped: Vec<_> = self.below_cache.extract_if(.., here).collect();
+        let inode = self.state.inodes.get(&file);
+        let Some(inode) = inode.filter(|_| !flipped.is_empty()) else {
+            return;
+        };
+        let mut bytes = inode.cached.to_vec();
+        for (_, at) in flipped {
+            if let Some(byte) = bytes.get_mut(at as usize) {
+                *byte = !*byte;
+            }
+        }
+        let content = Some(Content::from_bytes(&bytes));
+        self.tamper(name, Action::Tamper { file, content });
+    }
+
     pub(super) fn tamper(&mut self, name: &Arc<str>, action: Action) {
         let recorded = self.record(DiskOp::Write, name, action, None);
         recorded.expect("no fault strikes a test's own change");

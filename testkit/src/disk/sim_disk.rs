@@ -226,6 +226,18 @@ impl SimDisk {
         });
     }
 
+    /// As [`SimDisk::flip_byte`], but below the page cache: reads see it once the cache has been asked to forget the
+    /// place.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn flip_byte_below_cache(&self, name: &str, offset: u64) {
+        let mut machine = self.machine.lock();
+        let file = machine.file_named(name);
+        let file = file.unwrap_or_else(|| panic!("there is no file {name}"));
+        machine.below_cache.push((file, offset));
+    }
+
     /// Cuts the file, durably (F14).
     ///
     /// # Panics

@@ -94,6 +94,11 @@ impl DiskFile for SimFile {
         Ok(content.read(offset, buffer))
     }
 
+    fn forget_cached(&self, offset: u64, bytes: u64) {
+        let place = offset..offset.saturating_add(bytes);
+        self.machine.lock().surface(&self.name, self.file, &place);
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> DiskResult<()> {
         self.write(DiskOp::Write, offset, bytes)
     }

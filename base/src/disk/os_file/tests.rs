@@ -54,6 +54,39 @@ fn forgetting_the_cache_keeps_dirty_pages() {
     }
 }
 
+/// How many pages of the file are in memory.
+fn cached_pages(map: &memmap2::Mmap) -> usize {
+    let mut pages = vec![0_u8; map.len().div_ceil(BLOCK_BYTES)];
+    let start = map.as_ptr().cast_mut().cast();
+    // SAFETY: The map is as long as is said, and there is a byte for each of its pages; nothing is kept.
+    let done = unsafe { libc::mincore(start, map.len(), pages.as_mut_ptr()) };
+    assert_eq!(done, 0, "{}", io::Error::last_os_error());
+    pages.iter().filter(|page| **page & 1 != 0).count()
+}
+
+#[test]
+fn clean_pages_that_nobody_has_touched_in_a_map_are_forgotten() {
+    let directory = TempDir::new().unwrap();
+    let run = file(&directory, Caching::Cached, &Arc::default());
+    let tmpfs = 0x0102_1994;
+    if rustix::fs::statfs(directory.path()).unwrap().f_type == tmpfs {
+        eprintln!("skipped: a file in memory is nowhere else");
+        return;
+    }
+    run.write_at(0, &vec![7; 65000]).unwrap();
+    run.sync().unwrap();
+    // SAFETY: Nobody changes the file while it is mapped.
+    let map = unsafe { memmap2::Mmap::map(&run.file) }.unwrap();
+    assert_eq!(cached_pages(&map), 16);
+    // Up to the edges of pages; a part of nothing is nothing.
+    run.forget_cached(100, 0);
+    run.forget_cached(4000, 64_900 - 4000);
+    assert_eq!(cached_pages(&map), 0);
+    let mut buffer = [0; 1];
+    assert_eq!(run.read_at(64_999, &mut buffer).unwrap(), 1);
+    assert_eq!(buffer, [7]);
+}
+
 #[test]
 fn an_error_of_the_write_itself_is_not_taken_for_a_refusal() {
     let directory = TempDir::new().unwrap();
