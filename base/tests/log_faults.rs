@@ -378,6 +378,9 @@ fn write_for_ever(place: &Path, io: IoMode) {
     }
 }
 
+/// The kernel unlocks when it has torn the process down, within milliseconds on an idle machine.
+const UNLOCKED_WITHIN: Duration = Duration::from_secs(30);
+
 /// F16, F17: a killed process's lock is gone soon, and each block is what some write has made it.
 #[test]
 fn a_kill_with_writes_in_flight_leaves_whole_blocks_and_no_lock() {
@@ -407,7 +410,7 @@ fn a_kill_with_writes_in_flight_leaves_whole_blocks_and_no_lock() {
             let killed = Instant::now();
             while !held.try_lock(FileLock::Exclusive).unwrap() {
                 let waited = killed.elapsed();
-                assert!(waited < Duration::from_millis(250), "{io:?}: {waited:?}");
+                assert!(waited < UNLOCKED_WITHIN, "{io:?}: {waited:?}");
                 std::thread::park_timeout(Duration::from_micros(100));
             }
             println!("{io:?}: unlocked after {:?}", killed.elapsed());
