@@ -11,55 +11,18 @@
     reason = "a test that meets the unexpected fails"
 )]
 
+mod written;
+
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
 
 use lockstone_base::{LockMode, Priority, RowKey, TableId, TxnId};
 use lockstone_locks::{
     AbortCause, Decision, LockTable, Notify, Outcome, Owner, OwnerState, Policy, Refusal, Request,
-    Ticket, Wakes, conflicts,
+    Ticket, Wakes,
 };
-
-const STUCK: Duration = Duration::from_secs(20);
-
-#[derive(Default)]
-struct Parker {
-    noticed: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Notify for Parker {
-    fn notify(&self) {
-        *self.noticed.lock().unwrap() = true;
-        self.changed.notify_one();
-    }
-}
-
-impl Parker {
-    /// Whether it was woken in time.
-    fn park(&self) -> bool {
-        let noticed = self.noticed.lock().unwrap();
-        let asleep = |noticed: &mut bool| !*noticed;
-        let waited = self.changed.wait_timeout_while(noticed, STUCK, asleep);
-        let (mut noticed, waited) = waited.unwrap();
-        *noticed = false;
-        !waited.timed_out()
-    }
-}
-
-/// xorshift64.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
-    }
-}
+use written::{Dice, Parker, conflict};
 
 /// Who holds a row, by what its threads were told.
 type Ledger = Vec<Mutex<Vec<(Arc<Owner>, LockMode)>>>;
@@ -96,7 +59,7 @@ impl Arena {
     fn note_grant(&self, owner: &Arc<Owner>, row: usize, mode: LockMode) {
         let mut holders = self.ledger[row].lock().unwrap();
         for (other, held) in holders.iter() {
-            let clash = !Arc::ptr_eq(other, owner) && conflicts(mode, *held);
+            let clash = !Arc::ptr_eq(other, owner) && conflict(mode, *held);
             let clash = clash && binds(other) && binds(owner);
             assert!(!clash, "L1: {owner:?} has {mode}, {other:?} has {held}");
         }

@@ -12,91 +12,21 @@
     reason = "a test that meets the unexpected fails"
 )]
 
+mod written;
+
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
 
 use lockstone_base::{LockMode, Priority, RowKey, TableId, TxnId};
 use lockstone_locks::{
     AbortCause, Decision, LockTable, Notify, Outcome, Owner, OwnerState, Policy, RangeRequest,
-    Refusal, Request, RowRange, TableLock, TableMode, Ticket, Wakes, conflicts,
+    Refusal, Request, RowRange, TableLock, Ticket, Wakes,
 };
+use written::{Dice, Parker, What};
 
 const TABLE: TableId = TableId(1);
-const STUCK: Duration = Duration::from_secs(20);
-
-#[derive(Default)]
-struct Parker {
-    noticed: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Notify for Parker {
-    fn notify(&self) {
-        *self.noticed.lock().unwrap() = true;
-        self.changed.notify_one();
-    }
-}
-
-impl Parker {
-    /// Whether it was woken in time.
-    fn park(&self) -> bool {
-        let noticed = self.noticed.lock().unwrap();
-        let asleep = |noticed: &mut bool| !*noticed;
-        let waited = self.changed.wait_timeout_while(noticed, STUCK, asleep);
-        let (mut noticed, waited) = waited.unwrap();
-        *noticed = false;
-        !waited.timed_out()
-    }
-}
-
-/// What is locked, over keys of one byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
-    /// A row that is locked, or that is written.
-    Row(u8, LockMode, bool),
-    /// The keys from the first up to the second.
-    Range(u8, u8, LockMode),
-    Table(TableMode),
-}
-
-impl What {
-    /// The keys, and the mode beside rows and beside ranges; a table has neither.
-    fn keys(self) -> Option<(std::ops::Range<u8>, LockMode, LockMode, bool)> {
-        match self {
-            Self::Row(key, mode, writes) => {
-                let beside = if writes { LockMode::Update } else { mode };
-                Some((key..key + 1, mode, beside, false))
-            }
-            Self::Range(from, to, mode) => Some((from..to, mode, mode, true)),
-            Self::Table(_) => None,
-        }
-    }
-
-    /// As the documents say.
-    fn conflicts_with(self, other: Self) -> bool {
-        match (self, other) {
-            (Self::Table(one), Self::Table(other)) => {
-                one == TableMode::Exclusive || other == TableMode::Exclusive
-            }
-            // Whoever locks rows shares the table.
-            (Self::Table(mode), _) | (_, Self::Table(mode)) => mode == TableMode::Exclusive,
-            _ => {
-                let (own, row, beside, is_range) = self.keys().unwrap();
-                let (others, other_row, other_beside, other_is_range) = other.keys().unwrap();
-                let meet = own.start < others.end && others.start < own.end;
-                let modes = if is_range || other_is_range {
-                    (beside, other_beside)
-                } else {
-                    (row, other_row)
-                };
-                meet && conflicts(modes.0, modes.1)
-            }
-        }
-    }
-}
 
 struct Stage {
     locks: LockTable,
@@ -113,11 +43,11 @@ impl Stage {
         }
     }
 
-    fn begin(&self, rank: u32, parker: &Arc<Parker>) -> Arc<Owner> {
+    fn begin(&self, priority: Priority, draw: u32, parker: &Arc<Parker>) -> Arc<Owner> {
         let id = TxnId::new(1, self.next.fetch_add(1, Ordering::Relaxed));
         let notify: Arc<dyn Notify> = parker.clone();
         let owner = self.locks.begin(id, None, notify);
-        owner.settle(Priority::normal(rank).settle(0, false));
+        owner.settle(priority.settle(draw, false));
         owner
     }
 
@@ -162,18 +92,14 @@ impl Stage {
         })
     }
 
-    fn abort(&self, owner: &Arc<Owner>) {
+    fn abort(&self, owner: &Arc<Owner>) -> bool {
         self.locks
-            .kill(owner, AbortCause::Requested, &mut Wakes::new());
+            .kill(owner, AbortCause::Requested, &mut Wakes::new())
     }
 }
 
 fn every_what() -> Vec<What> {
-    let mut all = vec![
-        What::Table(TableMode::Shared),
-        What::Table(TableMode::Exclusive),
-        What::Row(5, LockMode::NoKeyUpdate, true),
-    ];
+    let mut all = vec![What::SHARED, What::EXCLUSIVE, What::put(5)];
     for mode in LockMode::ALL {
         all.extend([
             What::Row(5, mode, false),
@@ -184,65 +110,159 @@ fn every_what() -> Vec<What> {
     all
 }
 
-#[test]
-fn every_pair_of_modes_meets_the_matrix_beside_rows_and_ranges() {
-    for held in every_what() {
-        for asked in every_what() {
-            let clash = asked.conflicts_with(held);
-            for policy in [Policy::NoWait, Policy::Wait, Policy::Wound] {
-                for rank in [0, 1, 2] {
-                    let stage = Stage::new();
-                    let parker = Arc::default();
-                    let [holder, other] = [1, rank].map(|rank| stage.begin(rank, &parker));
-                    let first = stage.ask(&holder, held, 0, Policy::NoWait);
-                    assert!(matches!(first, Ok(Decision::Granted(_))), "{held:?}");
-                    let is_alone = held == What::Table(TableMode::Exclusive);
-                    let decision = stage.ask(&other, asked, 0, policy);
-                    let Ok(decision) = decision else {
-                        assert!(is_alone, "{asked:?} beside {held:?}");
-                        continue;
-                    };
-                    let wins = policy == Policy::Wound && rank > 1;
-                    match decision {
-                        Decision::Granted(_) => assert!(!clash || wins),
-                        Decision::Queued(_) => assert!(clash && policy == Policy::Wait),
-                        Decision::Refused(Refusal::WouldBlock(by)) => {
-                            assert!(clash && policy == Policy::NoWait && by.txn == holder.id());
-                        }
-                        Decision::Refused(Refusal::Conflict(by)) => {
-                            assert!(clash && policy == Policy::Wound && !wins);
-                            assert!(by.txn == holder.id() && other.is_active());
-                        }
-                        Decision::Refused(other) => panic!("{asked:?} beside {held:?}: {other:?}"),
-                    }
-                    assert_eq!(holder.is_active(), !(clash && wins), "{asked:?}, {held:?}");
-                    stage.abort(&holder);
-                    stage.abort(&other);
-                    assert_eq!(stage.locks.list(), []);
-                }
+/// A policy as a caller has it: the last waits in line, and then judges from its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Wait,
+    NoWait,
+    Wound,
+    WoundAfter,
+}
+
+/// The holder's priority and draw, the requester's, and whether that one exceeds it.
+const RANKS: [(Priority, u32, Priority, u32, bool); 9] = [
+    (Priority::normal(1), 0, Priority::normal(0), 9, false),
+    (Priority::normal(1), 0, Priority::normal(1), 9, false),
+    (Priority::normal(1), 9, Priority::normal(2), 0, true),
+    (Priority::high(0), 0, Priority::normal(u32::MAX), 9, false),
+    (Priority::normal(u32::MAX), 9, Priority::high(0), 0, true),
+    (Priority::high(3), 0, Priority::high(3), 9, false),
+    (Priority::high(3), 9, Priority::high(4), 0, true),
+    (Priority::auto(), 5, Priority::auto(), 5, false),
+    (Priority::auto(), 5, Priority::auto(), 6, true),
+];
+
+/// One cell of the table: a holder, maybe one that is committing, and a request beside it.
+struct Cell {
+    held: What,
+    asked: What,
+    how: How,
+    committing: bool,
+}
+
+impl Cell {
+    fn play(&self, (priority, draw, own, own_draw, exceeds): (Priority, u32, Priority, u32, bool)) {
+        let (stage, parker) = (Stage::new(), Arc::default());
+        let holder = stage.begin(priority, draw, &parker);
+        let asks = stage.begin(own, own_draw, &parker);
+        let first = stage.ask(&holder, self.held, 0, Policy::NoWait);
+        assert!(matches!(first, Ok(Decision::Granted(_))), "{:?}", self.held);
+        assert!(!self.committing || holder.try_commit());
+        let policy = match self.how {
+            How::Wait | How::WoundAfter => Policy::Wait,
+            How::NoWait => Policy::NoWait,
+            How::Wound => Policy::Wound,
+        };
+        let decision = stage.ask(&asks, self.asked, 0, policy);
+        let mut decision = decision.unwrap_or_else(|()| {
+            assert_eq!(self.held, What::EXCLUSIVE, "only that bars sharers");
+            stage.ask(&asks, What::SHARED, 0, policy).unwrap()
+        });
+        if self.how == How::WoundAfter
+            && let Decision::Queued(ticket) = decision
+        {
+            decision = stage.locks.wound(&asks, &ticket, &mut Wakes::new());
+        }
+        self.judge(&stage, decision, [&holder, &asks], exceeds);
+        assert!(self.committing || !holder.is_active() || stage.abort(&holder));
+        assert!(stage.abort(&asks));
+        assert_eq!(stage.locks.list(), []);
+    }
+
+    /// The written word: no conflict, no policy; else the policy decides, and priorities only where somebody wounds.
+    fn judge(
+        &self,
+        stage: &Stage,
+        decision: Decision,
+        [holder, asks]: [&Arc<Owner>; 2],
+        exceeds: bool,
+    ) {
+        let Self {
+            held,
+            asked,
+            how,
+            committing,
+        } = self;
+        let what =
+            format!("{asked:?} {how:?} beside {held:?}, committing: {committing}: {decision:?}");
+        let clash = asked.conflicts_with(*held);
+        let wounds = matches!(how, How::Wound | How::WoundAfter) && !committing;
+        assert!(asks.is_active(), "{what}");
+        let is_wounded = clash && wounds && exceeds;
+        let by = is_wounded.then_some(AbortCause::Wounded { by: asks.id() });
+        assert_eq!(holder.cause(), by, "{what}");
+        match decision {
+            Decision::Granted(_) => assert!(!clash || is_wounded, "{what}"),
+            Decision::Refused(Refusal::WouldBlock(by)) => {
+                assert!(
+                    clash && *how == How::NoWait && by.txn == holder.id(),
+                    "{what}"
+                );
             }
+            Decision::Refused(Refusal::Conflict(by)) => {
+                assert!(
+                    clash && wounds && !exceeds && by.txn == holder.id(),
+                    "{what}"
+                );
+            }
+            Decision::Queued(ticket) => {
+                assert!(clash && *how != How::NoWait && !wounds, "{what}");
+                if *committing {
+                    holder.released();
+                    stage.locks.end(holder, &mut Wakes::new());
+                } else {
+                    assert!(stage.abort(holder));
+                }
+                let outcome = stage.locks.outcome(asks, &ticket);
+                assert!(
+                    matches!(outcome, Some(Outcome::Granted(_))),
+                    "{what}: {outcome:?}"
+                );
+                return;
+            }
+            Decision::Refused(_) => panic!("{what}"),
+        }
+        if *committing {
+            holder.released();
+            stage.locks.end(holder, &mut Wakes::new());
         }
     }
 }
 
-/// xorshift64.
-struct Dice(u64);
+/// Rows, ranges and tables in every mode beside each other, under every policy and pair of priorities, the holder active or
+/// committing: nobody is granted, wounded, refused or left waiting but as written.
+#[test]
+fn every_pair_of_modes_meets_the_matrix_beside_rows_and_ranges() {
+    let mut cells = 0;
+    for held in every_what() {
+        for asked in every_what() {
+            for how in [How::Wait, How::NoWait, How::Wound, How::WoundAfter] {
+                for committing in [false, true] {
+                    let cell = Cell {
+                        held,
+                        asked,
+                        how,
+                        committing,
+                    };
+                    for ranks in RANKS {
+                        cell.play(ranks);
+                        cells += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(cells, 15 * 15 * 4 * 2 * RANKS.len());
+}
 
 impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
-    }
-
     fn what(&mut self, keys: u8) -> What {
         let mode = LockMode::ALL[self.below(4) as usize];
         let key = self.below(u64::from(keys)) as u8;
         match self.below(20) {
-            0 => What::Table(TableMode::Exclusive),
+            0 => What::EXCLUSIVE,
             1..6 => What::Range(key, key + 1 + self.below(u64::from(keys)) as u8, mode),
-            6..10 => What::Row(key, LockMode::NoKeyUpdate, true),
+            6..10 => What::put(key),
             _ => What::Row(key, mode, false),
         }
     }
@@ -288,7 +308,9 @@ impl Arena {
 
     fn transaction(&self, at: usize, keys: u8, dice: &mut Dice, parker: &Arc<Parker>) {
         let locks = &self.stage.locks;
-        let owner = self.stage.begin(dice.below(2) as u32, parker);
+        let owner = self
+            .stage
+            .begin(Priority::normal(dice.below(2) as u32), 0, parker);
         *self.owners[at].lock().unwrap() = Some(Arc::clone(&owner));
         let mut sub = 0;
         for _ in 0..dice.below(7) {
@@ -342,7 +364,7 @@ impl Arena {
             _ => Policy::Wait,
         };
         let Ok(decision) = self.stage.ask(owner, what, sub, policy) else {
-            let shared = What::Table(TableMode::Shared);
+            let shared = What::SHARED;
             return self.lock(owner, shared, sub, (dice, parker));
         };
         match decision {

@@ -1,0 +1,418 @@
+//! Plays steps on the table and on the model, and holds the one to the other.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lockstone_base::{Priority, RowKey, TableId, TxnId};
+use lockstone_locks::{
+    AbortCause, Decision, LockEntry, LockStatus, LockTable, Notify, Outcome, Owner, Policy,
+    RangeRequest, Refusal, Request, RowRange, TableLock, Target, Ticket, Wakes,
+};
+
+use crate::naive::{Edges, Expected, Naive, shown};
+use crate::written::What;
+
+const TABLE: TableId = TableId(1);
+
+/// What a transaction does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    pub(crate) txn: usize,
+    pub(crate) call: Call,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Call {
+    Wait(What),
+    NoWait(What),
+    Wound(What),
+    Savepoint,
+    Rollback(u32),
+    Cancel,
+    End,
+}
+
+#[derive(Default)]
+struct Bell(AtomicBool);
+
+impl Notify for Bell {
+    fn notify(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Txn {
+    owner: Arc<Owner>,
+    bell: Arc<Bell>,
+    sub: u32,
+    /// What it waits for; and what it goes on with, when that is the table.
+    wait: Option<(Arc<Ticket>, Option<What>)>,
+    ended: bool,
+}
+
+pub(crate) struct Play {
+    table: LockTable,
+    lock: Arc<TableLock>,
+    txns: Vec<Txn>,
+    model: Naive,
+    rings: usize,
+    steps: Vec<Step>,
+}
+
+impl Play {
+    /// `ages`: the transactions, the oldest first.
+    pub(crate) fn new(ranks: &[u32], ages: &[usize]) -> Self {
+        let table = LockTable::new(3);
+        let age = |txn: usize| ages.iter().position(|other| *other == txn).unwrap();
+        let ages: Vec<usize> = (0..ranks.len()).map(age).collect();
+        let begin = |(rank, age): (&u32, &usize)| {
+            let bell = Arc::new(Bell::default());
+            let owner = table.begin(TxnId::new(1, *age as u64 + 1), None, bell.clone());
+            owner.settle(Priority::normal(*rank).settle(0, false));
+            Txn {
+                owner,
+                bell,
+                sub: 0,
+                wait: None,
+                ended: false,
+            }
+        };
+        Self {
+            txns: ranks.iter().zip(&ages).map(begin).collect(),
+            table,
+            lock: Arc::new(TableLock::new(TABLE)),
+            model: Naive::new(ranks, &ages),
+            rings: 0,
+            steps: Vec::new(),
+        }
+    }
+
+    pub(crate) fn has_ended(&self, txn: usize) -> bool {
+        self.txns[txn].ended
+    }
+
+    pub(crate) fn waits(&self, txn: usize) -> bool {
+        self.txns[txn].wait.is_some()
+    }
+
+    pub(crate) fn sub(&self, txn: usize) -> u32 {
+        self.txns[txn].sub
+    }
+
+    pub(crate) fn has_met_a_ring(&self) -> bool {
+        self.rings > 0
+    }
+
+    /// Does it, if it can be done: who was rolled back does nothing any more, and who waits gives up or ends.
+    pub(crate) fn step(&mut self, step: Step) {
+        let Step { txn, call } = step;
+        let fits = match call {
+            Call::End => true,
+            Call::Cancel => self.waits(txn),
+            _ => !self.waits(txn),
+        };
+        if self.has_ended(txn) || !fits {
+            return;
+        }
+        self.steps.push(step);
+        let mut wakes = Wakes::new();
+        match call {
+            Call::Wait(what) => self.lock(txn, what, Policy::Wait),
+            Call::NoWait(what) => self.lock(txn, what, Policy::NoWait),
+            Call::Wound(what) => self.lock(txn, what, Policy::Wound),
+            Call::Savepoint => self.txns[txn].sub += 1,
+            Call::Rollback(to) => {
+                self.table
+                    .rollback_to(&self.txns[txn].owner, to, &mut wakes);
+                self.model.rollback(txn, to);
+                self.txns[txn].sub += 1;
+            }
+            Call::Cancel => {
+                let (ticket, _) = self.txns[txn].wait.take().unwrap();
+                let outcome = self
+                    .table
+                    .cancel(&self.txns[txn].owner, &ticket, &mut wakes);
+                assert_eq!(outcome, Outcome::Cancelled, "{:?}", self.steps);
+                self.model.cancel(txn);
+            }
+            Call::End => {
+                let owner = &self.txns[txn].owner;
+                if self.txns[txn].wait.is_some() {
+                    assert!(self.table.kill(owner, AbortCause::Requested, &mut wakes));
+                } else {
+                    assert!(owner.try_commit());
+                    owner.released();
+                    self.table.end(owner, &mut wakes);
+                }
+                self.model.end(txn);
+                self.txns[txn].ended = true;
+                self.txns[txn].wait = None;
+            }
+        }
+        drop(wakes);
+        self.poll();
+    }
+
+    /// As the engine does it: whoever locks in a table shares it.
+    fn lock(&mut self, txn: usize, what: What, policy: Policy) {
+        let is_table = matches!(what, What::Table(_));
+        if !is_table && !self.model.covers(txn, What::SHARED) {
+            if !self.table.share(&self.txns[txn].owner, &self.lock) {
+                return self.ask(txn, What::SHARED, policy, Some(what));
+            }
+            let expected = self.model.request(txn, What::SHARED, 0, policy);
+            assert_eq!(expected, Expected::Granted, "K7: {:?}", self.steps);
+        }
+        self.ask(txn, what, policy, None);
+    }
+
+    fn ask(&mut self, txn: usize, what: What, policy: Policy, then: Option<What>) {
+        let expected = self.model.request(txn, what, self.txns[txn].sub, policy);
+        let decision = self.request(txn, what, policy);
+        let named = |number: &usize| self.txns[*number].owner.id();
+        let what = || format!("{expected:?}, not {decision:?}: {:?}", self.steps);
+        match (&expected, &decision) {
+            (Expected::Covered, Decision::Granted(grant)) => {
+                assert!(!grant.strengthened, "{}", what());
+            }
+            (Expected::Granted, Decision::Granted(_))
+            | (Expected::Queued, Decision::Queued(_))
+            | (Expected::Ring, _) => {}
+            (Expected::Wounds(victims), Decision::Granted(_)) => {
+                for victim in victims {
+                    let by = self.txns[txn].owner.id();
+                    let cause = self.txns[*victim].owner.cause();
+                    assert_eq!(cause, Some(AbortCause::Wounded { by }), "L5: {}", what());
+                }
+            }
+            (Expected::Refused(by), Decision::Refused(refusal)) => {
+                let (blocker, fits) = match refusal {
+                    Refusal::WouldBlock(blocker) => (blocker, policy == Policy::NoWait),
+                    Refusal::Conflict(blocker) => (blocker, policy == Policy::Wound),
+                    _ => panic!("{}", what()),
+                };
+                assert!(
+                    fits && by.iter().map(named).any(|id| id == blocker.txn),
+                    "{}",
+                    what()
+                );
+            }
+            _ => panic!("{}", what()),
+        }
+        if let Expected::Wounds(victims) = &expected {
+            for victim in victims {
+                self.txns[*victim].ended = true;
+            }
+        }
+        let (was_granted, ticket) = match decision {
+            Decision::Granted(_) => (true, None),
+            Decision::Queued(ticket) => (false, Some(ticket)),
+            Decision::Refused(_) => (false, None),
+        };
+        self.txns[txn].wait = ticket.map(|ticket| (ticket, then));
+        if expected == Expected::Ring {
+            self.resolved(txn, was_granted);
+        }
+        if let Some(what) = then.filter(|_| was_granted) {
+            self.lock(txn, what, policy);
+        }
+    }
+
+    fn request(&self, txn: usize, what: What, policy: Policy) -> Decision {
+        let Txn { owner, sub, .. } = &self.txns[txn];
+        let (sub, wakes) = (*sub, &mut Wakes::new());
+        let row = |key: u8| RowKey::new(TABLE, &[key]);
+        match what {
+            What::Row(key, mode, writes) => {
+                let request = Request {
+                    row: &row(key),
+                    mode,
+                    writes,
+                    sub,
+                    policy,
+                };
+                self.table.request(owner, request, wakes)
+            }
+            What::Range(from, to, mode) => {
+                let (start, end) = (Bound::Included(row(from)), Bound::Excluded(row(to)));
+                let range = &Arc::new(RowRange::new(TABLE, start, end));
+                let request = RangeRequest {
+                    range,
+                    mode,
+                    sub,
+                    policy,
+                };
+                self.table.request_range(owner, request, wakes)
+            }
+            What::Table(mode) => self
+                .table
+                .request_table(owner, (&self.lock, mode), policy, wakes),
+        }
+    }
+
+    /// L4: a ring was closed. Who died was the right one, and nobody did whom a reordering would have spared.
+    fn resolved(&mut self, asked: usize, was_granted: bool) {
+        self.rings += 1;
+        let victims = self.model.victims();
+        let died = |txn: &Txn| matches!(txn.owner.cause(), Some(AbortCause::Deadlock(_)));
+        let all = 0..self.txns.len();
+        let dead: Vec<usize> = all
+            .filter(|at| !self.txns[*at].ended && died(&self.txns[*at]))
+            .collect();
+        let right = dead.iter().all(|txn| victims.contains(txn));
+        assert!(
+            right,
+            "L4: {dead:?} and not one of {victims:?}: {:?}",
+            self.steps
+        );
+        assert_eq!(dead.is_empty(), victims.is_empty(), "L4: {:?}", self.steps);
+        for txn in &dead {
+            self.txns[*txn].ended = true;
+        }
+        let granted = (0..self.txns.len()).filter(|at| {
+            let Txn { wait, ended, .. } = &self.txns[*at];
+            !ended && wait.as_ref().is_some_and(|(ticket, _)| ticket.is_granted())
+        });
+        let mut granted: Vec<usize> = granted.collect();
+        granted.extend(Some(asked).filter(|_| was_granted));
+        let list = self.table.list();
+        let queue = list
+            .iter()
+            .filter(|entry| entry.status == LockStatus::Waiting);
+        let queue: Vec<usize> = queue.map(|entry| self.number(entry.txn)).collect();
+        let soft: Vec<_> = self.waiting_edges().1.into_iter().collect();
+        self.model.adopt(&dead, &granted, &queue, &soft);
+    }
+
+    /// Takes what the waits have come to, and goes on with who waited for a table alone.
+    fn poll(&mut self) {
+        let mut at = 0;
+        while at < self.txns.len() {
+            let txn = &mut self.txns[at];
+            let woken = txn.bell.0.swap(false, Ordering::Relaxed);
+            let Some((ticket, then)) = txn.wait.clone() else {
+                at += 1;
+                continue;
+            };
+            let outcome = self.table.outcome(&txn.owner, &ticket);
+            let waits = self.model.waits(at) && !txn.ended;
+            assert_eq!(
+                outcome.is_none(),
+                waits,
+                "{at}, {outcome:?}: {:?}",
+                self.steps
+            );
+            at += 1;
+            let Some(outcome) = outcome else { continue };
+            assert!(woken, "L6: decided, and not woken: {:?}", self.steps);
+            txn.wait = None;
+            let granted = matches!(outcome, Outcome::Granted(_));
+            assert_eq!(granted, !txn.ended, "{outcome:?}: {:?}", self.steps);
+            if let Some(what) = then.filter(|_| granted) {
+                self.lock(at - 1, what, Policy::Wait);
+                at = 0;
+            }
+        }
+    }
+
+    fn number(&self, txn: TxnId) -> usize {
+        self.txns
+            .iter()
+            .position(|other| other.owner.id() == txn)
+            .unwrap()
+    }
+
+    /// Who waits for whom, as the table tells; and for whom who is ahead.
+    fn waiting_edges(&self) -> (Edges, BTreeSet<(usize, usize)>) {
+        let (mut edges, mut soft) = (Edges::new(), BTreeSet::new());
+        for wait in self.table.waits() {
+            for other in &wait.waits_for {
+                let edge = (self.number(wait.txn), self.number(other.txn));
+                *edges.entry(edge).or_insert(true) &= other.soft;
+                if other.soft {
+                    soft.insert(edge);
+                }
+            }
+        }
+        (edges, soft)
+    }
+
+    /// The table and the model have the same holders and the same waits.
+    pub(crate) fn check(&self) {
+        let steps = &self.steps;
+        let list = self.table.list();
+        for (at, txn) in self.txns.iter().enumerate() {
+            let held = list
+                .iter()
+                .filter(|entry| entry.txn == txn.owner.id() && entry.status == LockStatus::Granted);
+            assert_eq!(
+                shown(held.map(what)),
+                shown(self.model.holds(at)),
+                "{at}: {steps:?}"
+            );
+            let waits = self.model.waits(at);
+            assert_eq!(txn.wait.is_some(), waits, "{at}: {steps:?}");
+            let waiting = list
+                .iter()
+                .filter(|entry| entry.txn == txn.owner.id() && entry.status == LockStatus::Waiting);
+            assert_eq!(waiting.count(), usize::from(waits), "K9, {at}: {steps:?}");
+        }
+        let edges = self.model.edges();
+        assert_eq!(self.waiting_edges().0, edges, "{steps:?}");
+        assert!(
+            self.model.rings().is_empty(),
+            "L4: a ring is left: {steps:?}"
+        );
+        let obstacle = |at: usize| edges.keys().any(|(from, _)| *from == at);
+        let idle = (0..self.txns.len()).find(|at| self.model.waits(*at) && !obstacle(*at));
+        assert_eq!(idle, None, "L6: it waits for nobody: {steps:?}");
+    }
+
+    /// Where it would wait, it is refused under `NoWait`, and nothing has changed.
+    pub(crate) fn probe(&mut self, txn: usize, what: What) {
+        let shares = self.model.covers(txn, What::SHARED) || what == What::EXCLUSIVE;
+        if self.has_ended(txn) || self.waits(txn) || !shares {
+            return;
+        }
+        let expected = self
+            .model
+            .clone()
+            .request(txn, what, self.sub(txn), Policy::NoWait);
+        if matches!(expected, Expected::Refused(_)) {
+            self.step(Step {
+                txn,
+                call: Call::NoWait(what),
+            });
+            self.check();
+        }
+    }
+
+    /// Ends them all.
+    pub(crate) fn finish(mut self) {
+        for txn in 0..self.txns.len() {
+            if !self.has_ended(txn) {
+                self.step(Step {
+                    txn,
+                    call: Call::End,
+                });
+            }
+        }
+        assert_eq!(self.table.list(), [], "{:?}", self.steps);
+        assert_eq!(self.table.live_locks(), 0, "{:?}", self.steps);
+    }
+}
+
+fn what(entry: &LockEntry) -> What {
+    let key = |bound: Bound<&RowKey>| match bound {
+        Bound::Included(row) | Bound::Excluded(row) => row.key()[0],
+        Bound::Unbounded => panic!("all bounds are keys"),
+    };
+    match &entry.target {
+        Target::Row(row) => What::Row(row.key()[0], entry.mode, false),
+        Target::Range(range) => What::Range(key(range.start()), key(range.end()), entry.mode),
+        Target::Table(_) if entry.mode == lockstone_base::LockMode::Update => What::EXCLUSIVE,
+        Target::Table(_) => What::SHARED,
+    }
+}
