@@ -182,7 +182,10 @@ impl Database {
             let (error, retryable) = match work(&mut txn) {
                 Ok(value) => match txn.commit() {
                     Ok(_) => return Ok(value),
-                    Err(error) => (E::from(error.clone()), error.is_retryable()),
+                    Err(error) => {
+                        losses += u32::from(matches!(error, Error::Wounded { .. }));
+                        (E::from(error.clone()), error.is_retryable())
+                    }
                 },
                 Err(error) => {
                     let retryable = txn.is_retryable();

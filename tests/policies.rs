@@ -8,10 +8,24 @@
 
 mod machine;
 
+#[path = "../locks/tests/written/mod.rs"]
+mod written;
+
 use std::time::{Duration, Instant};
 
-use lockstone::{Error, LockMode, OnConflict, Outcome, Priority, TxnOptions};
+use lockstone::{
+    Database, Error, LockMode, OnConflict, Outcome, Priority, Result, Table, Transaction,
+    TxnOptions, UnderPolicy,
+};
 use machine::fresh;
+use written::What;
+
+const MODES: [LockMode; 4] = [
+    LockMode::KeyShare,
+    LockMode::Share,
+    LockMode::NoKeyUpdate,
+    LockMode::Update,
+];
 
 fn wound(priority: Priority) -> TxnOptions {
     TxnOptions::new()
@@ -230,30 +244,300 @@ fn a_call_may_have_a_policy_of_its_own() {
     ));
 }
 
-/// Retries keep the larger draw and the age, and wait in line after three losses: nobody starves.
+/// Whoever writes first draws, so these wound each other; who has lost three times waits in line, and all get there.
 #[test]
 fn who_wounds_and_is_wounded_gets_there_by_retries() {
-    const THREADS: u32 = 4;
+    const THREADS: u8 = 4;
     const ROUNDS: u32 = 50;
     let (_dir, db) = fresh();
     let t = db.create_table("t").unwrap();
     db.transact::<_, Error>(|txn| txn.put(&t, "n", 0_u32.to_be_bytes()))
         .unwrap();
     std::thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
+        for thread in 0..THREADS {
+            let (db, t) = (&db, &t);
+            scope.spawn(move || {
                 for _ in 0..ROUNDS {
-                    let options = TxnOptions::new().on_conflict(OnConflict::Wound);
-                    let add = |txn: &mut lockstone::Transaction| -> lockstone::Result<()> {
-                        let n = txn.get_for(&t, "n", LockMode::Update)?.unwrap();
+                    let add = |txn: &mut Transaction| -> Result<()> {
+                        txn.put(t, [thread], "")?;
+                        let n = txn.get_for(t, "n", LockMode::Update)?.unwrap();
                         let n = u32::from_be_bytes(n[..].try_into().unwrap());
-                        txn.put(&t, "n", (n + 1).to_be_bytes())
+                        // The others come by.
+                        std::thread::yield_now();
+                        txn.put(t, "n", (n + 1).to_be_bytes())
                     };
+                    let options = TxnOptions::new().on_conflict(OnConflict::Wound);
                     db.transact_with(options, add).unwrap();
                 }
             });
         }
     });
     let n = db.snapshot().get(&t, "n").unwrap().unwrap();
-    assert_eq!(n[..], (THREADS * ROUNDS).to_be_bytes());
+    assert_eq!(n[..], (u32::from(THREADS) * ROUNDS).to_be_bytes());
+    assert!(db.stats().wounds > 0, "nobody was wounded");
+}
+
+/// Runs `attempt` again and again, each time with its number, until it wants no more.
+fn retry(
+    db: &Database,
+    options: TxnOptions,
+    mut attempt: impl FnMut(&mut Transaction, u32) -> Result<()>,
+) -> u32 {
+    let mut attempts = 0;
+    let done: Result<()> = db.transact_with(options, |txn| {
+        attempts += 1;
+        attempt(txn, attempts)
+    });
+    done.unwrap();
+    attempts
+}
+
+/// A priority that was drawn never falls: who has lost with a small number does not lose with a smaller one.
+#[test]
+fn a_retry_keeps_the_largest_of_its_draws() {
+    const ATTEMPTS: u32 = 20;
+    let (_dir, db) = fresh();
+    let t = db.create_table("t").unwrap();
+    let mut holder = db.begin();
+    holder.lock(&t, "held", LockMode::Update).unwrap();
+    let mut risen = 0;
+    for round in 0..10 {
+        let priority = [Priority::auto(), Priority::random()][round % 2];
+        let options = TxnOptions::new().on_conflict(OnConflict::NoWait);
+        let mut numbers = Vec::new();
+        retry(&db, options.priority(priority), |txn, attempt| {
+            txn.put(&t, "own", "1")?;
+            let all = db.transactions();
+            let own = all.iter().find(|other| other.txn == txn.id()).unwrap();
+            numbers.push(own.priority.unwrap().number());
+            if attempt == ATTEMPTS {
+                Ok(())
+            } else {
+                txn.put(&t, "held", "1")
+            }
+        });
+        assert_eq!(numbers.len(), ATTEMPTS as usize);
+        assert!(numbers.is_sorted(), "{numbers:?}");
+        risen += usize::from(numbers.first() < numbers.last());
+    }
+    assert!(risen > 0, "it draws anew, and keeps the larger");
+}
+
+/// The victim of a deadlock is who began last, and that is not the retry of one who began before.
+#[test]
+fn a_retry_keeps_its_age() {
+    let (_dir, db) = fresh();
+    let t = db.create_table("t").unwrap();
+    let (mut begun_between, mut outcome) = (None, None);
+    let attempts = retry(&db, TxnOptions::new(), |txn, attempt| {
+        if attempt == 1 {
+            let mut other = db.begin();
+            other.lock(&t, "b", LockMode::Update)?;
+            begun_between = Some(other);
+            return txn
+                .on_conflict(OnConflict::NoWait)
+                .lock(&t, "b", LockMode::Update)
+                .map(drop);
+        }
+        let mut other = begun_between
+            .take()
+            .expect("it dies, and the retry does not");
+        assert!(other.id() < txn.id());
+        txn.lock(&t, "a", LockMode::Update)?;
+        let waits = db.stats().lock_waits;
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| other.lock(&t, "a", LockMode::Update).map(drop));
+            while db.stats().lock_waits == waits {
+                std::thread::yield_now();
+            }
+            let locked = txn.lock(&t, "b", LockMode::Update);
+            outcome = Some(waiter.join().unwrap());
+            locked.map(drop)
+        })
+    });
+    let outcome = outcome.unwrap();
+    assert!(
+        matches!(outcome, Err(Error::Deadlock { .. })),
+        "{outcome:?}"
+    );
+    assert_eq!(attempts, 2);
+}
+
+/// After three losses, be they deaths, wounds, or wounds that a commit is told of, it waits in line before it judges.
+#[test]
+fn after_three_losses_it_waits_before_it_wounds() {
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Loss {
+        Dies,
+        IsWounded,
+        IsWoundedAtItsCommit,
+    }
+    let (_dir, db) = fresh();
+    let t = db.create_table("t").unwrap();
+    let strong = || wound(Priority::high(1));
+    for loss in [Loss::Dies, Loss::IsWounded, Loss::IsWoundedAtItsCommit] {
+        let mut holder = None;
+        let attempts = retry(&db, wound(Priority::normal(1)), |txn, attempt| {
+            drop(holder.take());
+            let mut other = db.begin_with(strong());
+            if attempt > 3 {
+                // Whoever has the row ends when somebody waits for it; under `Wound` nobody does.
+                other.lock(&t, "k", LockMode::Update)?;
+                let waits = db.stats().lock_waits;
+                return std::thread::scope(|scope| {
+                    let locks = scope.spawn(|| txn.lock(&t, "k", LockMode::Update).map(drop));
+                    while db.stats().lock_waits == waits && !locks.is_finished() {
+                        std::thread::yield_now();
+                    }
+                    other.commit()?;
+                    locks.join().unwrap()
+                });
+            }
+            if loss == Loss::Dies {
+                other.lock(&t, "k", LockMode::Update)?;
+                holder = Some(other);
+                let waits = db.stats().lock_waits;
+                let dies = txn.lock(&t, "k", LockMode::Update).map(drop);
+                assert_eq!(db.stats().lock_waits, waits, "it waits after {attempt}");
+                return dies;
+            }
+            txn.lock(&t, "k", LockMode::Update)?;
+            other.lock(&t, "k", LockMode::Update)?;
+            if loss == Loss::IsWounded {
+                txn.put(&t, "k", "1")
+            } else {
+                Ok(())
+            }
+        });
+        assert_eq!(attempts, 4, "{loss:?}");
+        drop(holder);
+    }
+}
+
+/// What is locked, or asked for, and with which call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Call {
+    Lock(LockMode),
+    GetFor(LockMode),
+    RangeFor(LockMode),
+    Put,
+    Delete,
+    InsertNew,
+    LockRange(LockMode),
+    LockTable,
+}
+
+impl Call {
+    fn all() -> Vec<Self> {
+        let mut all = vec![Self::Put, Self::Delete, Self::InsertNew, Self::LockTable];
+        for mode in MODES {
+            all.extend([
+                Self::Lock(mode),
+                Self::GetFor(mode),
+                Self::RangeFor(mode),
+                Self::LockRange(mode),
+            ]);
+        }
+        all
+    }
+
+    /// On the row `k`, or a range around it; whether it was passed over.
+    fn run(self, txn: UnderPolicy<'_>, t: &Table) -> Result<bool> {
+        match self {
+            Self::Lock(mode) => txn.lock(t, "k", mode).map(|_| false),
+            Self::GetFor(mode) => txn.get_for(t, "k", mode).map(|value| value.is_none()),
+            Self::RangeFor(mode) => match txn.range_for(t, "a".."z", mode)?.next() {
+                Some(row) => row.map(|_| false),
+                None => Ok(true),
+            },
+            Self::Put => txn.put(t, "k", "1").map(|()| false),
+            Self::Delete => txn.delete(t, "k").map(|_| false),
+            Self::InsertNew => txn.insert_new(t, "k", "1").map(|_| false),
+            Self::LockRange(mode) => txn.lock_range(t, "a".."z", mode).map(|_| false),
+            Self::LockTable => txn.lock_table(t).map(|_| false),
+        }
+    }
+
+    /// As the matrix has it.
+    fn what(self) -> What {
+        match self {
+            Self::Lock(mode) | Self::GetFor(mode) | Self::RangeFor(mode) => {
+                What::Row(7, mode, false)
+            }
+            Self::Put => What::put(7),
+            Self::Delete | Self::InsertNew => What::Row(7, LockMode::Update, true),
+            Self::LockRange(mode) => What::Range(3, 9, mode),
+            Self::LockTable => What::EXCLUSIVE,
+        }
+    }
+
+    /// A scan of a table that another has alone is refused all the same.
+    fn passes_over(self, held: Self) -> bool {
+        match self {
+            Self::GetFor(_) => true,
+            Self::RangeFor(_) => held != Self::LockTable,
+            _ => false,
+        }
+    }
+}
+
+/// Every call that locks beside every other, under every policy, with the same priority and a higher one.
+#[test]
+fn every_call_under_every_policy_does_what_the_matrix_and_the_policy_say() {
+    const WHILE: Duration = Duration::from_millis(1);
+    let wait = OnConflict::Wait {
+        timeout: Some(WHILE),
+    };
+    let policies = [
+        wait,
+        OnConflict::Wound,
+        OnConflict::WoundAfter(WHILE),
+        OnConflict::NoWait,
+        OnConflict::SkipLocked,
+    ];
+    let (_dir, db) = fresh();
+    let t = db.create_table("t").unwrap();
+    db.transact::<_, Error>(|txn| txn.put(&t, "k", "0"))
+        .unwrap();
+    let mut clashes = 0;
+    for held in Call::all() {
+        for asked in Call::all() {
+            for policy in policies {
+                for number in [1, 2] {
+                    let options = |number| TxnOptions::new().priority(Priority::normal(number));
+                    let mut holder = db.begin_with(options(1));
+                    assert!(
+                        !held
+                            .run(holder.on_conflict(OnConflict::NoWait), &t)
+                            .unwrap()
+                    );
+                    let mut txn = db.begin_with(options(number));
+                    let result = asked.run(txn.on_conflict(policy), &t);
+                    let what =
+                        format!("{asked:?} beside {held:?}, {policy:?} {number}: {result:?}");
+                    let clash = asked.what().conflicts_with(held.what());
+                    let wounds = matches!(policy, OnConflict::Wound | OnConflict::WoundAfter(_));
+                    clashes += usize::from(clash);
+                    let right = match &result {
+                        Ok(false) => !clash || (wounds && number > 1),
+                        Ok(true) => {
+                            clash && policy == OnConflict::SkipLocked && asked.passes_over(held)
+                        }
+                        Err(Error::WouldBlock { .. }) => {
+                            let skips =
+                                policy == OnConflict::SkipLocked && !asked.passes_over(held);
+                            clash && (skips || policy == OnConflict::NoWait)
+                        }
+                        Err(Error::LockTimeout { .. }) => clash && policy == wait,
+                        Err(Error::Conflict { .. }) => clash && wounds && number == 1,
+                        Err(_) => false,
+                    };
+                    assert!(right, "{what}");
+                    let is_wounded = matches!(holder.get(&t, "k"), Err(Error::Wounded { .. }));
+                    assert_eq!(is_wounded, clash && wounds && number > 1, "{what}");
+                }
+            }
+        }
+    }
+    assert!(clashes > 1000, "{clashes}");
 }
