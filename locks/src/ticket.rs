@@ -314,8 +314,11 @@ impl Ticket {
         self.overtaken.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Whoever went ahead of it is gone, and counts no more.
     pub(crate) fn forget_overtaken(&self) {
-        self.overtaken.fetch_sub(1, Ordering::Relaxed);
+        let overtaken = self.overtaken.load(Ordering::Relaxed);
+        let left = overtaken.saturating_sub(1);
+        self.overtaken.store(left, Ordering::Relaxed);
     }
 
     pub(crate) fn try_grant(&self) -> bool {

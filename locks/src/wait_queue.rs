@@ -94,11 +94,16 @@ impl WaitQueue {
         upgrades == self.upgrades && waiting.all(barred)
     }
 
-    /// Takes back what [`WaitQueue::note_overtaking`] counted for the waiter with `ticket`.
+    /// Takes back what [`WaitQueue::note_overtaking`] counted for the waiter with `ticket`: at those behind it who had come
+    /// before it.
     pub(crate) fn forget_overtaking(&self, ticket: &Arc<Ticket>) {
         let behind = self.waiters.iter().rev();
         let behind = behind.take_while(|waiter| !Arc::ptr_eq(&waiter.ticket, ticket));
-        for waiter in behind.filter(|waiter| conflicts(ticket.mode(), waiter.ticket.mode())) {
+        let kept_waiting = |waiter: &&Waiter| {
+            let other = &waiter.ticket;
+            other.number() < ticket.number() && conflicts(ticket.mode(), other.mode())
+        };
+        for waiter in behind.filter(kept_waiting) {
             waiter.ticket.forget_overtaken();
         }
     }
