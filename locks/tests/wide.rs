@@ -1,9 +1,4 @@
-//! Ranges and tables: every pair of modes and kinds against the written matrix, under every policy; and real threads that lock
-//! points, ranges and tables beside each other.
-//!
-//! 1. L1: no two transactions that bind hold what conflicts, by a ledger kept beside the table.
-//! 2. L6: nobody sleeps for good.
-//! 3. At the end nothing is held.
+//! Rows, ranges and tables: every pair of modes and kinds against the written matrix, under every policy.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -15,16 +10,15 @@
 mod written;
 
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lockstone_base::{LockMode, Priority, RowKey, TableId, TxnId};
 use lockstone_locks::{
-    AbortCause, Decision, LockTable, Notify, Outcome, Owner, OwnerState, Policy, RangeRequest,
-    Refusal, Request, RowRange, TableLock, Ticket, Wakes,
+    AbortCause, Decision, LockTable, Notify, Outcome, Owner, Policy, RangeRequest, Refusal,
+    Request, RowRange, TableLock, Wakes,
 };
-use written::{Dice, Parker, What};
+use written::{Parker, What};
 
 const TABLE: TableId = TableId(1);
 
@@ -253,204 +247,4 @@ fn every_pair_of_modes_meets_the_matrix_beside_rows_and_ranges() {
         }
     }
     assert_eq!(cells, 15 * 15 * 4 * 2 * RANKS.len());
-}
-
-impl Dice {
-    fn what(&mut self, keys: u8) -> What {
-        let mode = LockMode::ALL[self.below(4) as usize];
-        let key = self.below(u64::from(keys)) as u8;
-        match self.below(20) {
-            0 => What::EXCLUSIVE,
-            1..6 => What::Range(key, key + 1 + self.below(u64::from(keys)) as u8, mode),
-            6..10 => What::put(key),
-            _ => What::Row(key, mode, false),
-        }
-    }
-}
-
-struct Arena {
-    stage: Stage,
-    ledger: Mutex<Vec<(Arc<Owner>, What)>>,
-    /// What other threads may kill.
-    owners: Vec<Mutex<Option<Arc<Owner>>>>,
-    /// Commits, deadlocks, cancels, waits.
-    counts: [AtomicUsize; 4],
-}
-
-fn binds(owner: &Owner) -> bool {
-    matches!(owner.state(), OwnerState::Active | OwnerState::Committing)
-}
-
-impl Arena {
-    fn count(&self, what: usize) {
-        self.counts[what].fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Both were told that they hold: if both still bind, that is a violation.
-    fn note_grant(&self, owner: &Arc<Owner>, what: What) {
-        let mut ledger = self.ledger.lock().unwrap();
-        for (other, held) in ledger.iter() {
-            let clash = !Arc::ptr_eq(other, owner) && what.conflicts_with(*held);
-            let clash = clash && binds(other) && binds(owner);
-            assert!(
-                !clash,
-                "L1: {owner:?} has {what:?}, {other:?} has {held:?}: {:#?}",
-                self.stage.locks.list()
-            );
-        }
-        ledger.push((Arc::clone(owner), what));
-    }
-
-    fn forget(&self, owner: &Arc<Owner>, gone: impl Fn(&What) -> bool) {
-        let mut ledger = self.ledger.lock().unwrap();
-        ledger.retain(|(other, what)| !Arc::ptr_eq(other, owner) || !gone(what));
-    }
-
-    fn transaction(&self, at: usize, keys: u8, dice: &mut Dice, parker: &Arc<Parker>) {
-        let locks = &self.stage.locks;
-        let owner = self
-            .stage
-            .begin(Priority::normal(dice.below(2) as u32), 0, parker);
-        *self.owners[at].lock().unwrap() = Some(Arc::clone(&owner));
-        let mut sub = 0;
-        for _ in 0..dice.below(7) {
-            if dice.below(2) == 0 {
-                thread::yield_now();
-            }
-            match dice.below(12) {
-                0 => {
-                    // Everything but tables is given back.
-                    self.forget(&owner, |what| !matches!(what, What::Table(_)));
-                    locks.rollback_to(&owner, 0, &mut Wakes::new());
-                    sub += 1;
-                }
-                1 if dice.below(4) == 0 => {
-                    let other = dice.below(self.owners.len() as u64) as usize;
-                    let other = self.owners[other].lock().unwrap().clone();
-                    if let Some(other) = other {
-                        locks.kill(&other, AbortCause::Closed, &mut Wakes::new());
-                    }
-                }
-                _ => {
-                    let what = dice.what(keys);
-                    if !self.lock(&owner, what, sub, (dice, parker)) {
-                        break;
-                    }
-                }
-            }
-        }
-        if dice.below(8) > 0 && owner.try_commit() {
-            self.forget(&owner, |_| true);
-            owner.released();
-            locks.end(&owner, &mut Wakes::new());
-            self.count(0);
-        } else {
-            self.forget(&owner, |_| true);
-            self.stage.abort(&owner);
-        }
-    }
-
-    /// Whether the transaction goes on.
-    fn lock(
-        &self,
-        owner: &Arc<Owner>,
-        what: What,
-        sub: u32,
-        (dice, parker): (&mut Dice, &Parker),
-    ) -> bool {
-        let policy = match dice.below(12) {
-            0 => Policy::NoWait,
-            1 => Policy::Wound,
-            _ => Policy::Wait,
-        };
-        let Ok(decision) = self.stage.ask(owner, what, sub, policy) else {
-            let shared = What::SHARED;
-            return self.lock(owner, shared, sub, (dice, parker));
-        };
-        match decision {
-            Decision::Granted(_) => self.note_grant(owner, what),
-            Decision::Refused(Refusal::WouldBlock(_)) => assert_eq!(policy, Policy::NoWait),
-            Decision::Refused(Refusal::Conflict(_)) => assert_eq!(policy, Policy::Wound),
-            Decision::Refused(refusal) => {
-                if matches!(refusal, Refusal::Deadlock(_)) {
-                    self.count(1);
-                }
-                assert!(!owner.is_active(), "{refusal:?}");
-                return false;
-            }
-            Decision::Queued(ticket) => return self.wait(owner, what, &ticket, (dice, parker)),
-        }
-        true
-    }
-
-    fn wait(
-        &self,
-        owner: &Arc<Owner>,
-        what: What,
-        ticket: &Arc<Ticket>,
-        (dice, parker): (&mut Dice, &Parker),
-    ) -> bool {
-        let locks = &self.stage.locks;
-        self.count(3);
-        let outcome = if dice.below(6) == 0 {
-            self.count(2);
-            locks.cancel(owner, ticket, &mut Wakes::new())
-        } else {
-            loop {
-                if let Some(outcome) = locks.outcome(owner, ticket) {
-                    break outcome;
-                }
-                let woken = parker.park();
-                assert!(
-                    woken,
-                    "L6: {owner:?} sleeps: {:#?} {:#?}",
-                    locks.list(),
-                    locks.waits()
-                );
-            }
-        };
-        match outcome {
-            Outcome::Granted(_) => self.note_grant(owner, what),
-            Outcome::Cancelled => {}
-            Outcome::Ended => {
-                if matches!(owner.cause(), Some(AbortCause::Deadlock(_))) {
-                    self.count(1);
-                }
-                return false;
-            }
-        }
-        true
-    }
-}
-
-fn fight(threads: usize, keys: u8, transactions: usize) {
-    let arena = Arena {
-        stage: Stage::new(),
-        ledger: Mutex::default(),
-        owners: (0..threads).map(|_| Mutex::default()).collect(),
-        counts: Default::default(),
-    };
-    thread::scope(|scope| {
-        for at in 0..threads {
-            let arena = &arena;
-            scope.spawn(move || {
-                let mut dice = Dice(0x9E37_79B9 + at as u64 * 7919);
-                let parker = Arc::new(Parker::default());
-                for _ in 0..transactions {
-                    arena.transaction(at, keys, &mut dice, &parker);
-                }
-            });
-        }
-    });
-    assert_eq!(arena.stage.locks.list(), [], "nothing is left");
-    let counts = arena.counts.each_ref();
-    let counts = counts.map(|count| count.load(Ordering::Relaxed));
-    println!("commits, deadlocks, cancels, waits: {counts:?}");
-    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
-}
-
-#[test]
-fn rows_ranges_and_tables_among_threads_end() {
-    fight(4, 4, 8_000);
-    fight(12, 20, 2_000);
 }
