@@ -1,7 +1,7 @@
 //! Workloads that show anomalies if there are any, with a checker for each: at every isolation level, under every policy, on
 //! several threads.
 //!
-//! `LOCKSTONE_ISOLATION_TXNS=1000000 cargo test --test anomalies` runs a million transactions.
+//! A million transactions; `LOCKSTONE_ISOLATION_TXNS=20000000 cargo test --test anomalies` runs so many.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -224,6 +224,71 @@ fn a_row_that_was_changed_since_cannot_be_locked_or_written() {
     }
 }
 
+/// A range or a table is locked whatever has become of its rows: the lock covers them, and tells nothing of them. So each call
+/// that it covers looks all the same, and what it had locked before too.
+#[test]
+fn what_a_wider_lock_covers_is_looked_at_all_the_same() {
+    type Widely = fn(&mut Transaction, &Table) -> Result<()>;
+    let wide: [(&str, Widely); 3] = [
+        ("a range", |txn, t| {
+            txn.lock_range(t, .., LockMode::Update).map(drop)
+        }),
+        ("a table", |txn, t| txn.lock_table(t).map(drop)),
+        ("both", |txn, t| {
+            txn.lock_table(t)?;
+            txn.lock_range(t, "j".."l", LockMode::Share).map(drop)
+        }),
+    ];
+    let (_dir, db, t) = with_rows(&[("a", "1"), ("k", "1"), ("z", "1")]);
+    for level in [Isolation::Snapshot, Isolation::Serializable] {
+        let blind = if level == Isolation::Snapshot {
+            0
+        } else {
+            BLIND
+        };
+        for (name, widely) in wide {
+            for (index, (call_name, call)) in CALLS.into_iter().enumerate() {
+                let mut txn = begin(&db, level);
+                put(&db, &t, "k", "2");
+                widely(&mut txn, &t).unwrap();
+                // What it sees stays as of its begin.
+                assert_eq!(text(txn.get(&t, "k").unwrap()).as_deref(), Some("1"));
+                let called = call(&mut txn, &t, LockMode::Update);
+                if index < blind {
+                    called.unwrap_or_else(|error| panic!("{call_name} in {name}: {error}"));
+                    // It has read what another has changed since.
+                    assert_invalidated(txn.commit());
+                } else {
+                    assert_conflict(called);
+                    assert_conflict(txn.commit());
+                }
+                put(&db, &t, "k", "1");
+            }
+            // Nobody has changed anything since: it goes on, and nobody can.
+            let mut txn = begin(&db, level);
+            widely(&mut txn, &t).unwrap();
+            let mut other = db.begin_with(TxnOptions::new().on_conflict(OnConflict::NoWait));
+            assert!(other.put(&t, "k", "3").is_err());
+            txn.put(&t, "k", "1").unwrap();
+            txn.commit().unwrap();
+        }
+    }
+    // At the lowest level the newest is seen, and goes on.
+    for (name, widely) in wide {
+        let mut txn = db.begin();
+        assert_eq!(text(txn.get(&t, "k").unwrap()).as_deref(), Some("1"));
+        put(&db, &t, "k", "2");
+        widely(&mut txn, &t).unwrap();
+        assert_eq!(
+            text(txn.get(&t, "k").unwrap()).as_deref(),
+            Some("2"),
+            "{name}"
+        );
+        txn.put(&t, "k", "1").unwrap();
+        txn.commit().unwrap();
+    }
+}
+
 /// The look comes behind the grant: what the holder commits while one waits for it counts.
 #[test]
 fn who_waits_for_a_writer_conflicts_if_it_commits_and_goes_on_if_it_does_not() {

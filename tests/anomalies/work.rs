@@ -22,8 +22,8 @@ pub(crate) const POLICIES: [OnConflict; 4] = [
 
 const THREADS: u64 = 4;
 
-/// How many transactions all workloads have together, unless `LOCKSTONE_ISOLATION_TXNS` says otherwise.
-const TXNS: u64 = 120_000;
+/// How many transactions all workloads have together, those included that one level does without, unless `LOCKSTONE_ISOLATION_TXNS` says otherwise.
+const TXNS: u64 = 1_100_000;
 
 /// How many transactions one workload has at one level under one policy.
 pub(crate) fn share(workloads: u64) -> u64 {
