@@ -121,6 +121,11 @@ fn invariants_are_kept_and_attacked_where_the_table_says() {
 }
 
 #[test]
+fn each_decision_has_a_number_of_its_own() {
+    none(&markdown::decisions(&TREE));
+}
+
+#[test]
 fn golden_files_are_in_the_format_page() {
     none(&markdown::golden_files(&TREE));
 }

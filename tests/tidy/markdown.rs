@@ -149,6 +149,29 @@ fn anchors(text: &str) -> Vec<String> {
     found
 }
 
+/// The decisions are numbered, each by itself, and say so in their titles.
+pub(crate) fn decisions(tree: &Tree) -> Vec<Finding> {
+    let named = |file: &File| {
+        let name = file.path.strip_prefix("docs/adr/")?;
+        Some(name.split('-').next().unwrap_or_default().to_owned())
+    };
+    let mut numbers = Vec::new();
+    let mut findings = Vec::new();
+    for file in tree.with_extension("md") {
+        let Some(number) = named(file) else { continue };
+        let mend = "take the next number, in the file's name and in its title";
+        if numbers.contains(&number) {
+            let what = format!("is the second decision that is number {number}");
+            findings.push(Finding::new(&file.path, 1, what, mend));
+        } else if !file.text.starts_with(&format!("# {number}: ")) {
+            let what = format!("does not begin with `# {number}: `");
+            findings.push(Finding::new(&file.path, 1, what, mend));
+        }
+        numbers.push(number);
+    }
+    findings
+}
+
 /// Every golden file stands in the format page with its checksum, so neither changes alone.
 pub(crate) fn golden_files(tree: &Tree) -> Vec<Finding> {
     let page = tree.file(FORMAT_PAGE).map_or("", |page| page.text.as_str());
@@ -217,6 +240,18 @@ mod tests {
             anchors("# The `frame`, at 0x10: V_1\n## A-b\n### Same\n### Same\n#no\n"),
             ["the-frame-at-0x10-v_1", "a-b", "same", "same-1"]
         );
+    }
+
+    #[test]
+    fn decisions_with_the_number_of_another_are_found() {
+        let tree = Tree::of(&[
+            ("docs/adr/0001-one.md", "# 0001: one\n"),
+            ("docs/adr/0002-two.md", "# 0001: two\n"),
+            ("docs/adr/0003-three.md", "# 0003: three\n"),
+            ("docs/adr/0003-too.md", "# 0003: too\n"),
+        ]);
+        let found: Vec<_> = decisions(&tree).into_iter().map(|it| it.path).collect();
+        assert_eq!(found, ["docs/adr/0002-two.md", "docs/adr/0003-too.md"]);
     }
 
     #[test]

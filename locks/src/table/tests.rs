@@ -1,5 +1,6 @@
 //! What only the inside can show: waits that nothing but the contended stack (K4) ends.
 
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -8,6 +9,9 @@ use lockstone_base::{Priority, TableId};
 use super::*;
 use crate::deadlock::{self, Flipped, Resolution};
 use crate::policy::Policy;
+use crate::ranges::Asked;
+use crate::target::RowRange;
+use crate::ticket::WideWant;
 
 #[derive(Default)]
 struct Bell(AtomicBool);
@@ -228,4 +232,48 @@ fn nobody_dies_on_a_stale_view() {
     let resolution = suspect.resolve(shards, &mut flipped, &mut Wakes::new());
     assert!(matches!(resolution, Resolution::Stale), "{resolution:?}");
     assert!(a.is_active() && b.is_active());
+}
+
+/// K6: between the look through the shards and its end a holder strengthens what is compatible with the range. Nothing that
+/// was met tells, so the range looks again.
+#[test]
+fn a_row_that_is_strengthened_while_a_range_looks_is_seen() {
+    let ring = Ring::new();
+    let [holder, asks] = [1, 2].map(|id| ring.begin(id, &Arc::default()));
+    let row = |mode| Request {
+        row: &ring.row,
+        mode,
+        writes: false,
+        sub: 0,
+        policy: Policy::Wait,
+    };
+    let wakes = &mut Wakes::new();
+    let weak = ring.table.request(&holder, row(LockMode::KeyShare), wakes);
+    assert!(matches!(weak, Decision::Granted(_)));
+    let wide = ring.table.shards.wide();
+    let range = RowRange::new(TableId(1), Bound::Unbounded, Bound::Unbounded);
+    let want = WideWant {
+        target: Target::Range(Arc::new(range)),
+        mode: LockMode::Share,
+        sub: 0,
+        upgrade: false,
+        order: 0,
+    };
+    let ticket = Arc::new(Ticket::new(want, wide.number()));
+    wide.publish(&mut wide.latch(), &asks, &ticket);
+    asks.latch().wait_for(Arc::clone(&ticket));
+    let look = wide.latch().ranges.look(ticket.number());
+    let look = look.expect("it waits");
+    for number in 0..SHARDS {
+        let met = ring.table.shards.latch_number(number).in_the_way_of(&look);
+        assert!(met.is_empty());
+    }
+    let strong = ring.table.request(&holder, row(LockMode::Update), wakes);
+    assert!(matches!(strong, Decision::Granted(_)));
+    let asked = wide.latch().ranges.conclude(&look, &[], wakes);
+    assert_eq!(asked, Asked::Again);
+    ask::ask(&ring.table.shards, &ticket, wakes);
+    assert!(ticket.is_waiting());
+    ring.abort(&holder);
+    assert!(ticket.is_granted());
 }
