@@ -277,3 +277,35 @@ fn a_row_that_is_strengthened_while_a_range_looks_is_seen() {
     ring.abort(&holder);
     assert!(ticket.is_granted());
 }
+
+/// L8: while there is no range, whoever locks, waits for, strengthens and gives back rows takes no notice of the latch of ranges.
+#[test]
+fn rows_are_locked_without_the_latch_of_ranges_while_there_is_none() {
+    let ring = Ring::new();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let books = ring.table.shards.wide().latch();
+        scope.spawn(|| {
+            let [holder, waiter] = [1, 2].map(|id| ring.begin(id, &Arc::default()));
+            assert!(matches!(ring.lock(&holder), Decision::Granted(_)));
+            let request = Request {
+                row: &ring.row,
+                mode: LockMode::KeyShare,
+                writes: false,
+                sub: 0,
+                policy: Policy::Wait,
+            };
+            let wakes = &mut Wakes::new();
+            let decision = ring.table.request(&waiter, request, wakes);
+            assert!(matches!(decision, Decision::Queued(_)));
+            ring.table.rollback_to(&holder, 0, wakes);
+            ring.abort(&waiter);
+            done.store(true, Ordering::Release);
+        });
+        let patience = (0..2_000_000).take_while(|_| !done.load(Ordering::Acquire));
+        patience.for_each(|_| thread::yield_now());
+        let is_done = done.load(Ordering::Acquire);
+        drop(books);
+        assert!(is_done, "L8: it waits for the latch of ranges");
+    });
+}
