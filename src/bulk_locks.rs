@@ -76,11 +76,9 @@ impl Transaction {
         let locked = txn.check(engine).and_then(|()| {
             table.enter(engine, txn, true)?;
             write_path::all_or_none(engine, txn, |txn| {
-                let mut give_up = None;
                 for key in keys {
                     let row = table.row(engine, key.as_ref())?;
-                    let grant =
-                        write_path::lock_one_of_many(engine, txn, &row, mode, &mut give_up)?;
+                    let grant = write_path::lock_one_of_many(engine, txn, &row, mode)?;
                     txn.check(engine)?;
                     write_path::hold_back(engine, txn, &row, grant)?;
                 }

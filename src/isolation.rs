@@ -149,6 +149,23 @@ impl View {
         Ok(None)
     }
 
+    /// As [`View::first_changed`], whether one of all rows between two bounds, of which it has just been granted the lock.
+    ///
+    /// # Errors
+    /// For a row that cannot be read.
+    pub(crate) fn is_changed_within(
+        &self,
+        engine: &Engine,
+        rows: Option<RowBounds>,
+    ) -> Result<bool> {
+        let Some((since, rows)) = self.fixed_at().zip(rows) else {
+            return Ok(false);
+        };
+        // W2, as above.
+        let (at, sources) = engine.newest();
+        Ok(at > since && sources.changed_within(rows, since, at)?)
+    }
+
     /// W8: registers what was read, for a commit that writes; `None` if that is nothing.
     ///
     /// # Errors

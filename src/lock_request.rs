@@ -89,7 +89,7 @@ pub(crate) fn request(
     txn.settle(engine, explicit);
     // Who locks a row not for its own sake writes it.
     let writes = !explicit;
-    let grant = granted(engine, txn, Sought::Row { row, writes }, mode, &mut None)?;
+    let grant = granted(engine, txn, Sought::Row { row, writes }, mode)?;
     holds(engine, txn, grant)
 }
 
@@ -100,23 +100,21 @@ pub(crate) fn request_wide(
     sought: Sought<'_>,
     mode: LockMode,
 ) -> Result<Grant> {
-    let grant = granted(engine, txn, sought, mode, &mut None)?;
+    let grant = granted(engine, txn, sought, mode)?;
     txn.check(engine)?;
     Ok(grant)
 }
 
-/// [`request`] of an explicit lock, as one of several of a call, which counts it and looks at the state itself. `give_up`:
-/// when the call's time is up, once it is known.
+/// [`request`] of an explicit lock, as one of several of a call, which counts it and looks at the state itself.
 pub(crate) fn granted(
     engine: &Engine,
     txn: &mut TxnState,
     sought: Sought<'_>,
     mode: LockMode,
-    give_up: &mut Option<Duration>,
 ) -> Result<Grant> {
     match ask_for(engine, txn, sought, mode)? {
         Asked::Granted(grant) => Ok(grant),
-        Asked::InLine(in_line) => in_line.wait(engine, txn, give_up),
+        Asked::InLine(in_line) => in_line.wait(engine, txn),
     }
 }
 
@@ -193,7 +191,6 @@ pub(crate) fn request_many(
     let writes = purpose == Purpose::Write;
     let terms = Terms::new(mode, txn.sub, patience.policy);
     let terms = if writes { terms.to_write() } else { terms };
-    let mut give_up = None;
     loop {
         let mut wakes = Wakes::default();
         let decision = engine
@@ -210,7 +207,7 @@ pub(crate) fn request_many(
             patience,
         };
         let granted = match decided(engine, txn, &wanted, decision) {
-            Ok(Asked::InLine(in_line)) => in_line.wait(engine, txn, &mut give_up),
+            Ok(Asked::InLine(in_line)) => in_line.wait(engine, txn),
             Ok(Asked::Granted(grant)) => Ok(grant),
             Err(error) => Err(error),
         };
@@ -249,7 +246,7 @@ fn decided(
                 table,
                 patience: wanted.patience,
                 since,
-                give_up: timeout.map(|timeout| since.saturating_add(timeout)),
+                give_up: timeout.map(|timeout| txn.give_up(since, timeout)),
             }))
         }
     }
@@ -288,16 +285,10 @@ fn ask(engine: &Engine, txn: &TxnState, wanted: &Wanted<'_>, policy: Policy) -> 
 }
 
 impl InLine {
-    /// Sleeps until the request is decided or its time is up. `give_up`: that of the call, if an earlier wait of it has
-    /// set one.
-    pub(crate) fn wait(
-        mut self,
-        engine: &Engine,
-        txn: &TxnState,
-        give_up: &mut Option<Duration>,
-    ) -> Result<Grant> {
-        if let Some(own) = self.give_up {
-            self.give_up = Some(*give_up.get_or_insert(own));
+    /// Sleeps until the request is decided or its time is up.
+    pub(crate) fn wait(mut self, engine: &Engine, txn: &TxnState) -> Result<Grant> {
+        if self.ticket.came_first() && engine.ports.background {
+            txn.live.parker.linger();
         }
         loop {
             if let Some(outcome) = self.look(engine, txn) {

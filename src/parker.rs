@@ -1,8 +1,9 @@
 //! Where a thread sleeps, or a task waits, until its lock request is decided.
 //!
 //! 1. L6: a notice that comes before the sleep is not lost: it is remembered until it is taken.
-//! 2. Who waits yields a few times before it sleeps: the holder of a hot row is often about to end, and
-//!    going to sleep and waking up takes longer than it.
+//! 2. Who is first in line yields for a while before it sleeps: the holder of a hot row is often about to end, and going
+//!    to sleep and waking up takes longer than it. Who stands further behind sleeps at once, and nobody is woken ahead
+//!    of its turn: both take the processor from those whose turn it is (ADR 0012).
 //! 3. A task's waker is somebody else's code: it is called, and let go of, with nothing held.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,8 +15,8 @@ use lockstone_locks::Notify;
 use lockstone_wal::wake_task;
 use parking_lot::Mutex;
 
-/// How often a waiter yields before it sleeps.
-const YIELDS_MAX: u32 = 5;
+/// How often one yields that is first in line.
+const YIELDS_MAX: u32 = 20;
 
 /// One transaction's place to sleep.
 #[derive(Debug, Default)]
@@ -31,14 +32,18 @@ enum Sleeper {
 }
 
 impl Parker {
-    /// Sleeps until noticed, or for `at_most`. May return early: the caller looks again.
-    pub(crate) fn park(&self, at_most: Option<Duration>) {
+    /// Yields for a while, or until noticed.
+    pub(crate) fn linger(&self) {
         for _ in 0..YIELDS_MAX {
-            if self.take_notice() {
+            if self.noticed.load(Ordering::SeqCst) {
                 return;
             }
             thread::yield_now();
         }
+    }
+
+    /// Sleeps until noticed, or for `at_most`. May return early: the caller looks again.
+    pub(crate) fn park(&self, at_most: Option<Duration>) {
         self.replace(Some(Sleeper::Thread(thread::current())));
         if !self.take_notice() {
             match at_most {

@@ -258,7 +258,7 @@ impl Checks<'_> {
     fn check(&self, read: Result<(), &StorageError>) -> Result<()> {
         let read = read.map_err(|error| Error::from(error.clone()));
         match self {
-            Self::Transaction(engine, txn) => txn.note(txn.check(engine).and(read)),
+            Self::Transaction(engine, txn) => txn.note_read(txn.check(engine).and(read)),
             Self::Snapshot(engine) => engine.check_open().and(read),
         }
     }

@@ -140,6 +140,12 @@ impl<'a> RangeFor<'a> {
     }
 
     fn step(&mut self, end: Direction) -> Option<Result<(Key, Value)>> {
+        let step = self.walk_on(end);
+        self.txn.call_ended();
+        step
+    }
+
+    fn walk_on(&mut self, end: Direction) -> Option<Result<(Key, Value)>> {
         loop {
             let next = self.next_row(end);
             self.note(end, next.as_ref());
@@ -218,7 +224,7 @@ impl<'a> RangeFor<'a> {
     /// Locks the row, then reads its newest value. If it is gone and was not held before, the lock is given back.
     fn lock_and_read(&mut self, row: &RowKey, place: Place) -> Result<Option<(Key, Value)>> {
         let (engine, txn) = (self.engine, &mut *self.txn);
-        let grant = write_path::lock_one_of_many(engine, txn, row, self.mode, &mut None)?;
+        let grant = write_path::lock_one_of_many(engine, txn, row, self.mode)?;
         // Whoever is granted a lock and then loads the tail sees all that earlier holders committed (W2); and of a snapshot
         // the row is known to be unchanged.
         let as_found = self

@@ -121,7 +121,7 @@ impl Table {
     /// [`Error::UnknownTable`]; those of a lock that is not had, and of a transaction that has ended.
     pub(crate) fn enter(&self, engine: &Engine, txn: &mut TxnState, explicit: bool) -> Result<()> {
         if let Some(in_line) = self.ask_to_enter(engine, txn, explicit)? {
-            let shared = in_line.wait(engine, txn, &mut None);
+            let shared = in_line.wait(engine, txn);
             shared.map_err(|error| lost(engine, txn, error))?;
             self.ask_to_enter(engine, txn, explicit)?;
         }

@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lockstone_base::{Lsn, Rank, RowKey, TableId};
@@ -57,6 +58,8 @@ pub(crate) struct TxnState {
     failed: Option<Error>,
     /// Whether its last failing call may succeed when run again: what `transact` asks.
     retryable: Cell<bool>,
+    /// When the time of the call under way is up, once it has waited: a timeout counts for all its waits.
+    give_up: Cell<Option<Duration>>,
 }
 
 /// Whose records are appended: what that takes of a transaction.
@@ -105,6 +108,7 @@ impl TxnState {
             pending: None,
             rolled_back: false,
             retryable: Cell::new(false),
+            give_up: Cell::new(None),
         }
     }
 
@@ -134,8 +138,27 @@ impl TxnState {
         self.failed.get_or_insert_with(|| error.clone());
     }
 
+    /// When the time of the call under way is up, that begins to wait at `since`.
+    pub(crate) fn give_up(&self, since: Duration, timeout: Duration) -> Duration {
+        let first = self.give_up.get();
+        let give_up = first.unwrap_or_else(|| since.saturating_add(timeout));
+        self.give_up.set(Some(give_up));
+        give_up
+    }
+
+    /// Its call has ended: the next one has a timeout of its own.
+    pub(crate) fn call_ended(&self) {
+        self.give_up.set(None);
+    }
+
     /// Notes how its call ended, for `transact`.
     pub(crate) fn note<T>(&self, result: Result<T>) -> Result<T> {
+        self.call_ended();
+        self.note_read(result)
+    }
+
+    /// Notes how a read went, which may be a part of a call.
+    pub(crate) fn note_read<T>(&self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result {
             self.retryable.set(error.is_retryable());
         }
@@ -232,6 +255,7 @@ impl TxnState {
             let mut wakes = Wakes::default();
             engine.locks.abandon(&self.owner, &ticket, &mut wakes);
             wakes.fire();
+            self.call_ended();
         }
     }
 

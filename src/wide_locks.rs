@@ -11,11 +11,12 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use lockstone_base::{FencingToken, LockMode, RowKey};
-use lockstone_locks::{RowRange, TableMode};
+use lockstone_locks::{RowRange, TableMode, Target};
 use lockstone_recovery::record::{Body, RangeLock};
 
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::first_updater::expect_unchanged_within;
 use crate::key_range::KeyRange;
 use crate::lock_request::{Sought, request_wide};
 use crate::log_step::{append, lost};
@@ -32,7 +33,7 @@ impl Transaction {
     /// is rolled back to an earlier savepoint.
     ///
     /// # Errors
-    /// As [`Transaction::lock`].
+    /// As [`Transaction::lock`]. [`Error::WriteConflict`](crate::Error) as of [`Transaction::lock_table`], of the range.
     pub fn lock_range(
         &mut self,
         table: &Table,
@@ -59,7 +60,9 @@ impl Transaction {
     /// without locks, snapshots included, goes on. It sees everything that earlier writers have committed.
     ///
     /// # Errors
-    /// As [`Transaction::lock`]; [`Error::UnknownTable`](crate::Error).
+    /// As [`Transaction::lock`]; [`Error::UnknownTable`](crate::Error). Above
+    /// [`Isolation::ReadCommitted`](crate::Isolation), [`Error::WriteConflict`](crate::Error) if anything in the table was
+    /// changed after the transaction began: lock first, or run it again.
     pub fn lock_table(&mut self, table: &Table) -> Result<FencingToken> {
         let mut lock = || {
             let (engine, txn) = self.parts();
@@ -71,6 +74,7 @@ impl Transaction {
             table.check_there()?;
             txn.tables_held(id);
             if grant.strengthened {
+                expect_unchanged_within(engine, txn, &Target::Table(id))?;
                 let appended = append(engine, txn, Body::TableLock { table: id })?;
                 let token = FencingToken::new(appended.lsn);
                 engine.locks.stamp_table(&txn.owner, id, token);
@@ -124,6 +128,7 @@ fn lock_range(
     let grant = request_wide(engine, txn, Sought::Range(range), mode)
         .map_err(|error| lost(engine, txn, error))?;
     if grant.strengthened {
+        expect_unchanged_within(engine, txn, &Target::Range(Arc::clone(range)))?;
         let body = Body::RangeLock(RangeLock {
             table: range.table(),
             start: range.start().map(RowKey::key),

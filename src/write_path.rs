@@ -17,7 +17,6 @@
 //! Crash: before the commit record is durable the transaction never was; behind it, it is whole (R1).
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use lockstone_base::{FencingToken, LockMode, RowKey};
@@ -70,6 +69,8 @@ pub(crate) fn lock(
     mode: LockMode,
     explicit: bool,
 ) -> Result<()> {
+    // What a cursor has left behind may be this row's lock.
+    log_held_back(engine, txn)?;
     let requested = request(engine, txn, row, mode, explicit);
     let grant = requested.map_err(|error| lost(engine, txn, error))?;
     expect_unchanged(engine, txn, !explicit, [row.as_bytes()])?;
@@ -86,6 +87,7 @@ pub(crate) fn ask(
     row: &RowKey,
     mode: LockMode,
 ) -> Result<Asked> {
+    log_held_back(engine, txn)?;
     let writes = false;
     let asked = ask_for(engine, txn, Sought::Row { row, writes }, mode);
     asked.map_err(|error| lost(engine, txn, error))
@@ -107,14 +109,12 @@ pub(crate) fn log_granted(
     Ok(())
 }
 
-/// *lock*, as one of many: the caller holds the record back, or gives the lock back. `give_up`: when the call's time is
-/// up, once it is known.
+/// *lock*, as one of many: the caller holds the record back, or gives the lock back.
 pub(crate) fn lock_one_of_many(
     engine: &Engine,
     txn: &mut TxnState,
     row: &RowKey,
     mode: LockMode,
-    give_up: &mut Option<Duration>,
 ) -> Result<Grant> {
     let sub = txn.sub;
     if !txn.held_back(engine).is_open_to(sub) {
@@ -123,7 +123,7 @@ pub(crate) fn lock_one_of_many(
         txn.held_back(engine).open_to(sub);
     }
     let writes = false;
-    let granted = granted(engine, txn, Sought::Row { row, writes }, mode, give_up);
+    let granted = granted(engine, txn, Sought::Row { row, writes }, mode);
     let grant = granted.map_err(|error| lost(engine, txn, error))?;
     expect_unchanged(engine, txn, false, [row.as_bytes()])?;
     Ok(grant)

@@ -11,7 +11,6 @@ mod machine;
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use lockstone::{
     Database, Error, LockFilter, LockInfo, LockInfoState, LockMode, OnConflict, Savepoint, Table,
@@ -97,35 +96,6 @@ fn all_keys_are_locked_or_none() {
     assert_eq!(held(&db), 901);
     let counted = db.transactions().iter().map(|txn| txn.locks).sum::<u64>();
     assert_eq!(counted, 901);
-}
-
-#[test]
-fn a_timeout_counts_for_the_whole_call() {
-    let (_dir, db) = fresh();
-    let t = filled(&db, 3);
-    let mut holders: Vec<_> = (0..3).map(|_| db.begin()).collect();
-    for (number, holder) in holders.iter_mut().enumerate() {
-        holder
-            .lock(&t, key(number as u32), LockMode::Share)
-            .unwrap();
-    }
-    let timeout = Some(Duration::from_millis(200));
-    let options = TxnOptions::new().on_conflict(OnConflict::Wait { timeout });
-    thread::scope(|threads| {
-        let waiter = threads.spawn(|| {
-            let mut txn = db.begin_with(options);
-            let begun = std::time::Instant::now();
-            let error = txn.lock_many(&t, (0..3).map(key), LockMode::Update);
-            assert!(matches!(error, Err(Error::LockTimeout { .. })), "{error:?}");
-            begun.elapsed()
-        });
-        // Each row comes free just in time for a timeout of its own.
-        for holder in holders.drain(..2) {
-            thread::sleep(Duration::from_millis(120));
-            holder.abort();
-        }
-        assert!(waiter.join().unwrap() < Duration::from_millis(500));
-    });
 }
 
 #[test]
@@ -301,6 +271,21 @@ fn in_flight(disk: &Arc<SimDisk>) -> Vec<(u64, u64)> {
 }
 
 /// What a cursor has locked is in the log when it is left; at most 256 locks wait before.
+/// A cursor that is forgotten logs nothing itself; its locks are in the log, with their tokens, before the next call answers.
+#[test]
+fn the_lock_of_a_forgotten_cursor_has_its_token_when_it_is_asked_for_again() {
+    let (_dir, db) = fresh();
+    let t = filled(&db, 2);
+    let mut txn = db.begin();
+    let mut cursor = txn.range_for(&t, .., LockMode::Update).unwrap();
+    assert!(cursor.next().unwrap().is_ok());
+    std::mem::forget(cursor);
+    let token = txn.lock(&t, key(0), LockMode::Share).unwrap();
+    assert_eq!(txn.fencing_token(&t, key(0)), Some(token));
+    txn.put(&t, key(1), "1").unwrap();
+    txn.commit().unwrap();
+}
+
 #[test]
 fn what_a_cursor_locked_is_in_the_log_when_it_is_left() {
     let disk = SimDisk::new(1);

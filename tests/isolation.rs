@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 
 use lockstone::{
     Database, Error, Isolation, LockMode, OnConflict, Outcome, Result, Table, Transaction,
-    TxnOptions,
+    TxnOptions, prefix,
 };
 use machine::{fresh, small_and_real};
 
@@ -319,6 +319,50 @@ fn who_waits_for_a_writer_conflicts_if_it_commits_and_goes_on_if_it_does_not() {
 }
 
 /// A row that is locked in a weak mode may be changed by others: the stronger mode is refused.
+/// Whoever locks a range or a table goes by what it reads there: a row that it does not see must not be in it.
+#[test]
+fn what_was_changed_since_cannot_be_locked_as_a_range_or_a_table() {
+    for level in [Isolation::Snapshot, Isolation::Serializable] {
+        let (_dir, db, t) = with_rows(&[("room1/0800", "eve"), ("room2/0800", "eve")]);
+        let mut transactions = [0; 5].map(|_| begin(&db, level));
+        put(&db, &t, "room1/0900", "ann");
+        let [early, elsewhere, table, again, late] = &mut transactions;
+        assert_conflict(early.lock_range(&t, prefix("room1/"), LockMode::KeyShare));
+        assert!(matches!(
+            early.get(&t, "a"),
+            Err(Error::WriteConflict { .. })
+        ));
+        assert_conflict(table.lock_table(&t));
+        let token = elsewhere
+            .lock_range(&t, prefix("room2/"), LockMode::Update)
+            .unwrap();
+        // A range that is covered by one that was looked at is not looked at again, a wider one is.
+        assert_eq!(
+            elsewhere
+                .lock_range(&t, "room2/1".."room2/2", LockMode::Share)
+                .unwrap(),
+            token
+        );
+        assert_conflict(elsewhere.lock_range(&t, "room1/0900"..="room1/0900", LockMode::Share));
+        delete(&db, &t, "room2/0800");
+        assert_conflict(again.lock_range(&t, "room2/".., LockMode::Update));
+        assert_conflict(late.lock_range(&t, ..="room1/0900", LockMode::Update));
+        // Nobody is kept from what nobody has changed.
+        let mut fresh = begin(&db, level);
+        fresh.lock_table(&t).unwrap();
+        fresh.put(&t, "room1/0930", "bob").unwrap();
+        fresh.commit().unwrap();
+    }
+    let (_dir, db, t) = with_rows(&[]);
+    let mut newest = db.begin();
+    put(&db, &t, "room1/0900", "ann");
+    newest
+        .lock_range(&t, prefix("room1/"), LockMode::Update)
+        .unwrap();
+    newest.lock_table(&t).unwrap();
+    assert_eq!(keys(&newest, &t), ["room1/0900"]);
+}
+
 #[test]
 fn an_upgrade_looks_again() {
     let (_dir, db, t) = with_rows(&[("k", "1")]);

@@ -266,6 +266,8 @@ pub(crate) enum ConflictPolicy {
     #[serde(rename = "nowait")]
     NoWait,
     Wound,
+    /// Waits for 10 ms, then wounds.
+    WoundAfter,
 }
 
 /// The call that locks many rows.

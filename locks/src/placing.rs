@@ -62,13 +62,8 @@ pub(crate) fn ask(
     if want.policy == Policy::NoWait {
         return Placed::Refused(by);
     }
-    let ticket = Arc::new(Ticket::of_row(
-        want,
-        before,
-        upgrade,
-        place,
-        around.number(),
-    ));
+    let ticket = Ticket::of_row(want, before, upgrade, place, around.number());
+    let ticket = Arc::new(ticket.came_first_if(at == 0));
     let waiter = Waiter {
         owner: Arc::clone(owner),
         ticket: Arc::clone(&ticket),

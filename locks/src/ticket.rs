@@ -105,6 +105,8 @@ pub struct Ticket {
     sub: u32,
     before: Option<Hold>,
     upgrade: bool,
+    /// Nobody was ahead of it when it came.
+    first: bool,
     /// The order of arrival, among all that queue and all ranges.
     number: u64,
     /// By the owner's rank, or a higher one that it has inherited; a higher number goes first. Changed under the row latch
@@ -192,6 +194,16 @@ impl Ticket {
         }
     }
 
+    /// That of one whom nobody is ahead of, if so.
+    pub(crate) fn came_first_if(self, first: bool) -> Self {
+        Self { first, ..self }
+    }
+
+    /// Whether nobody was ahead of it when it came: then it may not have to wait for long.
+    pub fn came_first(&self) -> bool {
+        self.first
+    }
+
     /// Of a range or a table.
     pub(crate) fn new(want: WideWant, number: u64) -> Self {
         Self {
@@ -207,6 +219,7 @@ impl Ticket {
             sub: want.sub,
             before: None,
             upgrade: want.upgrade,
+            first: false,
             number,
             order: AtomicU64::new(want.order),
             won: AtomicBool::new(false),

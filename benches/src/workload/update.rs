@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use lockstone::{CommitTicket, Durability, LockMode, OnConflict, Transaction, TxnOptions};
@@ -61,6 +61,7 @@ fn options(settings: &UpdateSettings) -> TxnOptions {
         ConflictPolicy::Wait => OnConflict::Wait { timeout: None },
         ConflictPolicy::NoWait => OnConflict::NoWait,
         ConflictPolicy::Wound => OnConflict::Wound,
+        ConflictPolicy::WoundAfter => OnConflict::WoundAfter(Duration::from_millis(10)),
     };
     let durability = match settings.sync {
         Sync::On => Durability::Sync,
