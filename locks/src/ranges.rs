@@ -63,7 +63,8 @@ impl RangeLock {
     /// Whether it goes before one that has this number.
     fn goes_before(&self, number: u64, upgrade: bool) -> bool {
         let turned = self.turned.get(&number).copied();
-        turned.unwrap_or(!upgrade && self.ticket.number() < number)
+        let first = self.ticket.is_upgrade() || self.ticket.number() < number;
+        turned.unwrap_or(!upgrade && first)
     }
 
     fn obstacle(&self) -> Obstacle {

@@ -230,10 +230,12 @@ fn random_ones_of_three_to_five() {
             .map(|_| if is_ranked { dice.below(3) as u32 } else { 0 })
             .collect();
         let ages: Vec<usize> = (0..count).collect();
+        // Who inherits from whom through the queue of a table, which knows no priorities, LOCKING leaves open.
+        let kinds = if is_ranked { 12 } else { 15 };
         let mut play = Play::new(&ranks, &ages);
         for _ in 0..dice.below(24) {
             let txn = dice.below(count as u64) as usize;
-            if let Some(call) = random(&play, txn, &mut dice) {
+            if let Some(call) = random(&play, txn, kinds, &mut dice) {
                 play.step(Step { txn, call });
                 play.check();
             }
@@ -245,7 +247,7 @@ fn random_ones_of_three_to_five() {
     assert!(rings > cases / 100, "{rings}");
 }
 
-fn random(play: &Play, txn: usize, dice: &mut Dice) -> Option<Call> {
+fn random(play: &Play, txn: usize, kinds: u64, dice: &mut Dice) -> Option<Call> {
     if play.has_ended(txn) {
         return None;
     }
@@ -258,7 +260,7 @@ fn random(play: &Play, txn: usize, dice: &mut Dice) -> Option<Call> {
     }
     let mode = LockMode::ALL[dice.below(4) as usize];
     let key = A + dice.below(2) as u8;
-    let what = match dice.below(15) {
+    let what = match dice.below(kinds) {
         0..5 => row(key, mode),
         5 => What::put(key),
         6..12 => What::Range(key, key + 1 + dice.below(2) as u8, mode),

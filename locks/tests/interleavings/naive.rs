@@ -69,6 +69,8 @@ pub(crate) struct Naive {
     arrivals: u64,
     /// Pairs with a range that a ring has turned round: whether the first goes before the second.
     turned: BTreeMap<(u64, u64), bool>,
+    /// LOCKING does not say who of some is granted.
+    is_open: bool,
 }
 
 impl Naive {
@@ -79,6 +81,7 @@ impl Naive {
             ages: ages.to_vec(),
             arrivals: 0,
             turned: BTreeMap::new(),
+            is_open: false,
         }
     }
 
@@ -124,13 +127,10 @@ impl Naive {
         let (a, b) = (&self.list[one], &self.list[other]);
         match (a.what, b.what) {
             (What::Table(_), _) => one < other,
-            _ if b.upgrade => false,
-            (What::Row(..), What::Row(..)) => one < other,
+            (What::Row(..), What::Row(..)) => !b.upgrade && one < other,
             _ => {
-                let turned = self.turned.get(&(a.number, b.number));
-                // A range that is an upgrade counts no waiters; whoever waits for a row in it already does not count it either.
-                let is_front = a.upgrade && matches!(a.what, What::Row(..));
-                turned.copied().unwrap_or(is_front || a.number < b.number)
+                let turned = self.turned.get(&(a.number, b.number)).copied();
+                turned.unwrap_or(!b.upgrade && (a.upgrade || a.number < b.number))
             }
         }
     }
@@ -209,7 +209,7 @@ impl Naive {
                 self.inherit(txn);
                 self.promote();
                 match self.waits(txn) {
-                    _ if !self.rings().is_empty() => Expected::Ring,
+                    _ if self.is_open || !self.rings().is_empty() => Expected::Ring,
                     true => Expected::Queued,
                     false => Expected::Granted,
                 }
@@ -218,8 +218,19 @@ impl Naive {
                 for victim in &in_the_way {
                     self.forget(*victim);
                 }
-                self.promote();
-                assert!(!self.waits(txn), "L5: whoever was in the way is gone");
+                // Before anybody else who waited for them, but for another who counts no waiters.
+                let at = self.waiting(txn).unwrap();
+                assert!(self.in_the_way_of(at).is_empty(), "L5: they are gone");
+                let rival = |other: &usize| {
+                    let request = &self.list[*other];
+                    !request.held && request.clashes_with(&self.list[at])
+                };
+                let mut rivals = (0..self.list.len()).filter(rival);
+                self.is_open = rivals.any(|other| self.in_the_way_of(other).is_empty());
+                if !self.is_open {
+                    self.list[at].held = true;
+                    self.promote();
+                }
                 Expected::Wounds(in_the_way)
             }
             _ => {
@@ -253,13 +264,23 @@ impl Naive {
         self.promote();
     }
 
-    /// Grants whoever nobody is in the way of, the first of each queue first.
+    /// Grants whoever nobody is in the way of, the first of each queue first. Of a row and a range, or two ranges, that both
+    /// count no waiters, LOCKING does not say which goes first: then it grants neither, and that is open.
     fn promote(&mut self) {
-        let free = |naive: &Self| {
-            (0..naive.list.len())
-                .find(|at| !naive.list[*at].held && naive.in_the_way_of(*at).is_empty())
-        };
-        while let Some(at) = free(self) {
+        loop {
+            let free = |at: &usize| !self.list[*at].held && self.in_the_way_of(*at).is_empty();
+            let free: Vec<usize> = (0..self.list.len()).filter(free).collect();
+            let goes_first = |at: &&usize| {
+                let one = &self.list[**at];
+                let mut others = free.iter().map(|other| (other, &self.list[*other]));
+                others.all(|(at_other, other)| {
+                    !one.clashes_with(other) || (one.queues_with(other) && *at < at_other)
+                })
+            };
+            let Some(at) = free.iter().find(goes_first).copied() else {
+                self.is_open = !free.is_empty();
+                return;
+            };
             self.list[at].held = true;
         }
     }
@@ -329,6 +350,10 @@ impl Naive {
 
     pub(crate) fn rings(&self) -> Vec<Vec<usize>> {
         self.rings_among(&self.edges().into_keys().collect())
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
     }
 
     /// L4: whom the ring that was just closed may cost: nobody, if holders alone do not close one.

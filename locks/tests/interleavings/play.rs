@@ -180,7 +180,9 @@ impl Play {
             (Expected::Granted, Decision::Granted(_))
             | (Expected::Queued, Decision::Queued(_))
             | (Expected::Ring, _) => {}
-            (Expected::Wounds(victims), Decision::Granted(_)) => {
+            (Expected::Wounds(victims), Decision::Granted(_) | Decision::Queued(_)) => {
+                let queued = matches!(decision, Decision::Queued(_));
+                assert!(!queued || self.model.is_open(), "L5: {}", what());
                 for victim in victims {
                     let by = self.txns[txn].owner.id();
                     let cause = self.txns[*victim].owner.cause();
@@ -214,6 +216,8 @@ impl Play {
         self.txns[txn].wait = ticket.map(|ticket| (ticket, then));
         if expected == Expected::Ring {
             self.resolved(txn, was_granted);
+        } else if self.model.is_open() {
+            self.adopt(&[], Some(txn).filter(|_| was_granted));
         }
         if let Some(what) = then.filter(|_| was_granted) {
             self.lock(txn, what, policy);
@@ -271,23 +275,31 @@ impl Play {
         for txn in &dead {
             self.txns[*txn].ended = true;
         }
-        let granted = (0..self.txns.len()).filter(|at| {
+        self.adopt(&dead, Some(asked).filter(|_| was_granted));
+    }
+
+    /// The model takes from the table what LOCKING leaves open; `granted` was told so already.
+    fn adopt(&mut self, dead: &[usize], granted: Option<usize>) {
+        let decided = (0..self.txns.len()).filter(|at| {
             let Txn { wait, ended, .. } = &self.txns[*at];
-            !ended && wait.as_ref().is_some_and(|(ticket, _)| ticket.is_granted())
+            let is_granted = wait.as_ref().is_some_and(|(ticket, _)| ticket.is_granted());
+            !ended && is_granted && self.model.waits(*at)
         });
-        let mut granted: Vec<usize> = granted.collect();
-        granted.extend(Some(asked).filter(|_| was_granted));
+        let granted: Vec<usize> = decided.chain(granted).collect();
         let list = self.table.list();
         let queue = list
             .iter()
             .filter(|entry| entry.status == LockStatus::Waiting);
         let queue: Vec<usize> = queue.map(|entry| self.number(entry.txn)).collect();
         let soft: Vec<_> = self.waiting_edges().1.into_iter().collect();
-        self.model.adopt(&dead, &granted, &queue, &soft);
+        self.model.adopt(dead, &granted, &queue, &soft);
     }
 
     /// Takes what the waits have come to, and goes on with who waited for a table alone.
     fn poll(&mut self) {
+        if self.model.is_open() {
+            self.adopt(&[], None);
+        }
         let mut at = 0;
         while at < self.txns.len() {
             let txn = &mut self.txns[at];
