@@ -135,9 +135,15 @@ fn order_at(shards: &Shards, owner: &Owner, awaited: &Awaited) -> Option<u64> {
             let latch = shards.latch(*hash);
             let lock = latch.find(*hash, row)?;
             let held = lock.held(owner).map(|hold| hold.mode);
-            // One who does not hold the row holds a range around it.
-            let waits =
-                |waiter: &&Waiter| held.is_none_or(|held| conflicts(waiter.ticket.mode(), held));
+            // It may hold the row, a range around it, or both.
+            let books = shards.wide().latch_if_ranges();
+            let around = books.as_ref().and_then(|it| it.ranges.held(owner, row));
+            let waits = |waiter: &&Waiter| {
+                let ticket = &waiter.ticket;
+                let beside = ticket.beside_ranges();
+                held.is_some_and(|held| conflicts(ticket.mode(), held))
+                    || around.is_some_and(|(around, _)| conflicts(beside, around))
+            };
             let orders = lock.waiters().filter(waits);
             orders.map(|waiter| waiter.ticket.order()).max()
         }
