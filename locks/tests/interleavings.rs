@@ -230,8 +230,8 @@ fn random_ones_of_three_to_five() {
             .map(|_| if is_ranked { dice.below(3) as u32 } else { 0 })
             .collect();
         let ages: Vec<usize> = (0..count).collect();
-        // Who inherits from whom through the queue of a table, which knows no priorities, LOCKING leaves open.
-        let kinds = if is_ranked { 12 } else { 15 };
+        // Who waits for a range or a table hands its priority on to some of those in its way, and LOCKING does not say to which.
+        let kinds = if is_ranked { 6 } else { 15 };
         let mut play = Play::new(&ranks, &ages);
         for _ in 0..dice.below(24) {
             let txn = dice.below(count as u64) as usize;

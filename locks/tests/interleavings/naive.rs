@@ -300,7 +300,9 @@ impl Naive {
         while let Some(giver) = givers.pop() {
             let order = self.list[self.waiting(giver).unwrap()].order;
             let edges = self.edges();
-            for holder in 0..self.ranks.len() {
+            // Those who came first, first: they end up with the same order.
+            let holders: Vec<usize> = self.list.iter().map(|request| request.txn).collect();
+            for holder in holders {
                 if hard(&edges, giver, holder) && self.raise(holder, order) {
                     givers.push(holder);
                 }
