@@ -13,6 +13,7 @@ pub mod disk;
 pub mod entropy;
 mod lock_mode;
 mod lsn;
+mod prefetch;
 mod priority;
 mod row_key;
 mod striped;
@@ -20,6 +21,7 @@ mod txn_id;
 
 pub use lock_mode::{LockMode, UnknownLockMode};
 pub use lsn::{FencingToken, Lsn};
+pub use prefetch::prefetch;
 pub use priority::{Priority, Rank};
 pub use row_key::{RowKey, TableId};
 pub use striped::{Apart, Striped};

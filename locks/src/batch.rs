@@ -16,6 +16,9 @@ use crate::ticket::{Grant, Want};
 /// So many rows are served in one hold of a shard's latch: some ten microseconds.
 pub(crate) const VISIT_ROWS_MAX: usize = 256;
 
+/// So many rows take as long as it takes to fetch a line from memory.
+const ROWS_AHEAD: usize = 4;
+
 /// How the rows of a batch are asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
@@ -129,6 +132,11 @@ impl Batch {
     /// What was granted of the row with the caller's number `number`.
     pub fn grant(&self, number: usize) -> Option<Grant> {
         self.grants.get(number).copied().flatten()
+    }
+
+    /// The row whose place in the shard's index is to be fetched now, to be there when it is asked for.
+    pub(crate) fn ahead(&self) -> Option<&Ask> {
+        self.asks.get(self.decided + ROWS_AHEAD)
     }
 
     /// The row at which the batch stands: the one whose decision was returned.

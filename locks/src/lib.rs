@@ -31,6 +31,7 @@ mod judge;
 mod row_lock;
 mod placing;
 mod nodes;
+mod index;
 mod sweep;
 mod shard;
 mod shards;

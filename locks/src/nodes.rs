@@ -7,7 +7,7 @@
 //!
 //! Crash: memory only.
 
-use lockstone_base::{FencingToken, LockMode, RowKey};
+use lockstone_base::{FencingToken, LockMode, RowKey, prefetch};
 
 use crate::place::NODE_BITS;
 use crate::row_lock::RowLock;
@@ -149,6 +149,10 @@ impl Nodes {
         );
         if let Some(last) = self.pieces.last_mut().filter(|last| last.len() < PIECE) {
             last.push(Cell::Used(node));
+            // The next one's: by then it is there.
+            if let Some(next) = last.spare_capacity_mut().first() {
+                prefetch(next);
+            }
         } else {
             let mut piece = Vec::with_capacity(PIECE);
             piece.push(Cell::Used(node));

@@ -11,13 +11,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use lockstone_base::{FencingToken, RowKey};
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
 use crate::decision::Blocker;
+use crate::index::Index;
 use crate::matrix::conflicts;
 use crate::nodes::{Alone, Held, Node, Nodes};
 use crate::owner::Owner;
@@ -35,7 +34,7 @@ use crate::wide::{Around, Wide};
 /// The rows of one shard.
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
-    index: HashTable<u32>,
+    index: Index,
     nodes: Nodes,
     sweep: Sweep,
 }
@@ -60,8 +59,8 @@ pub(crate) struct RowView<'a> {
 
 impl Shard {
     fn number(&self, hash: u64, row: &RowKey) -> Option<u32> {
-        let is_it = |number: &u32| self.nodes.get(*number).is_some_and(|node| node.row == *row);
-        self.index.find(hash, is_it).copied()
+        let is_it = |number| self.nodes.get(number).is_some_and(|node| node.row == *row);
+        self.index.find(hash, is_it)
     }
 
     fn node(&self, hash: u64, row: &RowKey) -> Option<&Node> {
@@ -72,8 +71,7 @@ impl Shard {
         let Some(node) = self.nodes.get(number) else {
             return;
         };
-        let entry = self.index.find_entry(node.hash, |at| *at == number);
-        entry.expect("a node that is used is in the index").remove();
+        self.index.remove(node.hash, number);
         self.nodes.remove(number);
     }
 }
@@ -137,21 +135,28 @@ impl Latch<'_> {
     /// The row's node, and whether it is new: then it is as said.
     fn node(&mut self, want: &Want<'_>, held: impl FnOnce() -> Held) -> (u32, bool) {
         let Shard { index, nodes, .. } = &mut *self.shard;
-        let node = |number: &u32| nodes.get(*number);
-        let same = |number: &u32| node(number).is_some_and(|node| node.row == *want.row);
-        let hash = |number: &u32| node(number).map_or(0, |node| node.hash);
-        match index.entry(want.hash, same, hash) {
-            Entry::Vacant(entry) => {
+        let same = |number| {
+            nodes
+                .get(number)
+                .is_some_and(|node: &Node| node.row == *want.row)
+        };
+        match index.locate(want.hash, same) {
+            Ok(number) => (number, false),
+            Err(free) => {
                 let number = nodes.insert(Node {
                     row: want.row.clone(),
                     hash: want.hash,
                     held: held(),
                 });
-                entry.insert(number);
+                index.insert(free, want.hash, number);
                 (number, true)
             }
-            Entry::Occupied(entry) => (*entry.get(), false),
         }
+    }
+
+    /// The row of `hash` is going to be asked for, in this hold of the latch.
+    pub(crate) fn expect(&self, hash: u64) {
+        self.shard.index.expect(hash);
     }
 
     /// The row's lock decides.

@@ -55,7 +55,7 @@ impl Shards {
 
     /// Which shard a hash is in.
     pub(crate) fn index(hash: u64) -> usize {
-        // Within a shard, hashbrown tells rows apart by the lowest bits and the seven highest.
+        // Within a shard rows are told apart by the lower half.
         (hash >> SHARD_BIT) as usize % SHARDS
     }
 

@@ -155,6 +155,9 @@ impl LockTable {
             let mut latch = self.shards.latch(hash);
             self.leftovers.sweep_before(&mut latch, visit);
             for _ in 0..visit {
+                if let Some(ahead) = batch.ahead() {
+                    latch.expect(ahead.hash);
+                }
                 let ask = batch.next()?;
                 match latch.request(owner, terms.want(ask), wakes) {
                     Placed::Covered(grant) => batch.granted(grant),
