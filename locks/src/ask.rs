@@ -9,11 +9,13 @@
 
 use std::sync::Arc;
 
-use lockstone_base::{RowKey, TableId};
+use lockstone_base::TableId;
 
-use crate::owner::{Awaited, Owner};
-use crate::ranges::{Asked, InTheWay, RowAsk};
-use crate::shards::{SHARDS, Shards};
+use crate::contended::{HashedRow, Wider};
+use crate::met::{InTheWay, Met};
+use crate::owner::Owner;
+use crate::ranges::{Asked, RangeLook};
+use crate::shards::Shards;
 use crate::target::Target;
 use crate::ticket::Ticket;
 use crate::wait_queue::Waiter;
@@ -23,127 +25,116 @@ use crate::wakes::Wakes;
 pub(crate) fn ask(shards: &Shards, ticket: &Ticket, wakes: &mut Wakes) {
     match ticket.target() {
         Target::Row(_) => {}
-        Target::Range(_) => ask_range(shards, ticket.number(), wakes),
+        Target::Range(_) => drop(ask_range(shards, ticket.number(), wakes)),
         Target::Table(table) => ask_table(shards, *table, wakes),
     }
 }
 
-fn ask_range(shards: &Shards, number: u64, wakes: &mut Wakes) {
+/// Whom the range has met, if it is undecided still.
+pub(crate) fn ask_range(shards: &Shards, number: u64, wakes: &mut Wakes) -> Met {
     loop {
-        let Some(look) = shards.wide().latch().ranges.look(number) else {
-            return;
+        let look = shards.wide().latch().ranges.look(number);
+        let Some(look) = look else {
+            return Met::default();
         };
-        let mut met = Vec::new();
-        for number in 0..SHARDS {
-            met.extend(shards.latch_number(number).in_the_way_of(&look));
-        }
-        let asked = shards.wide().latch().ranges.conclude(&look, &met, wakes);
-        if asked == Asked::Done {
-            return;
+        let mut met = Met::default();
+        shards.in_the_way_of(&look, &mut met);
+        let mut books = shards.wide().latch();
+        if books.ranges.conclude(&look, &mut met, wakes) == Asked::Done {
+            return met;
         }
     }
 }
 
 pub(crate) fn ask_table(shards: &Shards, table: TableId, wakes: &mut Wakes) {
-    loop {
-        let mut books = shards.wide().latch();
-        let asked = books.tables.ask(table, shards.slots(), wakes);
-        shards.wide().count_tables(&books);
-        drop(books);
-        if asked == Asked::Done {
-            return;
-        }
-    }
+    let mut books = shards.wide().latch();
+    books.tables.ask(table, wakes);
+    shards.wide().count_tables(&books);
 }
 
 /// Takes a ticket that is no longer waiting out of its queue; a range goes, whether it was granted or not.
-pub(crate) fn withdraw(shards: &Shards, owner: &Owner, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
+pub(crate) fn withdraw(shards: &Shards, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
     match ticket.target() {
         Target::Row(_) => shards.latch(ticket.hash()).leave_queue(ticket, wakes),
-        Target::Range(_) => give_back(shards, owner, ticket.number(), wakes),
+        Target::Range(_) => give_back(shards, ticket.number(), wakes),
         Target::Table(table) => {
-            shards.wide().latch().tables.leave_queue(*table, ticket);
-            ask_table(shards, *table, wakes);
+            let mut books = shards.wide().latch();
+            books.tables.leave_queue(*table, ticket, wakes);
+            shards.wide().count_tables(&books);
         }
     }
 }
 
 /// A range goes; the rows that wait for it are settled.
-pub(crate) fn give_back(shards: &Shards, owner: &Owner, number: u64, wakes: &mut Wakes) {
-    for (row, hash) in shards.wide().withdraw(number) {
-        owner.forget_contended(hash, &row);
-        shards.latch(hash).settle(hash, &row, wakes);
+pub(crate) fn give_back(shards: &Shards, number: u64, wakes: &mut Wakes) {
+    for row in &shards.wide().withdraw(number) {
+        settle(shards, row, wakes);
     }
 }
 
-/// K6: the owner goes on, but has given something back, or stopped waiting: whoever is registered with it asks again.
+/// K4: brings what an owner has given back to those who wait for the row.
+pub(crate) fn settle(shards: &Shards, (hash, row): &HashedRow, wakes: &mut Wakes) {
+    shards.latch(*hash).settle(*hash, row, wakes);
+}
+
+/// K6: the owner has given something back, or stopped waiting, or ended: whoever is registered with it asks again, if there
+/// is nobody else whom that waits for.
 pub(crate) fn left(shards: &Shards, owner: &Owner, wakes: &mut Wakes) {
-    for awaited in owner.take_contended_wide() {
-        tell(shards, owner, awaited, wakes);
+    let wide = owner.contended().take_wide();
+    for wider in wide {
+        tell(shards, owner, wider, wakes);
     }
 }
 
-/// K4, K6: brings what the owner has given back to who waits for it there.
-pub(crate) fn tell(shards: &Shards, owner: &Owner, awaited: Awaited, wakes: &mut Wakes) {
-    let id = owner.id();
-    match awaited {
-        Awaited::Row(hash, row) => shards.latch(hash).settle(hash, &row, wakes),
-        Awaited::Range(number) => {
-            if shards.wide().latch().ranges.left(number, id) {
+/// The same, of one that is registered.
+pub(crate) fn tell(shards: &Shards, owner: &Owner, wider: Wider, wakes: &mut Wakes) {
+    match wider {
+        Wider::Range(number) => {
+            let asks = shards.wide().latch().ranges.left(number, owner.id());
+            if asks {
                 ask_range(shards, number, wakes);
             }
         }
-        Awaited::Table(table) => {
-            if shards.wide().latch().tables.left(table, id) {
+        Wider::Table(table) => {
+            let asks = shards.wide().latch().tables.left(table, owner);
+            if asks {
                 ask_table(shards, table, wakes);
             }
         }
     }
 }
 
-/// L4: whom it waits for; latches one thing at a time.
+/// L4: whom a range that is undecided waits for; latches one thing at a time.
+pub(crate) fn met_by_range(shards: &Shards, number: u64) -> Met {
+    let mut met = Met::default();
+    let look = shards.wide().latch().ranges.look(number);
+    if let Some(look) = look {
+        meet(shards, &look, &mut met);
+    }
+    met
+}
+
+/// The same, for one who looks.
+pub(crate) fn meet(shards: &Shards, look: &RangeLook, met: &mut Met) {
+    shards.in_the_way_of(look, met);
+    shards.wide().latch().ranges.meet(look, met);
+}
+
+/// L4: whom it waits for.
 pub(crate) fn obstacles(shards: &Shards, waiter: &Waiter) -> Vec<InTheWay> {
     let ticket = &waiter.ticket;
     match ticket.target() {
         Target::Row(row) => {
             let latch = shards.latch(ticket.hash());
-            let books = shards.wide().latch_if_ranges();
+            let books = shards.wide().latch_if_ranges(row.table());
             let ranges = books.as_ref().map(|books| &books.ranges);
             let lock = latch.find(ticket.hash(), row);
             lock.map_or_else(Vec::new, |lock| lock.obstacles(waiter, ranges))
         }
-        Target::Range(_) => {
-            let Some(look) = shards.wide().latch().ranges.look(ticket.number()) else {
-                return Vec::new();
-            };
-            let mut met = Vec::new();
-            for number in 0..SHARDS {
-                met.extend(shards.latch_number(number).in_the_way_of(&look));
-            }
-            met.extend(
-                shards
-                    .wide()
-                    .latch()
-                    .ranges
-                    .obstacles_of_range(ticket.number()),
-            );
-            met
-        }
+        Target::Range(_) => met_by_range(shards, ticket.number()).into_obstacles(),
         Target::Table(table) => {
             let books = shards.wide().latch();
-            books.tables.obstacles(*table, waiter, shards.slots())
+            books.tables.obstacles(*table, waiter)
         }
     }
-}
-
-/// The ranges in the way of a row's waiter.
-pub(crate) fn ranges_in_the_way(shards: &Shards, waiter: &Waiter, row: &RowKey) -> Vec<InTheWay> {
-    let books = shards.wide().latch_if_ranges();
-    let ask = RowAsk::queued(row, &waiter.owner, &waiter.ticket);
-    let ranges = books
-        .iter()
-        .flat_map(|books| books.ranges.obstacles_of_row(ask));
-    ranges
-        .map(|(owner, obstacle)| (Arc::clone(owner), obstacle))
-        .collect()
 }

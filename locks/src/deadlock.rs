@@ -6,7 +6,8 @@
 //! 2. Nobody dies on a stale view: the cycle is verified, and its victim's state swapped or its queue reordered, in one
 //!    hold of all its shard latches. So of two that find one cycle only the first resolves it.
 //! 3. The victim is the lowest priority, then the youngest: the same whoever finds the cycle.
-//! 4. A search looks at each queue of a row once, latching one row at a time, and walks on what it saw.
+//! 4. A search looks at each queue of a row or table once, and at each table's ranges, latching one thing at a time, and walks
+//!    on what it saw.
 //! 5. Ranges and tables are waited for like rows; a cycle through a range is verified with every shard latched.
 //!
 //! Crash: memory only.
@@ -15,14 +16,17 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lockstone_base::{LockMode, RowKey, TxnId};
+use lockstone_base::{LockMode, RowKey, TableId, TxnId};
 
 use crate::ask;
 use crate::cycle::{Cycle, CycleEdge};
 use crate::matrix::{column, conflicts};
+use crate::met::Met;
 use crate::owner::{AbortCause, Owner};
+use crate::ranges::{RangeLook, RowAsk};
 use crate::row_lock::RowLock;
 use crate::shards::{Latched, Shards};
+use crate::target::Target;
 use crate::ticket::Ticket;
 use crate::wait_queue::Waiter;
 use crate::wakes::Wakes;
@@ -50,8 +54,8 @@ struct Step {
     from: Option<usize>,
 }
 
-/// A row as it was when the search came by.
-struct Seen {
+/// The queue of a row or a table, with those who hold that, as it was when the search came by.
+struct Queue {
     holders: Vec<(Arc<Owner>, LockMode)>,
     waiters: Vec<Waiter>,
     places: BTreeMap<TxnId, usize>,
@@ -59,25 +63,41 @@ struct Seen {
     walked: [usize; LockMode::ALL.len()],
     /// By mode: whether the holders were, for one who is none of them.
     held: [bool; LockMode::ALL.len()],
+    /// K1, K7: an upgrade of a row counts no waiters, one of a table those ahead.
+    upgrades_count_waiters: bool,
 }
 
-impl Seen {
-    fn look(shards: &Shards, ticket: &Ticket, row: &RowKey) -> Self {
+impl Queue {
+    fn of_row(shards: &Shards, ticket: &Ticket, row: &RowKey) -> Self {
         let latch = shards.latch(ticket.hash());
         let lock = latch.find(ticket.hash(), row);
         let holders = lock.into_iter().flat_map(RowLock::holders);
         let holders = holders.map(|holder| (Arc::clone(&holder.owner), holder.hold.mode));
         let waiters = lock.into_iter().flat_map(RowLock::waiters);
-        let waiters: Vec<Waiter> = waiters.filter(|waiter| waiter.is_live()).cloned().collect();
+        let waiters = waiters.filter(|waiter| waiter.is_live()).cloned();
+        Self::new(holders.collect(), waiters.collect(), false)
+    }
+
+    fn of_table(shards: &Shards, table: TableId) -> Self {
+        let (holders, waiters) = shards.wide().latch().tables.view(table);
+        Self::new(holders, waiters, true)
+    }
+
+    fn new(
+        holders: Vec<(Arc<Owner>, LockMode)>,
+        waiters: Vec<Waiter>,
+        upgrades_count_waiters: bool,
+    ) -> Self {
         let numbered = waiters.iter().enumerate();
         Self {
-            holders: holders.collect(),
+            holders,
             places: numbered
                 .map(|(at, waiter)| (waiter.owner.id(), at))
                 .collect(),
             waiters,
             walked: Default::default(),
             held: Default::default(),
+            upgrades_count_waiters,
         }
     }
 
@@ -86,7 +106,8 @@ impl Seen {
     fn obstacles(&mut self, waiter: &Waiter) -> impl Iterator<Item = &Arc<Owner>> {
         let (mode, upgrade) = (waiter.ticket.mode(), waiter.ticket.is_upgrade());
         let place = self.places.get(&waiter.owner.id()).copied();
-        let ahead = place.filter(|_| !upgrade).unwrap_or(0);
+        let counts_waiters = !upgrade || self.upgrades_count_waiters;
+        let ahead = place.filter(|_| counts_waiters).unwrap_or(0);
         let column = column(mode);
         let walked = self
             .walked
@@ -108,17 +129,67 @@ impl Seen {
     }
 }
 
+/// What a search has looked at.
+#[derive(Default)]
+struct Seen {
+    /// Of rows, and of tables.
+    queues: BTreeMap<(TableId, Option<RowKey>), Queue>,
+    /// Whoever a range that waits within one of these would meet was met.
+    looks: Vec<RangeLook>,
+}
+
+impl Seen {
+    /// Those whom `waiter` waits for, but for those who were met there before.
+    fn met_by(&mut self, shards: &Shards, waiter: &Waiter) -> Vec<Arc<Owner>> {
+        let ticket = &waiter.ticket;
+        let table = ticket.target().table();
+        match ticket.target() {
+            Target::Row(row) => {
+                let queue = self.queues.entry((table, Some(row.clone())));
+                let queue = queue.or_insert_with(|| Queue::of_row(shards, ticket, row));
+                let mut met: Vec<_> = queue.obstacles(waiter).cloned().collect();
+                let ask = RowAsk::queued(row, &waiter.owner, ticket);
+                if let Some(books) = shards.wide().latch_if_ranges(table) {
+                    let around = books.ranges.obstacles_of_row(ask);
+                    met.extend(around.map(|(owner, _)| Arc::clone(owner)));
+                }
+                met
+            }
+            Target::Table(_) => {
+                let queue = self.queues.entry((table, None));
+                let queue = queue.or_insert_with(|| Queue::of_table(shards, table));
+                queue.obstacles(waiter).cloned().collect()
+            }
+            Target::Range(_) => self.met_by_range(shards, ticket),
+        }
+    }
+
+    fn met_by_range(&mut self, shards: &Shards, ticket: &Ticket) -> Vec<Arc<Owner>> {
+        let look = shards.wide().latch().ranges.look(ticket.number());
+        let Some(look) = look.filter(|look| !self.looks.iter().any(|before| before.covers(look)))
+        else {
+            return Vec::new();
+        };
+        let mut met = Met::default();
+        ask::meet(shards, &look, &mut met);
+        if !met.is_partial {
+            self.looks.push(look);
+        }
+        met.owners().cloned().collect()
+    }
+}
+
 /// The shortest cycle through `start`, breadth first.
 pub(crate) fn search(shards: &Shards, start: &Waiter) -> Option<Suspect> {
     let mut met: BTreeSet<TxnId> = [start.owner.id()].into();
-    let mut rows: BTreeMap<RowKey, Seen> = BTreeMap::new();
+    let mut seen = Seen::default();
     let mut steps = vec![Step {
         waiter: start.clone(),
         from: None,
     }];
     let mut at = 0;
     while let Some(waiter) = steps.get(at).map(|step| step.waiter.clone()) {
-        for blocker in met_by(shards, &mut rows, &waiter) {
+        for blocker in seen.met_by(shards, &waiter) {
             if blocker.is(&start.owner) {
                 return Some(chain(&steps, at));
             }
@@ -137,21 +208,6 @@ pub(crate) fn search(shards: &Shards, start: &Waiter) -> Option<Suspect> {
         at += 1;
     }
     None
-}
-
-/// Those whom `waiter` waits for, at its row but for those who were met there before.
-fn met_by(shards: &Shards, rows: &mut BTreeMap<RowKey, Seen>, waiter: &Waiter) -> Vec<Arc<Owner>> {
-    let ticket = &waiter.ticket;
-    let Some(row) = ticket.row() else {
-        let all = ask::obstacles(shards, waiter).into_iter();
-        return all.map(|(owner, _)| owner).collect();
-    };
-    let seen = rows.entry(row.clone());
-    let seen = seen.or_insert_with(|| Seen::look(shards, ticket, row));
-    let mut met: Vec<Arc<Owner>> = seen.obstacles(waiter).map(Arc::clone).collect();
-    let ranges = ask::ranges_in_the_way(shards, waiter, row);
-    met.extend(ranges.into_iter().map(|(owner, _)| owner));
-    met
 }
 
 fn waits_on(owner: &Owner) -> Option<Arc<Ticket>> {

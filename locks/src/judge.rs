@@ -10,8 +10,8 @@ use std::sync::Arc;
 use lockstone_base::LockMode;
 
 use crate::decision::Blocker;
+use crate::met::{InTheWay, Obstacle};
 use crate::owner::{AbortCause, Owner};
-use crate::ranges::{InTheWay, Obstacle};
 use crate::wait_queue::Waiter;
 
 /// L5, `Wound`: judges all of these, then wounds them. One that is already committing is neither: it is waited for. Nobody is
@@ -24,25 +24,27 @@ pub(crate) fn wound(
     if !owner.is_active() {
         return Ok(Vec::new()); // It ended while it waited, and wounds for nobody.
     }
-    let rank = owner.settled_rank();
-    let active = in_the_way
-        .into_iter()
-        .filter(|(other, _)| other.is_active());
-    let active: Vec<InTheWay> = active.collect();
-    let stronger = |(other, _): &&InTheWay| !rank.exceeds(other.settled_rank());
-    if let Some((other, obstacle)) = active.iter().find(stronger) {
+    if let Some(stronger) = stronger(owner, &in_the_way) {
         // Who has won once waits for whoever came in between, and does not die of him.
         return if ticket.has_won() {
             Ok(Vec::new())
         } else {
-            Err(blocker(other, obstacle.mode))
+            Err(stronger)
         };
     }
     let wounded = |other: &Arc<Owner>| other.try_abort(AbortCause::Wounded { by: owner.id() });
-    let victims = active.into_iter().map(|(other, _)| other);
+    let victims = in_the_way.into_iter().map(|(other, _)| other);
     let victims = victims.filter(wounded).collect();
     ticket.note_won();
     Ok(victims)
+}
+
+/// One of these whom `owner` must not wound.
+pub(crate) fn stronger(owner: &Owner, in_the_way: &[InTheWay]) -> Option<Blocker> {
+    let rank = owner.settled_rank();
+    let mut active = in_the_way.iter().filter(|(other, _)| other.is_active());
+    let stronger = active.find(|(other, _)| !rank.exceeds(other.settled_rank()));
+    stronger.map(|(other, obstacle)| blocker(other, obstacle.mode))
 }
 
 pub(crate) fn blocker_of(in_the_way: Option<(&Arc<Owner>, Obstacle)>) -> Option<Blocker> {

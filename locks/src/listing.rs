@@ -5,12 +5,16 @@
 //!
 //! Crash: memory only.
 
-use lockstone_base::{FencingToken, LockMode};
+use std::sync::Arc;
+
+use lockstone_base::{FencingToken, LockMode, RowKey, TableId};
 
 use crate::ask;
 use crate::decision::{LockEntry, LockStatus, WaitEntry, WaitsFor};
+use crate::matrix::{column, conflicts};
+use crate::met::{InTheWay, Met, Standing};
 use crate::owner::Owner;
-use crate::ranges::InTheWay;
+use crate::ranges::RowAsk;
 use crate::shard::RowView;
 use crate::table::LockTable;
 use crate::tables::{EXCLUSIVE, SHARED};
@@ -19,30 +23,66 @@ use crate::ticket::UNSTAMPED;
 use crate::wait_queue::Waiter;
 
 impl LockTable {
-    /// K9: who waits, and for whom, holders first, then those who are ahead. As [`LockTable::list`], it shows no single
-    /// moment.
+    /// K9: who waits, and for whom: those who hold what is in the way, each once; then, of those who wait ahead, one: the
+    /// nearest in the queue, or else whoever came last. The others ahead are in the way of that one, or of one before it:
+    /// [`LockTable::waits_of`] tells of all. As [`LockTable::list`], it shows no single moment.
     pub fn waits(&self) -> Vec<WaitEntry> {
-        let mut waits = Vec::new();
-        self.shards.each(|view, ranges| {
-            let (Some(lock), waiters) = (view.lock, &view.waiters) else {
-                return;
-            };
-            waits.extend(
-                waiters
-                    .iter()
-                    .map(|waiter| wait(waiter, lock.obstacles(waiter, ranges))),
-            );
-        });
+        let (mut waits, mut from) = (Vec::new(), (0, 0));
+        let mut queues = Vec::new();
+        while self
+            .shards
+            .stretch(&mut from, |view| queues.extend(row_queue(view)))
+        {
+            for (row, queue) in queues.drain(..) {
+                let books = self.shards.wide().latch_if_ranges(row.table());
+                queue.waits(&mut waits, |waiter, met| {
+                    let ask = RowAsk::queued(&row, &waiter.owner, &waiter.ticket);
+                    if let Some(books) = &books {
+                        books.ranges.meet_row(ask, met);
+                    }
+                });
+            }
+        }
         waits.sort_by(|a, b| a.target.row().cmp(&b.target.row()));
-        let wide = self.wide_waiters().into_iter();
-        waits.extend(wide.map(|waiter| wait(&waiter, ask::obstacles(&self.shards, &waiter))));
+        let (ranges, tables): (Vec<Waiter>, Vec<TableId>) = {
+            let books = self.shards.wide().latch();
+            let ranges = books.ranges.all().map(|(waiter, _)| waiter);
+            let waiting = ranges.filter(|waiter| waiter.ticket.is_waiting());
+            (waiting.collect(), books.tables.ids().collect())
+        };
+        for waiter in ranges {
+            let met = ask::met_by_range(&self.shards, waiter.ticket.number());
+            waits.push(wait(&waiter, met));
+        }
+        for table in tables {
+            let (holders, waiters) = self.shards.wide().latch().tables.view(table);
+            let queue = Queue {
+                holders,
+                waiters,
+                upgrades_count_waiters: true,
+            };
+            queue.waits(&mut waits, |_, _| {});
+        }
         waits
+    }
+
+    /// Who is in the way of what the owner waits for: those who hold it, and all who wait for it ahead.
+    pub fn waits_of(&self, owner: &Arc<Owner>) -> Vec<WaitsFor> {
+        let Some(ticket) = self.waiting(owner) else {
+            return Vec::new();
+        };
+        let waiter = Waiter {
+            owner: Arc::clone(owner),
+            ticket,
+        };
+        let obstacles = ask::obstacles(&self.shards, &waiter).into_iter();
+        obstacles.map(waits_for).collect()
     }
 
     /// How many rows are held by transactions that live. Visits the whole table.
     pub fn live_locks(&self) -> usize {
         let mut live = 0;
-        self.shards.each(|row, _| live += row.holders.len());
+        self.shards.each(|row| live += row.holders.len());
         live
     }
 
@@ -51,7 +91,7 @@ impl LockTable {
     /// Stops nobody for longer than a shard takes, so it shows no single moment.
     pub fn list(&self) -> Vec<LockEntry> {
         let mut entries = Vec::new();
-        self.shards.each(|row, _| list_row(&row, &mut entries));
+        self.shards.each(|row| list_row(&row, &mut entries));
         // Stable: the order within a row is kept.
         entries.sort_by(|a, b| a.target.row().cmp(&b.target.row()));
         entries.extend(self.list_wide());
@@ -68,14 +108,6 @@ impl LockTable {
         }
         let is_over = std::mem::replace(&mut from.wide, true);
         (!is_over).then(|| self.list_wide())
-    }
-
-    /// Those who wait for ranges, in order of arrival, and for tables.
-    pub(crate) fn wide_waiters(&self) -> Vec<Waiter> {
-        let books = self.shards.wide().latch();
-        let ranges = books.ranges.all().map(|(waiter, _)| waiter);
-        let ranges = ranges.filter(|waiter| waiter.ticket.is_waiting());
-        ranges.chain(books.tables.waiters().cloned()).collect()
     }
 
     /// K9: ranges and tables, as lists show them. Of a table that nobody holds or awaits EXCLUSIVE nobody needs to know who
@@ -97,12 +129,8 @@ impl LockTable {
             let target = Target::Table(id);
             entries.push(entry(&target, EXCLUSIVE, owner, granted, stamped(token)));
         }
-        for id in books.tables.ids() {
-            let sharers = self.shards.slots().all();
-            let sharers = sharers.filter(|owner| owner.tables().has(id) && owner.binds());
-            for owner in sharers.filter(|owner| !books.tables.is_held(id, owner)) {
-                entries.push(entry(&Target::Table(id), SHARED, &owner, granted, None));
-            }
+        for (id, owner) in books.tables.sharers() {
+            entries.push(entry(&Target::Table(id), SHARED, owner, granted, None));
         }
         for Waiter { owner, ticket } in books.tables.waiters() {
             let (target, mode) = (ticket.target(), ticket.mode());
@@ -151,18 +179,77 @@ fn list_row(view: &RowView<'_>, entries: &mut Vec<LockEntry>) {
     }
 }
 
-fn wait(waiter: &Waiter, waits_for: Vec<InTheWay>) -> WaitEntry {
-    let waits_for = waits_for.into_iter().map(|(other, obstacle)| WaitsFor {
+/// A queue with those who hold what it is for.
+struct Queue {
+    holders: Vec<(Arc<Owner>, LockMode)>,
+    waiters: Vec<Waiter>,
+    /// K1, K7: an upgrade of a row counts no waiters, one of a table those ahead.
+    upgrades_count_waiters: bool,
+}
+
+fn row_queue(view: RowView<'_>) -> Option<(RowKey, Queue)> {
+    let holders = view.holders.into_iter();
+    let queue = Queue {
+        holders: holders.map(|(owner, hold)| (owner, hold.mode)).collect(),
+        waiters: view.waiters,
+        upgrades_count_waiters: false,
+    };
+    (!queue.waiters.is_empty()).then(|| (view.row.clone(), queue))
+}
+
+impl Queue {
+    /// Each waiter with whom it waits for; `around` adds those who are in its way elsewhere.
+    fn waits(&self, waits: &mut Vec<WaitEntry>, around: impl Fn(&Waiter, &mut Met)) {
+        // By mode: the last that was passed.
+        let mut last: [Option<&Waiter>; LockMode::ALL.len()] = Default::default();
+        let mut places: [usize; LockMode::ALL.len()] = Default::default();
+        for (place, waiter) in self.waiters.iter().enumerate() {
+            let Waiter { owner, ticket } = waiter;
+            let mode = ticket.mode();
+            let mut met = Met::default();
+            for (holder, held) in &self.holders {
+                if conflicts(mode, *held) && !owner.is(holder) {
+                    met.add(holder, *held, Standing::Holds);
+                }
+            }
+            let nearest = last
+                .iter()
+                .zip(places)
+                .filter_map(|(last, place)| Some(((*last)?, place)));
+            let nearest = nearest.filter(|(ahead, _)| conflicts(mode, ahead.ticket.mode()));
+            let nearest = nearest.max_by_key(|(_, place)| *place);
+            match nearest {
+                Some((ahead, _)) if !ticket.is_upgrade() || self.upgrades_count_waiters => {
+                    met.add(&ahead.owner, ahead.ticket.mode(), Standing::Ahead(u64::MAX));
+                }
+                _ => {}
+            }
+            around(waiter, &mut met);
+            waits.push(wait(waiter, met));
+            let at = column(mode);
+            if let Some((last, seen)) = last.get_mut(at).zip(places.get_mut(at)) {
+                (*last, *seen) = (Some(waiter), place);
+            }
+        }
+    }
+}
+
+fn waits_for((other, obstacle): InTheWay) -> WaitsFor {
+    WaitsFor {
         txn: other.id(),
         label: other.label().cloned(),
         mode: obstacle.mode,
         soft: obstacle.soft,
-    });
+    }
+}
+
+fn wait(waiter: &Waiter, mut met: Met) -> WaitEntry {
+    met.shorten();
     WaitEntry {
         target: waiter.ticket.target().clone(),
         mode: waiter.ticket.mode(),
         txn: waiter.owner.id(),
         label: waiter.owner.label().cloned(),
-        waits_for: waits_for.collect(),
+        waits_for: met.into_obstacles().into_iter().map(waits_for).collect(),
     }
 }

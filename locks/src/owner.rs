@@ -17,10 +17,11 @@ use std::mem;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use lockstone_base::{FencingToken, Rank, RowKey, TableId, TxnId};
+use lockstone_base::{FencingToken, Rank, TableId, TxnId};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
+use crate::contended::Contended;
 use crate::cycle::Cycle;
 use crate::slots::{OwnerName, Seat};
 use crate::table_set::TableSet;
@@ -79,17 +80,6 @@ pub(crate) struct Holdings {
     pub(crate) exclusive: SmallVec<[TableId; 1]>,
 }
 
-/// What brings an owner's end, or its rollback, to whoever waits for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Awaited {
-    /// The row is to be settled.
-    Row(u64, RowKey),
-    /// The range of this number is to be asked for again.
-    Range(u64),
-    /// The table is.
-    Table(TableId),
-}
-
 impl Holdings {
     pub(crate) fn waiting(&self) -> Option<&Arc<Ticket>> {
         self.waiting.as_ref()
@@ -134,7 +124,7 @@ pub struct Owner {
     holdings: Mutex<Holdings>,
     /// K4: the rows on which somebody waits for this owner, the ranges and tables that do (K6), and perhaps some where
     /// nobody does any more. Pushed by others, under the row latch or that of the wide locks.
-    contended: Mutex<Vec<Awaited>>,
+    contended: Mutex<Contended>,
     /// K7: the tables that it holds SHARED.
     tables: TableSet,
     /// The tokens of batches, by the sub-transactions that made them.
@@ -337,47 +327,14 @@ impl Owner {
         &self.tables
     }
 
-    /// K4, K6: somebody waits for this owner. Called under the latch of what is waited for.
-    pub(crate) fn push_contended(&self, awaited: Awaited) {
-        self.contended.lock().push(awaited);
-    }
-
-    /// L9: the owner rolled back what it held of the row. The stack stays as small as what is held.
-    pub(crate) fn forget_contended(&self, hash: u64, row: &RowKey) {
-        let mut contended = self.contended.lock();
-        let is_it = |awaited: &Awaited| matches!(awaited, Awaited::Row(other, at) if *other == hash && at == row);
-        if let Some(at) = contended.iter().rposition(is_it) {
-            contended.swap_remove(at);
-        }
-    }
-
-    /// Where somebody may wait for this owner.
-    pub(crate) fn contended(&self) -> Vec<Awaited> {
-        self.contended.lock().clone()
-    }
-
-    pub(crate) fn take_contended(&self) -> Vec<Awaited> {
-        mem::take(&mut *self.contended.lock())
-    }
-
-    /// K6: the ranges and tables that are to be asked for again, for one that goes on.
-    pub(crate) fn take_contended_wide(&self) -> Vec<Awaited> {
-        let mut contended = self.contended.lock();
-        let (rows, wide) = mem::take(&mut *contended)
-            .into_iter()
-            .partition(|awaited| matches!(awaited, Awaited::Row(..)));
-        *contended = rows;
-        wide
-    }
-
-    /// Whether somebody may wait for this owner.
-    pub(crate) fn is_contended(&self) -> bool {
-        !self.contended.lock().is_empty()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn latch_contended(&self) -> MutexGuard<'_, Vec<Awaited>> {
+    /// Where somebody waits for this owner (K4, K6). Filled under the latch of what is waited for.
+    pub(crate) fn contended(&self) -> MutexGuard<'_, Contended> {
         self.contended.lock()
+    }
+
+    /// K4: all of it, for the release pass.
+    pub(crate) fn take_contended(&self) -> Contended {
+        mem::take(&mut *self.contended.lock())
     }
 
     pub(crate) fn notify(&self) {

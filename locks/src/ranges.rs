@@ -1,57 +1,45 @@
-//! K6: the ranges that are locked or waited for, in order of arrival, and what they have to do with rows and each other.
+//! K6: the ranges that are locked, waited for or asked for, and what they have to do with rows and each other.
 //!
 //! Called under the latch of the wide locks, by `row_lock` for what is around its row, and by `ask`.
 //! 1. L1: no range that is held conflicts with another's, or with a row of another's in it. Beside ranges a write counts as
 //!    `Update`, for it may insert.
 //! 2. L3: between a range and a row, or two ranges, who came first goes first; priorities decide in the queues of rows alone.
-//!    A deadlock may turn that round for two of them (L4).
-//! 3. A range that waits is registered with everyone who was in its way when it last looked, and not yet gone since: at
-//!    least one. When the last of them goes it looks again.
-//! 4. A row's waiter that a range is in the way of is on the contended stack of the range's owner.
-//! 5. K5: ranges of owners that have ended decide nothing.
+//!    A deadlock may turn that round for two of them (L4). L2: who waits for somebody is not ahead of him.
+//! 3. A range that waits is registered with the last of those who wait before it; with all who are in its way, if nobody
+//!    waits before it. When the last whom it is registered with has gone, it looks again.
+//! 4. A row's waiter that only ranges are in the way of is on the contended stack of their owners.
+//! 5. A range that asks is in nobody's way: it may still be refused. Whoever is granted past it makes it look again.
+//! 6. K5: ranges of owners that have ended decide nothing.
 //!
 //! Crash: memory only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lockstone_base::{FencingToken, LockMode, RowKey, TxnId};
+use lockstone_base::{FencingToken, LockMode, RowKey, TableId, TxnId};
 
+use crate::contended::{HashedRow, Wider};
 use crate::matrix::conflicts;
-use crate::owner::{Awaited, Owner};
+use crate::met::{Met, Obstacle, Standing};
+use crate::owner::Owner;
+use crate::range_index::RangeIndex;
+use crate::slots::OwnerName;
 use crate::target::{RowRange, Target};
 use crate::ticket::{Ticket, UNSTAMPED};
 use crate::wait_queue::Waiter;
 use crate::wakes::Wakes;
 
-/// Why a waiter waits for another transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Obstacle {
-    pub(crate) mode: LockMode,
-    pub(crate) soft: bool,
-}
-
-/// Who stands in a waiter's way.
-pub(crate) type InTheWay = (Arc<Owner>, Obstacle);
-
-/// A range that is held or waited for: its ticket says which.
-#[derive(Debug)]
-struct RangeLock {
-    owner: Arc<Owner>,
-    ticket: Arc<Ticket>,
-    range: Arc<RowRange>,
-    token: FencingToken,
-    /// With whom it is registered while it waits.
-    registered: BTreeSet<TxnId>,
-    /// The rows, with their hashes, that are on its owner's stack for its sake.
-    rows: BTreeMap<RowKey, u64>,
-    /// How often a row in it was granted past it while it waited: who looked before has to look again.
-    changes: u64,
+/// A range that is held, waited for or asked for, as its ticket says.
+#[derive(Debug, Clone)]
+pub(crate) struct RangeView {
+    pub(crate) owner: Arc<Owner>,
+    pub(crate) ticket: Arc<Ticket>,
+    pub(crate) range: Arc<RowRange>,
     /// Against whom it comes first, or does not, whatever their order of arrival: by number.
     turned: BTreeMap<u64, bool>,
 }
 
-impl RangeLock {
+impl RangeView {
     fn is_granted(&self) -> bool {
         self.ticket.is_granted() && self.owner.binds()
     }
@@ -67,11 +55,39 @@ impl RangeLock {
         turned.unwrap_or(!upgrade && first)
     }
 
-    fn obstacle(&self) -> Obstacle {
-        Obstacle {
-            mode: self.ticket.mode(),
-            soft: !self.ticket.is_granted(),
+    /// Its number, if it waits.
+    fn waits(&self) -> Option<u64> {
+        (!self.ticket.is_granted()).then(|| self.ticket.number())
+    }
+}
+
+/// A range, and what is known of its wait.
+#[derive(Debug)]
+struct RangeLock {
+    view: RangeView,
+    token: FencingToken,
+    /// With whom it is registered while it waits.
+    registered: BTreeMap<TxnId, Arc<Owner>>,
+    /// How often a row in it was granted past it: who looked before has to look again.
+    changes: u64,
+}
+
+impl RangeLock {
+    /// Whether it was not registered with all of these.
+    fn register<'a>(&mut self, owners: impl Iterator<Item = &'a Arc<Owner>>) -> Asked {
+        let (number, mut asked) = (self.view.ticket.number(), Asked::Done);
+        let mut before = std::mem::take(&mut self.registered);
+        for owner in owners {
+            if before.remove(&owner.id()).is_none() {
+                owner.contended().push_wide(Wider::Range(number));
+                asked = Asked::Again;
+            }
+            self.registered.insert(owner.id(), Arc::clone(owner));
         }
+        for owner in before.values() {
+            owner.contended().forget_wide(Wider::Range(number));
+        }
+        asked
     }
 }
 
@@ -100,72 +116,182 @@ impl<'a> RowAsk<'a> {
     }
 }
 
-/// What a range that waits looks for in the shards.
-#[derive(Debug, Clone)]
+/// What an undecided range looks for in the shards.
+#[derive(Debug)]
 pub(crate) struct RangeLook {
-    pub(crate) owner: Arc<Owner>,
-    pub(crate) ticket: Arc<Ticket>,
-    pub(crate) range: Arc<RowRange>,
-    turned: BTreeMap<u64, bool>,
+    pub(crate) view: RangeView,
+    /// The ranges that its owner holds already.
+    own: Vec<(Arc<RowRange>, LockMode)>,
     changes: u64,
 }
 
 impl RangeLook {
-    /// Whether the waiter of a row in the range goes before it.
-    pub(crate) fn is_behind(&self, waiter: &Ticket) -> bool {
-        let turned = self.turned.get(&waiter.number()).copied();
-        let first =
-            turned.unwrap_or(!waiter.is_upgrade() && self.ticket.number() < waiter.number());
-        !first && !self.ticket.is_upgrade()
+    /// L1, L2, L3: how another range stands to it, which it overlaps.
+    fn standing(&self, other: &RangeView) -> Standing {
+        let RangeView { owner, ticket, .. } = &self.view;
+        let mode = other.ticket.mode();
+        if !conflicts(ticket.mode(), mode) {
+            return Standing::Apart;
+        }
+        match (other.is_granted(), owner.is(&other.owner)) {
+            (true, true) => Standing::Own,
+            (true, false) => Standing::Holds,
+            (false, false) if other.is_waiting() => {
+                let overlaps = |(range, held): &(Arc<RowRange>, LockMode)| {
+                    conflicts(mode, *held) && range.overlaps(&other.range)
+                };
+                if self.own.iter().any(overlaps) {
+                    Standing::Own
+                } else if other.goes_before(ticket.number(), ticket.is_upgrade()) {
+                    Standing::Ahead(other.ticket.number())
+                } else {
+                    Standing::Behind
+                }
+            }
+            (false, _) => Standing::Apart,
+        }
+    }
+
+    /// L1, L2, L3: how the waiter of a row in it stands to it, of which its owner holds `own`.
+    pub(crate) fn standing_of(
+        &self,
+        row: &RowKey,
+        waiter: &Ticket,
+        own: impl FnOnce() -> Option<LockMode>,
+    ) -> Standing {
+        let (ticket, mode) = (&self.view.ticket, waiter.beside_ranges());
+        let has_row = |(range, held): &(Arc<RowRange>, LockMode)| {
+            conflicts(mode, *held) && range.contains(row)
+        };
+        if self.own.iter().any(has_row) || own().is_some_and(|held| conflicts(waiter.mode(), held))
+        {
+            return Standing::Own;
+        }
+        let turned = self.view.turned.get(&waiter.number()).copied();
+        let is_later = !waiter.is_upgrade() && ticket.number() < waiter.number();
+        if ticket.is_upgrade() || turned.unwrap_or(is_later) {
+            Standing::Behind
+        } else {
+            Standing::Ahead(waiter.number())
+        }
+    }
+
+    /// Whether whoever the other meets was met by this one, which passed over nothing of its owner's.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let (own, others) = (&self.view.ticket, &other.view.ticket);
+        let is_plain = |look: &Self| look.view.turned.is_empty() && !look.view.ticket.is_upgrade();
+        is_plain(self)
+            && is_plain(other)
+            && others.number() <= own.number()
+            && others.mode() <= own.mode()
+            && other.view.range.is_within(&self.view.range)
     }
 }
 
 /// What a look at everything has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// It is granted, or registered with whoever is in its way.
+    /// It is granted, or registered, or somebody is in the way of what only asks.
     Done,
     /// Something has changed since it began to look.
     Again,
 }
 
-/// All ranges of a database, by number.
+/// All ranges of a database.
 #[derive(Debug, Default)]
-pub(crate) struct RangeBook(BTreeMap<u64, RangeLock>);
+pub(crate) struct RangeBook {
+    locks: BTreeMap<u64, RangeLock>,
+    tables: BTreeMap<TableId, RangeIndex>,
+    /// Those that wait.
+    waiting: BTreeSet<u64>,
+    /// Those that are held, by owner.
+    held: BTreeMap<OwnerName, BTreeSet<u64>>,
+}
 
 impl RangeBook {
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Publishes a range that waits.
+    /// Publishes a range that waits, or asks.
     pub(crate) fn insert(&mut self, owner: &Arc<Owner>, ticket: &Arc<Ticket>) {
         let Target::Range(range) = ticket.target() else {
             return;
         };
-        let lock = RangeLock {
+        let view = RangeView {
             owner: Arc::clone(owner),
             ticket: Arc::clone(ticket),
             range: Arc::clone(range),
-            token: UNSTAMPED,
-            registered: BTreeSet::new(),
-            rows: BTreeMap::new(),
-            changes: 0,
             turned: BTreeMap::new(),
         };
-        let before = self.0.insert(ticket.number(), lock);
+        let lock = RangeLock {
+            view,
+            token: UNSTAMPED,
+            registered: BTreeMap::new(),
+            changes: 0,
+        };
+        let number = ticket.number();
+        let table = self.tables.entry(range.table()).or_default();
+        table.insert(range, number);
+        if ticket.is_waiting() {
+            self.waiting.insert(number);
+        }
+        let before = self.locks.insert(number, lock);
         assert!(before.is_none(), "K6: each range has a number of its own");
     }
 
-    /// Takes the range away; the rows on its owner's stack for its sake.
-    pub(crate) fn remove(&mut self, number: u64) -> Option<BTreeMap<RowKey, u64>> {
-        self.0.remove(&number).map(|lock| lock.rows)
+    /// A range that asks waits from now on. `false` if something has decided it.
+    pub(crate) fn wait(&mut self, ticket: &Ticket) -> bool {
+        let waits = ticket.try_wait();
+        if waits {
+            self.waiting.insert(ticket.number());
+        }
+        waits
+    }
+
+    /// Takes the range away; its table, and the rows that are to be settled.
+    pub(crate) fn remove(&mut self, number: u64) -> Option<(TableId, BTreeSet<HashedRow>)> {
+        let lock = self.locks.remove(&number)?;
+        self.waiting.remove(&number);
+        let name = lock.view.owner.name();
+        if let Some(held) = self.held.get_mut(&name) {
+            held.remove(&number);
+            if held.is_empty() {
+                self.held.remove(&name);
+            }
+        }
+        for owner in lock.registered.values() {
+            owner.contended().forget_wide(Wider::Range(number));
+        }
+        let table = lock.view.range.table();
+        if let Some(index) = self.tables.get_mut(&table) {
+            index.remove(&lock.view.range, number);
+            if index.is_empty() {
+                self.tables.remove(&table);
+            }
+        }
+        let rows = lock.view.owner.contended().take_rows_within(number);
+        Some((table, rows))
+    }
+
+    /// L4: whether some range waits.
+    pub(crate) fn is_awaited(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    fn locks(&self, numbers: impl Iterator<Item = u64>) -> impl Iterator<Item = &RangeLock> {
+        numbers.filter_map(|number| self.locks.get(&number))
+    }
+
+    fn around(&self, row: &RowKey) -> impl Iterator<Item = &RangeLock> {
+        let index = self.tables.get(&row.table());
+        self.locks(index.into_iter().flat_map(|index| index.around(row)))
+    }
+
+    fn meeting(&self, range: &RowRange) -> impl Iterator<Item = &RangeLock> {
+        let index = self.tables.get(&range.table());
+        self.locks(index.into_iter().flat_map(|index| index.meeting(range)))
     }
 
     /// The strongest mode, with its token, in which `owner` holds a range that has the row.
     pub(crate) fn held(&self, owner: &Owner, row: &RowKey) -> Option<(LockMode, FencingToken)> {
-        let own = self.own(owner).filter(|lock| lock.range.contains(row));
-        own.map(|lock| (lock.ticket.mode(), lock.token)).max()
+        strongest(own(self.around(row), owner))
     }
 
     /// The strongest mode, with its token, in which `owner` holds a range that has all of this one.
@@ -174,31 +300,39 @@ impl RangeBook {
         owner: &Owner,
         range: &RowRange,
     ) -> Option<(LockMode, FencingToken)> {
-        let own = self.own(owner).filter(|lock| range.is_within(&lock.range));
-        own.map(|lock| (lock.ticket.mode(), lock.token)).max()
-    }
-
-    fn own(&self, owner: &Owner) -> impl Iterator<Item = &RangeLock> {
-        let own = self.0.values().filter(move |lock| owner.is(&lock.owner));
-        own.filter(|lock| lock.is_granted())
+        let own = own(self.meeting(range), owner);
+        strongest(own.filter(|lock| range.is_within(&lock.view.range)))
     }
 
     pub(crate) fn stamp(&mut self, number: u64, token: FencingToken) {
-        if let Some(lock) = self.0.get_mut(&number) {
+        if let Some(lock) = self.locks.get_mut(&number) {
             lock.token = token;
         }
     }
 
+    /// L2: whether the range waits for `owner`, by a range that this one holds.
+    fn waits_for(&self, view: &RangeView, owner: &Owner) -> bool {
+        self.held_by(owner).any(|own| {
+            conflicts(view.ticket.mode(), own.ticket.mode()) && own.range.overlaps(&view.range)
+        })
+    }
+
+    fn held_by(&self, owner: &Owner) -> impl Iterator<Item = &RangeView> {
+        let held = self.held.get(&owner.name()).into_iter().flatten();
+        self.locks(held.copied()).map(|lock| &lock.view)
+    }
+
     /// L1, L3: the ranges in the way of a row: those that are held, and those that wait and go before it.
-    fn in_the_way_of(&self, ask: RowAsk<'_>) -> impl Iterator<Item = (u64, &RangeLock)> {
-        let around = self.0.iter().map(|(number, lock)| (*number, lock));
-        let around = around.filter(move |(_, lock)| {
-            lock.range.contains(ask.row)
-                && !ask.owner.is(&lock.owner)
-                && conflicts(ask.mode, lock.ticket.mode())
+    fn in_the_way_of(&self, ask: RowAsk<'_>) -> impl Iterator<Item = &RangeView> {
+        let around = self.around(ask.row).map(|lock| &lock.view);
+        let around = around.filter(move |view| {
+            !ask.owner.is(&view.owner) && conflicts(ask.mode, view.ticket.mode())
         });
-        around.filter(move |(_, lock)| {
-            lock.is_granted() || (lock.is_waiting() && lock.goes_before(ask.number, ask.upgrade))
+        around.filter(move |view| {
+            view.is_granted()
+                || (view.is_waiting()
+                    && view.goes_before(ask.number, ask.upgrade)
+                    && !self.waits_for(view, ask.owner))
         })
     }
 
@@ -207,116 +341,122 @@ impl RangeBook {
         &self,
         ask: RowAsk<'_>,
     ) -> impl Iterator<Item = (&Arc<Owner>, Obstacle)> {
-        let locks = self.in_the_way_of(ask).map(|(_, lock)| lock);
-        locks.map(|lock| (&lock.owner, lock.obstacle()))
+        self.in_the_way_of(ask).map(|view| {
+            let (mode, soft) = (view.ticket.mode(), view.waits().is_some());
+            (&view.owner, Obstacle { mode, soft })
+        })
     }
 
-    /// K4: puts the row on the stack of the owner of each range in its way. `false` if one of them has ended since.
-    pub(crate) fn register_row(&mut self, hash: u64, ask: RowAsk<'_>) -> bool {
-        let numbers: Vec<u64> = self.in_the_way_of(ask).map(|(number, _)| number).collect();
-        let mut stands = true;
-        for number in numbers {
-            if let Some(lock) = self.0.get_mut(&number) {
-                if lock.rows.insert(ask.row.clone(), hash).is_none() {
-                    let row = Awaited::Row(hash, ask.row.clone());
-                    lock.owner.push_contended(row);
-                }
-                stands &= lock.owner.binds();
-            }
+    /// The same, for a list.
+    pub(crate) fn meet_row(&self, ask: RowAsk<'_>, met: &mut Met) {
+        for view in self.in_the_way_of(ask) {
+            let standing = view.waits().map_or(Standing::Holds, Standing::Ahead);
+            met.add(&view.owner, view.ticket.mode(), standing);
         }
-        stands
     }
 
-    /// The row is granted, maybe past a range that waits: by an upgrade, within an own range, or because it came first.
+    /// K4: puts the row on the stack of the owner of each range in its way. Whether there are any, and `false` if one of them
+    /// has ended since.
+    pub(crate) fn register_row(&self, hash: u64, ask: RowAsk<'_>) -> (bool, bool) {
+        let (mut any, mut stands) = (false, true);
+        for view in self.in_the_way_of(ask) {
+            let row = (hash, ask.row.clone());
+            let number = view.ticket.number();
+            view.owner.contended().push_row(Some(number), row);
+            any = true;
+            stands &= view.owner.binds();
+        }
+        (any, stands)
+    }
+
+    /// Nobody waits for the row any more.
+    pub(crate) fn forget_row(&self, hash: u64, row: &RowKey) {
+        let row = (hash, row.clone());
+        for RangeLock { view, .. } in self.around(&row.1) {
+            let number = view.ticket.number();
+            view.owner.contended().forget_row(Some(number), &row);
+        }
+    }
+
+    /// The row is granted, maybe past a range that waits or asks: by an upgrade, within an own range, or because it came first.
     pub(crate) fn note_grant(&mut self, ask: RowAsk<'_>) {
-        for lock in self.0.values_mut() {
-            if lock.ticket.is_waiting()
-                && lock.range.contains(ask.row)
-                && conflicts(ask.mode, lock.ticket.mode())
+        let index = self.tables.get(&ask.row.table());
+        for number in index.into_iter().flat_map(|index| index.around(ask.row)) {
+            if let Some(lock) = self.locks.get_mut(&number)
+                && lock.view.ticket.is_undecided()
+                && conflicts(ask.mode, lock.view.ticket.mode())
             {
                 lock.changes += 1;
             }
         }
     }
 
-    /// What the range looks for, while it waits.
+    /// What the range looks for, while it is undecided.
     pub(crate) fn look(&self, number: u64) -> Option<RangeLook> {
-        let lock = self.0.get(&number).filter(|lock| lock.is_waiting())?;
+        let undecided =
+            |lock: &&RangeLock| lock.view.ticket.is_undecided() && lock.view.owner.is_active();
+        let lock = self.locks.get(&number).filter(undecided)?;
+        let own = self.held_by(&lock.view.owner);
+        let own = own.map(|view| (Arc::clone(&view.range), view.ticket.mode()));
         Some(RangeLook {
-            owner: Arc::clone(&lock.owner),
-            ticket: Arc::clone(&lock.ticket),
-            range: Arc::clone(&lock.range),
-            turned: lock.turned.clone(),
+            view: lock.view.clone(),
+            own: own.collect(),
             changes: lock.changes,
         })
     }
 
     /// Those who hold, or wait before it for, ranges that this one conflicts with.
-    pub(crate) fn obstacles_of_range(&self, number: u64) -> Vec<InTheWay> {
-        let Some(own) = self.0.get(&number) else {
-            return Vec::new();
-        };
-        let mode = own.ticket.mode();
-        let others = self.0.values().filter(|lock| {
-            lock.range.overlaps(&own.range)
-                && !own.owner.is(&lock.owner)
-                && conflicts(mode, lock.ticket.mode())
-        });
-        let upgrade = own.ticket.is_upgrade();
-        let others = others.filter(|lock| {
-            lock.is_granted() || (lock.is_waiting() && lock.goes_before(number, upgrade))
-        });
-        others
-            .map(|lock| (Arc::clone(&lock.owner), lock.obstacle()))
-            .collect()
+    pub(crate) fn meet(&self, look: &RangeLook, met: &mut Met) {
+        for RangeLock { view, .. } in self.meeting(&look.view.range) {
+            met.add(&view.owner, view.ticket.mode(), look.standing(view));
+            met.is_partial |= !view.turned.is_empty();
+        }
     }
 
     /// K6: what was met on the way through the shards, and the other ranges, decide: nobody, and nothing was granted past it
-    /// meanwhile: granted. Else it is registered with all; once each of them was registered before it was met, it may wait.
-    pub(crate) fn conclude(
-        &mut self,
-        look: &RangeLook,
-        met: &[InTheWay],
-        wakes: &mut Wakes,
-    ) -> Asked {
-        let number = look.ticket.number();
-        let ranges = self.obstacles_of_range(number);
-        let Some(lock) = self.0.get_mut(&number).filter(|lock| lock.is_waiting()) else {
+    /// meanwhile: granted. Else, if it waits, it is registered; once it was so before it met them, it may go on waiting.
+    pub(crate) fn conclude(&mut self, look: &RangeLook, met: &mut Met, wakes: &mut Wakes) -> Asked {
+        self.meet(look, met);
+        let number = look.view.ticket.number();
+        let lock = self.locks.get_mut(&number);
+        let Some(lock) = lock.filter(|lock| lock.view.ticket.is_undecided()) else {
             return Asked::Done;
         };
-        let mut asked = Asked::Done;
-        let before = std::mem::take(&mut lock.registered);
-        for (owner, _) in met.iter().chain(&ranges) {
-            if lock.registered.insert(owner.id()) && !before.contains(&owner.id()) {
-                owner.push_contended(Awaited::Range(number));
-                asked = Asked::Again;
+        let RangeView { owner, ticket, .. } = &lock.view;
+        if met.is_empty() {
+            if lock.changes != look.changes {
+                return Asked::Again;
             }
+            if ticket.try_grant() {
+                self.waiting.remove(&number);
+                self.held.entry(owner.name()).or_default().insert(number);
+                wakes.add(owner);
+            }
+            return Asked::Done;
         }
-        if !met.is_empty() || !ranges.is_empty() {
-            return asked;
+        if !ticket.is_waiting() {
+            return Asked::Done;
         }
-        if lock.changes != look.changes {
-            return Asked::Again;
+        // `Wound`: who has won, and waited for one that was committing, judges again when somebody else is in the way.
+        if ticket.has_won() && met.owners().any(|other| other.is_active()) {
+            wakes.add(owner);
         }
-        if lock.ticket.try_grant() {
-            wakes.add(&lock.owner);
-        }
-        Asked::Done
+        lock.register(met.last_to_go())
     }
 
     /// One with whom the range may be registered has ended, or gave something back. Whether it is to look again.
     pub(crate) fn left(&mut self, number: u64, owner: TxnId) -> bool {
-        let lock = self.0.get_mut(&number);
+        let lock = self.locks.get_mut(&number);
         lock.is_some_and(|lock| {
             lock.registered.remove(&owner);
-            lock.registered.is_empty() && lock.ticket.is_waiting()
+            lock.registered.is_empty() && lock.view.is_waiting()
         })
     }
 
     /// L4: from now on the range goes before the one with `other` as its number, or does not.
     pub(crate) fn turn(&mut self, number: u64, other: u64, first: bool) {
-        if let Some(lock) = self.0.get_mut(&number) {
-            lock.turned.insert(other, first);
+        if let Some(lock) = self.locks.get_mut(&number) {
+            lock.view.turned.insert(other, first);
             // Who has looked already saw the order of before.
             lock.changes += 1;
         }
@@ -325,17 +465,32 @@ impl RangeBook {
     /// In order of arrival: who holds, and who waits, with the token of the first.
     pub(crate) fn all(&self) -> impl Iterator<Item = (Waiter, FencingToken)> {
         let live = self
-            .0
+            .locks
             .values()
-            .filter(|lock| lock.is_granted() || lock.is_waiting());
+            .filter(|lock| lock.view.is_granted() || lock.view.is_waiting());
         live.map(|lock| {
-            let (owner, ticket) = (Arc::clone(&lock.owner), Arc::clone(&lock.ticket));
+            let RangeView { owner, ticket, .. } = &lock.view;
+            let (owner, ticket) = (Arc::clone(owner), Arc::clone(ticket));
             (Waiter { owner, ticket }, lock.token)
         })
     }
 
     /// Inheritance: what the range that waits is queued with.
     pub(crate) fn order(&self, number: u64) -> Option<u64> {
-        self.0.get(&number).map(|lock| lock.ticket.order())
+        let lock = self.locks.get(&number);
+        lock.map(|lock| lock.view.ticket.order())
     }
+}
+
+fn own<'a>(
+    locks: impl Iterator<Item = &'a RangeLock>,
+    owner: &Owner,
+) -> impl Iterator<Item = &'a RangeLock> {
+    locks.filter(|lock| owner.is(&lock.view.owner) && lock.view.is_granted())
+}
+
+fn strongest<'a>(locks: impl Iterator<Item = &'a RangeLock>) -> Option<(LockMode, FencingToken)> {
+    locks
+        .map(|lock| (lock.view.ticket.mode(), lock.token))
+        .max()
 }

@@ -84,15 +84,19 @@ pub(crate) fn release_pass(
     assert!(!owner.binds(), "K5: only what ended is released");
     let mut held = owner.latch().take();
     if let Some(ticket) = held.waiting() {
-        end_wait(shards, owner, ticket, wakes);
+        end_wait(shards, ticket, wakes);
         wakes.add(owner);
     }
     for number in held.undo.split_off_ranges(0) {
-        ask::give_back(shards, owner, number, wakes);
+        ask::give_back(shards, number, wakes);
     }
     // K4: the state was stored before the stack is taken. Who pushes later sees the state.
-    for awaited in owner.take_contended() {
-        ask::tell(shards, owner, awaited, wakes);
+    let contended = owner.take_contended();
+    for row in contended.rows() {
+        ask::settle(shards, row, wakes);
+    }
+    for wider in contended.wide() {
+        ask::tell(shards, owner, wider, wakes);
     }
     for table in &held.exclusive {
         ask::ask_table(shards, *table, wakes);
@@ -136,7 +140,7 @@ pub(crate) fn roll_back(shards: &Shards, owner: &Arc<Owner>, sub: u32, wakes: &m
     };
     restore(shards, owner, undone, wakes);
     for number in ranges.into_iter().rev() {
-        ask::give_back(shards, owner, number, wakes);
+        ask::give_back(shards, number, wakes);
     }
     ask::left(shards, owner, wakes);
 }
@@ -173,12 +177,12 @@ fn restore(shards: &Shards, owner: &Owner, undone: Vec<Step>, wakes: &mut Wakes)
 }
 
 /// Ends the wait of an owner that ended. A grant that it did not take is void, as all it held.
-fn end_wait(shards: &Shards, owner: &Owner, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
+fn end_wait(shards: &Shards, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
     let ended = ticket.try_end();
     match ticket.row().filter(|_| !ended) {
         Some(row) => shards
             .latch(ticket.hash())
             .settle(ticket.hash(), row, wakes),
-        None => ask::withdraw(shards, owner, ticket, wakes),
+        None => ask::withdraw(shards, ticket, wakes),
     }
 }

@@ -19,8 +19,9 @@ use smallvec::SmallVec;
 use crate::decision::Blocker;
 use crate::judge::{blocker, blocker_of, wound};
 use crate::matrix::{ModeSet, conflicting, conflicts};
-use crate::owner::{Awaited, Owner};
-use crate::ranges::{InTheWay, Obstacle, RangeBook, RangeLook, RowAsk};
+use crate::met::{InTheWay, Met, Obstacle, Standing};
+use crate::owner::Owner;
+use crate::ranges::{RangeBook, RangeLook, RowAsk};
 use crate::ticket::{Hold, Ticket, Want};
 use crate::wait_queue::{WaitQueue, Waiter};
 use crate::wide::Around;
@@ -44,6 +45,8 @@ pub(crate) struct RowLock {
     queue: Option<Box<WaitQueue>>,
     /// A waiter of the queue has won, and waits for one that was committing.
     has_winners: bool,
+    /// The row is on the contended stack of the owner of a range around it.
+    is_within: bool,
 }
 
 /// What a request comes to.
@@ -83,6 +86,7 @@ impl RowLock {
             holders: alone.into_iter().map(holder).collect(),
             queue: None,
             has_winners: false,
+            is_within: false,
         }
     }
 
@@ -156,7 +160,7 @@ impl RowLock {
         }
         self.hold(owner, hold);
         around.granted(ask);
-        self.register_contention(around);
+        self.register_holders();
         Verdict::Granted(before)
     }
 
@@ -186,9 +190,9 @@ impl RowLock {
     fn hold(&mut self, owner: &Arc<Owner>, hold: Hold) {
         let mode = hold.mode;
         for holder in &self.holders {
-            let fits = !holder.owner.binds()
+            let fits = !conflicts(mode, holder.hold.mode)
                 || owner.is(&holder.owner)
-                || !conflicts(mode, holder.hold.mode);
+                || !holder.owner.binds();
             assert!(fits, "L1: {mode} was granted beside {}", holder.hold.mode);
         }
         let own = self
@@ -225,8 +229,9 @@ impl RowLock {
         match (own, before) {
             (Some(at), None) => {
                 let gone = self.holders.remove(at);
-                if gone.on_stack && owner.is_active() {
-                    owner.forget_contended(self.hash, &self.row);
+                if gone.on_stack {
+                    let row = (self.hash, self.row.clone());
+                    owner.contended().forget_row(None, &row);
                 }
             }
             (Some(at), Some(before)) => {
@@ -260,15 +265,18 @@ impl RowLock {
             if self.queue.is_none() {
                 return;
             }
-            self.promote(around);
+            let stands = self.promote(around);
             if self.queue.as_deref().is_none_or(WaitQueue::is_empty) {
                 self.queue = None;
                 self.has_winners = false;
+                if std::mem::take(&mut self.is_within) {
+                    around.forget(self.hash, &self.row);
+                }
                 return;
             }
-            let stand = self.register_contention(around);
+            self.register_holders();
             // L6: a holder that ended before it was registered does not come back: look again.
-            if stand && self.holders.iter().all(|holder| holder.owner.binds()) {
+            if stands && self.holders.iter().all(|holder| holder.owner.binds()) {
                 if self.has_winners {
                     self.call_winners(around);
                 }
@@ -278,9 +286,13 @@ impl RowLock {
     }
 
     /// Grants, in the order of the queue, whoever conflicts with no holder and no one ahead. A void waiter that is met on
-    /// the way goes; one behind takes itself out, by its release pass.
-    fn promote(&mut self, around: &mut Around<'_>) {
-        let (mut ahead, mut upgrades, mut place) = (ModeSet::EMPTY, 0, 0);
+    /// the way goes; one behind takes itself out, by its release pass. Who has only ranges in his way is registered with
+    /// them; `false` if one of these has ended meanwhile.
+    fn promote(&mut self, around: &mut Around<'_>) -> bool {
+        let (mut upgrades, mut place, mut stands) = (0, 0, true);
+        let held = self.holders.iter().map(|holder| holder.hold.mode);
+        // Those who hold the row are upgrades: so all holders are ahead of all others.
+        let mut ahead = held.fold(ModeSet::EMPTY, ModeSet::with);
         while let Some(queue) = self.queue.as_deref()
             && !queue.is_barred(ahead, upgrades)
             && let Some(waiter) = queue.get(place)
@@ -288,13 +300,21 @@ impl RowLock {
             let ticket = &waiter.ticket;
             let (mode, upgrade) = (ticket.mode(), ticket.is_upgrade());
             let active = waiter.owner.is_active();
-            let behind = !upgrade && conflicting(mode).meets(ahead);
+            let behind = if upgrade {
+                self.blocker(&waiter.owner, mode, 0).is_some()
+            } else {
+                conflicting(mode).meets(ahead)
+            };
             let ask = RowAsk::queued(&self.row, &waiter.owner, ticket);
-            let granted = active
-                && !behind
-                && self.blocker(&waiter.owner, mode, 0).is_none()
-                && around.blocker(ask).is_none()
-                && ticket.try_grant();
+            let is_first = active && !behind;
+            let (is_within, stood) = if is_first {
+                around.register(self.hash, ask)
+            } else {
+                (false, true)
+            };
+            stands &= stood;
+            self.is_within |= is_within;
+            let granted = is_first && !is_within && ticket.try_grant();
             if granted {
                 around.granted(ask);
             }
@@ -310,11 +330,13 @@ impl RowLock {
                 .and_then(|queue| queue.remove(place));
             if let Some(Waiter { owner, ticket }) = left {
                 if granted {
+                    ahead = ahead.with(mode);
                     self.hold(&owner, ticket.hold());
                 }
                 around.wakes.add(&owner);
             }
         }
+        stands
     }
 
     /// `Wound`: who has won, and waited for one that was committing, judges again when somebody else is in the way.
@@ -327,28 +349,21 @@ impl RowLock {
         }
     }
 
-    /// K4: puts the row on the stack of everyone who holds it, or a range around it, and whom somebody waits for. `false` if
-    /// one of the latter has ended meanwhile.
-    fn register_contention(&mut self, around: &mut Around<'_>) -> bool {
+    /// K4: puts the row on the stack of every holder whom somebody waits for.
+    fn register_holders(&mut self) {
         let Some(queue) = self.queue.as_deref() else {
-            return true;
+            return;
         };
         for holder in self.holders.iter_mut().filter(|holder| !holder.on_stack) {
             let waits = |waiter: &Waiter| {
                 conflicts(waiter.ticket.mode(), holder.hold.mode) && !waiter.owner.is(&holder.owner)
             };
-            if queue.iter().any(waits) {
+            if queue.conflicts_with(holder.hold.mode) && queue.iter().any(waits) {
                 holder.on_stack = true;
-                let row = Awaited::Row(self.hash, self.row.clone());
-                holder.owner.push_contended(row);
+                let row = (self.hash, self.row.clone());
+                holder.owner.contended().push_row(None, row);
             }
         }
-        let (mut stand, has_ranges) = (true, around.ranges().is_some());
-        for waiter in queue.iter().filter(|_| has_ranges) {
-            let ask = RowAsk::queued(&self.row, &waiter.owner, &waiter.ticket);
-            stand &= around.register(self.hash, ask);
-        }
-        stand
     }
 
     /// L4: whom the waiter with `ticket` waits for: conflicting holders, conflicting waiters ahead of one that is no
@@ -378,23 +393,42 @@ impl RowLock {
             .collect()
     }
 
+    /// Those of them who hold the row, or a range around it.
+    pub(crate) fn holders_in_the_way(
+        &self,
+        waiter: &Waiter,
+        ranges: Option<&RangeBook>,
+    ) -> Vec<Arc<Owner>> {
+        let Waiter { owner, ticket } = waiter;
+        let held = self.holders.iter().filter(|holder| {
+            conflicts(ticket.mode(), holder.hold.mode) && !owner.is(&holder.owner)
+        });
+        let ask = RowAsk::queued(&self.row, owner, ticket);
+        let around = ranges
+            .into_iter()
+            .flat_map(|ranges| ranges.obstacles_of_row(ask));
+        let around = around.filter(|(_, obstacle)| !obstacle.soft);
+        let all = held.map(|holder| &holder.owner);
+        all.chain(around.map(|(owner, _)| owner)).cloned().collect()
+    }
+
     /// K6: who is in the way of a range that has the row.
-    pub(crate) fn in_the_way_of(&self, look: &RangeLook) -> impl Iterator<Item = InTheWay> {
-        let mode = look.ticket.mode();
-        let other = move |owner: &Arc<Owner>| !owner.is(&look.owner) && owner.binds();
-        let holders = self.holders.iter().filter(move |holder| {
-            other(&holder.owner) && conflicts(mode, holder.hold.beside_ranges())
-        });
-        let held = holders.map(|holder| (&holder.owner, holder.hold.mode, false));
-        let waiters = self.waiters().filter(move |waiter| {
-            other(&waiter.owner)
-                && waiter.is_live()
-                && conflicts(mode, waiter.ticket.beside_ranges())
-                && look.is_behind(&waiter.ticket)
-        });
-        let queued = waiters.map(|waiter| (&waiter.owner, waiter.ticket.mode(), true));
-        held.chain(queued)
-            .map(|(owner, mode, soft)| (Arc::clone(owner), Obstacle { mode, soft }))
+    pub(crate) fn in_the_way_of(&self, look: &RangeLook, met: &mut Met) {
+        let (asks, mode) = (&look.view.owner, look.view.ticket.mode());
+        for Holder { owner, hold, .. } in &self.holders {
+            if conflicts(mode, hold.beside_ranges()) && owner.binds() {
+                let own = asks.is(owner);
+                let standing = if own { Standing::Own } else { Standing::Holds };
+                met.add(owner, hold.mode, standing);
+            }
+        }
+        let own = || self.held(asks).map(|hold| hold.mode);
+        for Waiter { owner, ticket } in self.waiters().filter(|waiter| waiter.is_live()) {
+            if conflicts(mode, ticket.beside_ranges()) && !asks.is(owner) {
+                let standing = look.standing_of(&self.row, ticket, own);
+                met.add(owner, ticket.mode(), standing);
+            }
+        }
     }
 
     /// L5, `Wound`: judges all who are in the waiter's way, then wounds them, in one hold of the row latch.

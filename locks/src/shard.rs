@@ -4,7 +4,7 @@
 //! 1. A row that is neither held nor waited for has no entry.
 //! 2. K4: every change ends with the row settled, before the latch is dropped.
 //! 3. A row that one transaction holds, and nobody waits for, is its node alone; as soon as another holds it too or
-//!    waits, a [`RowLock`] decides; when that is over, the node does again. While there is a range, it decides always.
+//!    waits, a [`RowLock`] decides; when that is over, the node does again. While its table has a range, it decides always.
 //!
 //! Crash: memory only.
 
@@ -18,11 +18,12 @@ use smallvec::SmallVec;
 use crate::decision::Blocker;
 use crate::index::Index;
 use crate::matrix::conflicts;
+use crate::met::{Met, Standing};
 use crate::nodes::{Alone, Held, Node, Nodes};
 use crate::owner::Owner;
 use crate::place::Place;
 use crate::placing::{self, Placed};
-use crate::ranges::{InTheWay, Obstacle, RangeLook};
+use crate::ranges::RangeLook;
 use crate::row_lock::RowLock;
 use crate::slots::Slots;
 use crate::sweep::Sweep;
@@ -54,7 +55,6 @@ pub(crate) struct RowView<'a> {
     pub(crate) row: &'a RowKey,
     pub(crate) holders: SmallVec<[(Arc<Owner>, Hold); 1]>,
     pub(crate) waiters: Vec<Waiter>,
-    pub(crate) lock: Option<&'a RowLock>,
 }
 
 impl Shard {
@@ -86,7 +86,7 @@ impl Latch<'_> {
     ) -> Placed {
         let wide = self.wide;
         // L8: one load, while there is no range.
-        let mut books = wide.latch_if_ranges();
+        let mut books = wide.latch_if_ranges(want.row.table());
         if books.is_some() {
             let mut around = Around::new(wide, books.as_deref_mut(), wakes);
             return self.request_within(owner, want, &mut around);
@@ -223,11 +223,9 @@ impl Latch<'_> {
 
     /// Takes a ticket that is no longer waiting out of the queue.
     pub(crate) fn leave_queue(&mut self, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
-        self.within(wakes, |latch, around| {
-            latch.with_lock(ticket, around, |lock, around| {
-                lock.leave_queue(ticket);
-                lock.settle(around);
-            })
+        self.within(ticket, wakes, |lock, around| {
+            lock.leave_queue(ticket);
+            lock.settle(around);
         });
     }
 
@@ -238,10 +236,8 @@ impl Latch<'_> {
         order: u64,
         wakes: &mut Wakes,
     ) -> Vec<Waiter> {
-        let raised = self.within(wakes, |latch, around| {
-            latch.with_lock(ticket, around, |lock, around| {
-                lock.raise(ticket, order, around)
-            })
+        let raised = self.within(ticket, wakes, |lock, around| {
+            lock.raise(ticket, order, around)
         });
         raised.unwrap_or_default()
     }
@@ -252,10 +248,8 @@ impl Latch<'_> {
         waiter: &Waiter,
         wakes: &mut Wakes,
     ) -> Result<Vec<Arc<Owner>>, Blocker> {
-        let judged = self.within(wakes, |latch, around| {
-            latch.with_lock(&waiter.ticket, around, |lock, around| {
-                placing::judge(lock, waiter, around)
-            })
+        let judged = self.within(&waiter.ticket, wakes, |lock, around| {
+            placing::judge(lock, waiter, around)
         });
         judged.unwrap_or(Ok(Vec::new()))
     }
@@ -276,15 +270,17 @@ impl Latch<'_> {
         Some(done)
     }
 
-    /// With what is around the rows here.
+    /// The same, with what is around the row.
     fn within<T>(
         &mut self,
+        ticket: &Ticket,
         wakes: &mut Wakes,
-        act: impl FnOnce(&mut Self, &mut Around<'_>) -> T,
-    ) -> T {
+        act: impl FnOnce(&mut RowLock, &mut Around<'_>) -> T,
+    ) -> Option<T> {
         let wide = self.wide;
-        let mut books = wide.latch_if_ranges();
-        act(self, &mut Around::new(wide, books.as_deref_mut(), wakes))
+        let mut books = wide.latch_if_ranges(ticket.target().table());
+        let mut around = Around::new(wide, books.as_deref_mut(), wakes);
+        self.with_lock(ticket, &mut around, act)
     }
 
     /// Changes a lock, if the node has one, and settles it.
@@ -295,7 +291,7 @@ impl Latch<'_> {
         };
         match &mut node.held {
             Held::Contended(lock) => {
-                let mut books = wide.latch_if_ranges();
+                let mut books = wide.latch_if_ranges(node.row.table());
                 change(lock);
                 lock.settle(&mut Around::new(wide, books.as_deref_mut(), wakes));
                 self.tidy(number);
@@ -372,29 +368,30 @@ impl Latch<'_> {
     }
 
     /// K6: who is in a range's way here: those who hold conflicting rows in it, and those who wait for such before it.
-    pub(crate) fn in_the_way_of(&self, look: &RangeLook) -> Vec<InTheWay> {
-        let mode = look.ticket.mode();
-        let mut met = Vec::new();
+    pub(crate) fn in_the_way_of(&self, look: &RangeLook, met: &mut Met) {
+        let (range, mode) = (&look.view.range, look.view.ticket.mode());
+        let asks = look.view.owner.name();
         for node in self.shard.nodes.iter() {
             match &node.held {
                 Held::Alone(alone) => {
                     let beside = alone.hold().beside_ranges();
-                    if conflicts(mode, beside)
-                        && alone.owner != look.owner.name()
-                        && look.range.contains(&node.row)
+                    if !conflicts(mode, beside) || !range.contains(&node.row) {
+                        continue;
+                    }
+                    if alone.owner == asks {
+                        met.is_partial = true;
+                    } else if !met.has_holder(alone.owner)
                         && let Some(owner) = self.slots.owner(alone.owner)
                     {
-                        let (mode, soft) = (alone.mode, false);
-                        met.push((owner, Obstacle { mode, soft }));
+                        met.add(&owner, alone.mode, Standing::Holds);
                     }
                 }
-                Held::Contended(lock) if look.range.contains(&node.row) => {
-                    met.extend(lock.in_the_way_of(look));
+                Held::Contended(lock) if range.contains(&node.row) => {
+                    lock.in_the_way_of(look, met);
                 }
                 Held::Contended(_) => {}
             }
         }
-        met
     }
 
     fn view<'a>(&'a self, node: &'a Node) -> Option<RowView<'a>> {
@@ -416,7 +413,6 @@ impl Latch<'_> {
             row: &node.row,
             holders,
             waiters: waiters.cloned().collect(),
-            lock,
         })
     }
 

@@ -8,8 +8,9 @@
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
+use crate::met::{InTheWay, Met};
 use crate::owner::Owner;
-use crate::ranges::{InTheWay, RangeBook};
+use crate::ranges::RangeLook;
 use crate::row_lock::RowLock;
 use crate::shard::{Latch, RowView, Shard};
 use crate::slots::Slots;
@@ -81,41 +82,38 @@ impl Shards {
         shard.is_some_and(|shard| shard.0.is_locked())
     }
 
-    /// The latches of all that these wait for: shards in order of index, every one if a range is waited for; then, if it
-    /// matters, that of the wide locks.
+    /// The latches of all that these wait for: shards in order of index, every one if a range is waited for; then that of the
+    /// wide locks, without which nobody knows what is around a row.
     pub(crate) fn latch_all<'w>(&self, waiters: impl Iterator<Item = &'w Waiter>) -> Latched<'_> {
         let mut numbers: SmallVec<[usize; 8]> = SmallVec::new();
-        let mut is_wide = false;
         for waiter in waiters {
             match waiter.ticket.target() {
                 Target::Row(_) => numbers.push(Self::index(waiter.ticket.hash())),
                 Target::Range(_) => numbers.extend(0..SHARDS),
                 Target::Table(_) => {}
             }
-            is_wide |= waiter.ticket.row().is_none();
         }
         numbers.sort_unstable();
         numbers.dedup();
         let shards = numbers.into_iter().map(|number| self.latch_number(number));
         Latched {
             shards: shards.collect(),
-            books: if is_wide {
-                Some(self.wide.latch())
-            } else {
-                self.wide.latch_if_ranges()
-            },
-            slots: &self.slots,
+            books: self.wide.latch(),
             wide: &self.wide,
         }
     }
 
-    /// One shard after the other, latched while `visit` looks, with the ranges if there are any.
-    pub(crate) fn each(&self, mut visit: impl FnMut(RowView<'_>, Option<&RangeBook>)) {
+    /// K6: whom an undecided range meets among the rows, one latch at a time.
+    pub(crate) fn in_the_way_of(&self, look: &RangeLook, met: &mut Met) {
         for number in 0..SHARDS {
-            let latch = self.latch_number(number);
-            let books = self.wide.latch_if_ranges();
-            let ranges = books.as_ref().map(|books| &books.ranges);
-            latch.views().for_each(|view| visit(view, ranges));
+            self.latch_number(number).in_the_way_of(look, met);
+        }
+    }
+
+    /// One shard after the other, latched while `visit` looks.
+    pub(crate) fn each(&self, mut visit: impl FnMut(RowView<'_>)) {
+        for number in 0..SHARDS {
+            self.latch_number(number).views().for_each(&mut visit);
         }
     }
 
@@ -144,8 +142,7 @@ const STRETCH_ROWS: u32 = 256;
 #[derive(Debug)]
 pub(crate) struct Latched<'a> {
     shards: SmallVec<[Latch<'a>; 4]>,
-    books: Option<MutexGuard<'a, Books>>,
-    slots: &'a Slots<Owner>,
+    pub(crate) books: MutexGuard<'a, Books>,
     wide: &'a Wide,
 }
 
@@ -167,27 +164,20 @@ impl Latched<'_> {
                 return self.with_lock(waiter, wakes, put).unwrap_or_default();
             }
             (Target::Table(table), _) => {
-                let books = self.books.as_deref_mut();
-                return books.map_or_else(Vec::new, |books| {
-                    books.tables.put_ahead(*table, waiter, &other.owner)
-                });
+                return self.books.tables.put_ahead(*table, waiter, &other.owner);
             }
-            (Target::Range(_), _) => self.turn(own.number(), others.number(), true),
+            (Target::Range(_), _) => {
+                self.books.ranges.turn(own.number(), others.number(), true);
+            }
             (Target::Row(_), _) => {}
         }
         if let Target::Range(_) = others.target() {
-            self.turn(others.number(), own.number(), false);
+            self.books.ranges.turn(others.number(), own.number(), false);
         }
         for moved in [waiter, other] {
             self.with_lock(moved, wakes, RowLock::settle);
         }
         vec![other.clone()]
-    }
-
-    fn turn(&mut self, range: u64, other: u64, first: bool) {
-        if let Some(books) = self.books.as_deref_mut() {
-            books.ranges.turn(range, other, first);
-        }
     }
 
     /// The lock of the row that is waited for, if it is one.
@@ -203,39 +193,33 @@ impl Latched<'_> {
             .shards
             .iter_mut()
             .find(|latch| latch.number == number)?;
-        let mut around = Around::new(self.wide, self.books.as_deref_mut(), wakes);
+        let mut around = Around::new(self.wide, Some(&mut *self.books), wakes);
         latch.with_lock(&waiter.ticket, &mut around, act)
     }
 
     /// L4: whom it waits for.
     pub(crate) fn obstacles(&self, waiter: &Waiter) -> Vec<InTheWay> {
         let ticket = &waiter.ticket;
-        let books = self.books.as_deref();
+        let Books { ranges, tables } = &*self.books;
         match ticket.target() {
             Target::Row(row) => {
                 let number = Shards::index(ticket.hash());
                 let latch = self.shards.iter().find(|latch| latch.number == number);
                 let lock = latch.and_then(|latch| latch.find(ticket.hash(), row));
-                let ranges = books.map(|books| &books.ranges);
-                lock.map_or_else(Vec::new, |lock| lock.obstacles(waiter, ranges))
+                lock.map_or_else(Vec::new, |lock| lock.obstacles(waiter, Some(ranges)))
             }
             Target::Range(_) => {
-                let Some(ranges) = books.map(|books| &books.ranges) else {
-                    return Vec::new();
-                };
                 let Some(look) = ranges.look(ticket.number()) else {
                     return Vec::new();
                 };
-                let rows = self
-                    .shards
-                    .iter()
-                    .flat_map(|latch| latch.in_the_way_of(&look));
-                rows.chain(ranges.obstacles_of_range(ticket.number()))
-                    .collect()
+                let mut met = Met::default();
+                for latch in &self.shards {
+                    latch.in_the_way_of(&look, &mut met);
+                }
+                ranges.meet(&look, &mut met);
+                met.into_obstacles()
             }
-            Target::Table(table) => books.map_or_else(Vec::new, |books| {
-                books.tables.obstacles(*table, waiter, self.slots)
-            }),
+            Target::Table(table) => tables.obstacles(*table, waiter),
         }
     }
 }

@@ -23,7 +23,7 @@ const SLOT_BITS: u32 = 28;
 const SEGMENTS: usize = (SLOT_BITS - FIRST_SEGMENT_BITS) as usize;
 
 /// A transaction's name: its slot, and above it the slot's generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct OwnerName(u64);
 
 impl OwnerName {

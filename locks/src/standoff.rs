@@ -17,11 +17,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use crate::ask;
+use crate::contended::{HashedRow, Wider};
 use crate::cycle::Cycle;
 use crate::deadlock::{self, Flipped, Resolution};
 use crate::matrix::conflicts;
-use crate::owner::{Awaited, Owner};
+use crate::owner::Owner;
 use crate::shards::Shards;
+use crate::target::Target;
 use crate::ticket::Ticket;
 use crate::wait_queue::Waiter;
 use crate::wakes::Wakes;
@@ -54,9 +56,10 @@ impl Standoffs {
         mut release: impl FnMut(&Arc<Owner>, &mut Wakes),
     ) -> Option<Arc<Cycle>> {
         let mut starts = self.inherit(shards, start, wakes);
-        // Nobody waits for the requester: no cycle passes through it. Its stack does not name every range and table that
-        // does: one that is registered with others too may have it met again without telling.
-        if anyone_behind || start.owner.is_contended() || shards.wide().is_used() {
+        // Nobody waits for the requester: no cycle passes through it.
+        let owner = &start.owner;
+        let is_contended = !owner.contended().is_empty();
+        if anyone_behind || is_contended || shards.wide().may_await(owner) {
             starts.push(start.clone());
         }
         let (mut flipped, mut own) = (Flipped::new(), None);
@@ -102,11 +105,20 @@ impl Standoffs {
             return Vec::new();
         }
         let mut passed = Vec::new();
-        let behind = start.owner.contended();
-        let behind = behind
+        let (rows, wide): (Vec<HashedRow>, Vec<Wider>) = {
+            let contended = start.owner.contended();
+            (
+                contended.rows().cloned().collect(),
+                contended.wide().collect(),
+            )
+        };
+        let rows = rows
+            .iter()
+            .filter_map(|row| order_at(shards, &start.owner, row));
+        let wide = wide
             .into_iter()
-            .filter_map(|awaited| order_at(shards, &start.owner, &awaited));
-        if let Some(order) = behind.max() {
+            .filter_map(|wider| wide_order(shards, wider));
+        if let Some(order) = rows.chain(wide).max() {
             passed.extend(raise(shards, &start.ticket, order, wakes));
         }
         let mut givers = vec![start.clone()];
@@ -128,27 +140,30 @@ impl Standoffs {
     }
 }
 
-/// The highest that somebody is queued with there who waits for the owner.
-fn order_at(shards: &Shards, owner: &Owner, awaited: &Awaited) -> Option<u64> {
-    match awaited {
-        Awaited::Row(hash, row) => {
-            let latch = shards.latch(*hash);
-            let lock = latch.find(*hash, row)?;
-            let held = lock.held(owner).map(|hold| hold.mode);
-            // It may hold the row, a range around it, or both.
-            let books = shards.wide().latch_if_ranges();
-            let around = books.as_ref().and_then(|it| it.ranges.held(owner, row));
-            let waits = |waiter: &&Waiter| {
-                let ticket = &waiter.ticket;
-                let beside = ticket.beside_ranges();
-                held.is_some_and(|held| conflicts(ticket.mode(), held))
-                    || around.is_some_and(|(around, _)| conflicts(beside, around))
-            };
-            let orders = lock.waiters().filter(waits);
-            orders.map(|waiter| waiter.ticket.order()).max()
-        }
-        Awaited::Range(number) => shards.wide().latch().ranges.order(*number),
-        Awaited::Table(table) => shards.wide().latch().tables.order(*table),
+/// The highest that somebody is queued with at the row who waits for the owner.
+fn order_at(shards: &Shards, owner: &Owner, (hash, row): &HashedRow) -> Option<u64> {
+    let latch = shards.latch(*hash);
+    let lock = latch.find(*hash, row)?;
+    let held = lock.held(owner).map(|hold| hold.mode);
+    // It may hold the row, a range around it, or both.
+    let books = shards.wide().latch_if_ranges(row.table());
+    let around = books.as_ref().and_then(|it| it.ranges.held(owner, row));
+    let waits = |waiter: &&Waiter| {
+        let ticket = &waiter.ticket;
+        let beside = ticket.beside_ranges();
+        held.is_some_and(|held| conflicts(ticket.mode(), held))
+            || around.is_some_and(|(around, _)| conflicts(beside, around))
+    };
+    let orders = lock.waiters().filter(waits);
+    orders.map(|waiter| waiter.ticket.order()).max()
+}
+
+/// The same of a range or a table.
+fn wide_order(shards: &Shards, wider: Wider) -> Option<u64> {
+    let books = shards.wide().latch();
+    match wider {
+        Wider::Range(number) => books.ranges.order(number),
+        Wider::Table(table) => books.tables.order(table),
     }
 }
 
@@ -161,8 +176,23 @@ fn raise(shards: &Shards, ticket: &Arc<Ticket>, order: u64, wakes: &mut Wakes) -
     latch.raise(ticket, order, wakes)
 }
 
+/// Who holds what the waiter wants; whoever is only ahead of it inherits nothing.
 fn holders_in_the_way(shards: &Shards, waiter: &Waiter) -> Vec<Arc<Owner>> {
-    let obstacles = ask::obstacles(shards, waiter).into_iter();
-    let hard = obstacles.filter(|(_, obstacle)| !obstacle.soft);
+    let ticket = &waiter.ticket;
+    let all = match ticket.target() {
+        Target::Row(row) => {
+            let latch = shards.latch(ticket.hash());
+            let books = shards.wide().latch_if_ranges(row.table());
+            let ranges = books.as_ref().map(|books| &books.ranges);
+            let lock = latch.find(ticket.hash(), row);
+            return lock.map_or_else(Vec::new, |lock| lock.holders_in_the_way(waiter, ranges));
+        }
+        Target::Range(_) => ask::met_by_range(shards, ticket.number()).into_obstacles(),
+        Target::Table(table) => {
+            let books = shards.wide().latch();
+            books.tables.holders_in_the_way(*table, waiter)
+        }
+    };
+    let hard = all.into_iter().filter(|(_, obstacle)| !obstacle.soft);
     hard.map(|(owner, _)| owner).collect()
 }

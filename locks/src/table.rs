@@ -18,7 +18,7 @@ use crate::batch::{Batch, Terms};
 use crate::cycle::Cycle;
 use crate::decision::{Blocker, Decision, Refusal, Request};
 use crate::hash::RowHasher;
-use crate::judge::wound;
+use crate::judge::{stronger, wound};
 use crate::owner::{AbortCause, Notify, Owner};
 use crate::place::Place;
 use crate::placing::{Placed, Queued};
@@ -254,18 +254,35 @@ impl LockTable {
             }
             return judged;
         }
-        let judged = {
-            // All of them in one hold, as for a row.
-            let latched = self.shards.latch_all([waiter].into_iter());
-            let judged = wound(waiter, latched.obstacles(waiter));
-            if judged.is_err() {
-                ticket.try_cancel();
-            }
-            judged
-        };
+        let judged = self.judge_wide(waiter);
         if ticket.is_cancelled() {
-            ask::withdraw(&self.shards, owner, ticket, wakes);
+            ask::withdraw(&self.shards, ticket, wakes);
             ask::left(&self.shards, owner, wakes);
+        } else {
+            ask::ask(&self.shards, ticket, wakes);
+        }
+        judged
+    }
+
+    fn judge_wide(&self, waiter: &Waiter) -> Result<Vec<Arc<Owner>>, Blocker> {
+        let Waiter { owner, ticket } = waiter;
+        // A range that loses already by a look at one thing after the other stops nobody.
+        if !ticket.has_won()
+            && let Target::Range(_) = ticket.target()
+        {
+            let in_the_way = ask::met_by_range(&self.shards, ticket.number()).into_obstacles();
+            if let Some(blocker) = stronger(owner, &in_the_way) {
+                self.try_cancel(ticket);
+                return Err(blocker);
+            }
+        }
+        // All of them in one hold, as for a row.
+        let mut latched = self.shards.latch_all([waiter].into_iter());
+        let in_the_way = latched.obstacles(waiter);
+        let judged = wound(waiter, in_the_way);
+        match judged {
+            Err(_) => drop(ticket.try_cancel()),
+            Ok(_) => drop(latched.books.ranges.wait(ticket)),
         }
         judged
     }
@@ -278,14 +295,14 @@ impl LockTable {
     /// How the wait ended; `None` while it lasts. Taking a grant makes the lock part of the
     /// transaction, so ask with the owner that made the request, until the answer is `Some`.
     pub fn outcome(&self, owner: &Arc<Owner>, ticket: &Arc<Ticket>) -> Option<Outcome> {
-        if ticket.is_waiting() && owner.is_active() {
+        if ticket.is_undecided() && owner.is_active() {
             return None;
         }
         let mut holdings = owner.latch();
         if !owner.is_active() {
             return Some(Outcome::Ended); // Its release pass undoes the wait, or has.
         }
-        if ticket.is_waiting() {
+        if ticket.is_undecided() {
             return None;
         }
         if ticket.is_granted() {
@@ -320,7 +337,7 @@ impl LockTable {
     /// Ends the wait, as at a timeout. `Granted` if the grant won the race: then the lock is held.
     pub fn cancel(&self, owner: &Arc<Owner>, ticket: &Arc<Ticket>, wakes: &mut Wakes) -> Outcome {
         if self.try_cancel(ticket) {
-            ask::withdraw(&self.shards, owner, ticket, wakes);
+            ask::withdraw(&self.shards, ticket, wakes);
             ask::left(&self.shards, owner, wakes);
         }
         let outcome = self.outcome(owner, ticket);
@@ -330,7 +347,7 @@ impl LockTable {
     /// Ends a wait whose outcome nobody will ask for: a grant that came first is undone, to what was held before (K4).
     pub fn abandon(&self, owner: &Arc<Owner>, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
         if self.try_cancel(ticket) {
-            ask::withdraw(&self.shards, owner, ticket, wakes);
+            ask::withdraw(&self.shards, ticket, wakes);
             ask::left(&self.shards, owner, wakes);
         }
         {
@@ -352,7 +369,7 @@ impl LockTable {
             }
         }
         if let Target::Range(_) = ticket.target() {
-            ask::give_back(&self.shards, owner, ticket.number(), wakes);
+            ask::give_back(&self.shards, ticket.number(), wakes);
         }
         ask::left(&self.shards, owner, wakes);
     }
@@ -454,7 +471,7 @@ impl LockTable {
         let latch = self.shards.latch(hash);
         let hold = latch.held(owner, hash, row).filter(|_| owner.binds());
         let hold = hold.map(|hold| (hold.mode, owner.token(hold)));
-        let around = self.shards.wide().latch_if_ranges();
+        let around = self.shards.wide().latch_if_ranges(row.table());
         let around = around.and_then(|books| books.ranges.held(owner, row));
         let around = around.map(|(mode, token)| (mode, Some(token).filter(|it| *it != UNSTAMPED)));
         hold.max(around)

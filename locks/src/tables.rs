@@ -6,8 +6,10 @@
 //!    is never starved.
 //! 2. First come, first served, whatever the priorities; whoever holds SHARED goes to the front, and its own SHARED does not
 //!    stand in its way.
-//! 3. The flag is raised before the sets are read, and a set is filled before the flag is read.
-//! 4. A table with waiters is registered with everyone who is in the way of the first (as `ranges`, 3).
+//! 3. The flag is raised before the sets are read, once, and a set is filled before the flag is read. While it is up nobody
+//!    comes to share the table but through the queue: so those who do are known.
+//! 4. A table with waiters is registered with everyone who is in the way of the first. When the last of them has gone, the
+//!    queue is served again.
 //!
 //! Crash: memory only.
 
@@ -17,9 +19,11 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use lockstone_base::{FencingToken, LockMode, TableId, TxnId};
 
+use crate::contended::Wider;
 use crate::matrix::conflicts;
-use crate::owner::{Awaited, Owner};
-use crate::ranges::{Asked, InTheWay, Obstacle};
+use crate::met::{InTheWay, Obstacle};
+use crate::owner::Owner;
+use crate::ranges::Asked;
 use crate::slots::Slots;
 use crate::ticket::{Ticket, UNSTAMPED};
 use crate::wait_queue::Waiter;
@@ -61,27 +65,46 @@ impl TableLock {
 struct Exclusive {
     lock: Arc<TableLock>,
     holder: Option<(Arc<Owner>, FencingToken)>,
+    /// Who shares it, and some who have ended.
+    sharers: BTreeMap<TxnId, Arc<Owner>>,
     queue: VecDeque<Waiter>,
     registered: BTreeSet<TxnId>,
 }
 
 impl Exclusive {
-    /// Who is in the way of a waiter that has `ahead` others before it in the queue.
-    fn in_the_way(&self, waiter: &Waiter, ahead: usize, slots: &Slots<Owner>) -> Vec<InTheWay> {
-        let mode = waiter.ticket.mode();
-        let other = |owner: &Arc<Owner>| !owner.is(&waiter.owner) && owner.binds();
-        let hard = |mode| Obstacle { mode, soft: false };
-        let holder = self.holder.iter().map(|(owner, _)| owner);
-        let holder = holder.filter(|owner| other(owner));
-        let mut all: Vec<InTheWay> = holder
-            .map(|owner| (Arc::clone(owner), hard(EXCLUSIVE)))
-            .collect();
-        if mode == EXCLUSIVE {
-            let sharers = slots
-                .all()
-                .filter(|owner| owner.tables().has(self.lock.id) && other(owner));
-            all.extend(sharers.map(|owner| (owner, hard(SHARED))));
+    /// L7: raises the flag of a table, and looks who shares it.
+    fn raise(lock: &Arc<TableLock>, slots: &Slots<Owner>) -> Self {
+        lock.flag.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let sharers = slots.all().filter(|owner| owner.tables().has(lock.id));
+        Self {
+            lock: Arc::clone(lock),
+            holder: None,
+            sharers: sharers.map(|owner| (owner.id(), owner)).collect(),
+            queue: VecDeque::new(),
+            registered: BTreeSet::new(),
         }
+    }
+
+    /// Who holds it in the way of a request for `mode`.
+    fn holders(&self, owner: &Owner, mode: LockMode) -> Vec<InTheWay> {
+        let hard = |owner: &Arc<Owner>, mode| (Arc::clone(owner), Obstacle { mode, soft: false });
+        let holder = self.holder.iter().map(|(holder, _)| holder);
+        let holder = holder.filter(|holder| !owner.is(holder) && holder.binds());
+        let mut all: Vec<InTheWay> = holder.map(|holder| hard(holder, EXCLUSIVE)).collect();
+        // Who holds it alone shares it too.
+        if mode == EXCLUSIVE && all.is_empty() {
+            let sharers = self.sharers.values();
+            let sharers = sharers.filter(|sharer| !owner.is(sharer) && sharer.binds());
+            all.extend(sharers.map(|sharer| hard(sharer, SHARED)));
+        }
+        all
+    }
+
+    /// Who is in the way of a waiter that has `ahead` others before it in the queue.
+    fn in_the_way(&self, waiter: &Waiter, ahead: usize) -> Vec<InTheWay> {
+        let mode = waiter.ticket.mode();
+        let mut all = self.holders(&waiter.owner, mode);
         let waiters = self.queue.iter().take(ahead);
         let waiters =
             waiters.filter(|other| other.is_live() && conflicts(mode, other.ticket.mode()));
@@ -99,21 +122,26 @@ impl Exclusive {
     }
 
     /// Grants, in the order of the queue, whoever nobody is in the way of; stops at the first whom somebody is.
-    fn promote(&mut self, slots: &Slots<Owner>, wakes: &mut Wakes) -> Asked {
+    fn promote(&mut self, wakes: &mut Wakes) -> Asked {
         self.holder.take_if(|(owner, _)| !owner.binds());
         while let Some(waiter) = self.queue.front().cloned() {
             let Waiter { owner, ticket } = &waiter;
             if !owner.is_active() {
                 ticket.try_end();
             } else if ticket.is_waiting() {
-                let in_the_way = self.in_the_way(&waiter, 0, slots);
+                let in_the_way = self.holders(owner, ticket.mode());
                 if !in_the_way.is_empty() {
+                    // `Wound`: as in `ranges`.
+                    if ticket.has_won() && in_the_way.iter().any(|(other, _)| other.is_active()) {
+                        wakes.add(owner);
+                    }
                     return self.register(&in_the_way);
                 }
                 // In the set before the thread is told.
                 if !owner.tables().has(self.lock.id) {
                     owner.tables().insert(self.lock.id);
                 }
+                self.sharers.insert(owner.id(), Arc::clone(owner));
                 if ticket.try_grant() && ticket.mode() == EXCLUSIVE {
                     self.holder = Some((Arc::clone(owner), UNSTAMPED));
                 }
@@ -129,7 +157,7 @@ impl Exclusive {
         let before = std::mem::take(&mut self.registered);
         for (owner, _) in in_the_way {
             if self.registered.insert(owner.id()) && !before.contains(&owner.id()) {
-                owner.push_contended(Awaited::Table(self.lock.id));
+                owner.contended().push_wide(Wider::Table(self.lock.id));
                 asked = Asked::Again;
             }
         }
@@ -146,51 +174,54 @@ impl TableBook {
         self.0.len()
     }
 
-    /// Queues a request; before it, raises the flag.
-    pub(crate) fn enqueue(&mut self, lock: &Arc<TableLock>, waiter: Waiter) {
-        let table = self.0.entry(lock.id).or_insert_with(|| {
-            lock.flag.store(true, Ordering::SeqCst);
-            fence(Ordering::SeqCst);
-            Exclusive {
-                lock: Arc::clone(lock),
-                holder: None,
-                queue: VecDeque::new(),
-                registered: BTreeSet::new(),
-            }
-        });
-        let stays_ahead = |other: &Waiter| other.ticket.is_upgrade();
+    /// Queues a request; before it, raises the flag. Whether it is the first, and whether somebody is behind it.
+    pub(crate) fn enqueue(
+        &mut self,
+        lock: &Arc<TableLock>,
+        waiter: Waiter,
+        slots: &Slots<Owner>,
+    ) -> (bool, bool) {
+        let table = self.0.entry(lock.id);
+        let table = table.or_insert_with(|| Exclusive::raise(lock, slots));
+        let stays_ahead = |other: &&Waiter| other.ticket.is_upgrade();
         let place = if waiter.ticket.is_upgrade() {
-            table
-                .queue
-                .iter()
-                .take_while(|other| stays_ahead(other))
-                .count()
+            table.queue.iter().take_while(stays_ahead).count()
         } else {
             table.queue.len()
         };
         table.queue.insert(place, waiter);
+        (place == 0, place + 1 < table.queue.len())
     }
 
     /// Serves the queue; a table that nobody holds or awaits EXCLUSIVE any more goes, and its flag falls.
-    pub(crate) fn ask(&mut self, id: TableId, slots: &Slots<Owner>, wakes: &mut Wakes) -> Asked {
+    pub(crate) fn ask(&mut self, id: TableId, wakes: &mut Wakes) {
         let Some(table) = self.0.get_mut(&id) else {
-            return Asked::Done;
+            return;
         };
-        let asked = table.promote(slots, wakes);
-        if asked == Asked::Done && table.holder.is_none() && table.queue.is_empty() {
+        // L6: who ended before the table was registered with him does not come back.
+        while table.promote(wakes) == Asked::Again {}
+        if table.holder.is_none() && table.queue.is_empty() {
             table.lock.flag.store(false, Ordering::SeqCst);
             self.0.remove(&id);
         }
-        asked
     }
 
-    /// Takes a ticket that is no longer waiting out of the queue.
-    pub(crate) fn leave_queue(&mut self, id: TableId, ticket: &Arc<Ticket>) {
-        if let Some(table) = self.0.get_mut(&id)
-            && let Some(place) = table.position(ticket)
-        {
+    /// Takes a ticket that is no longer waiting out of the queue, and serves that.
+    pub(crate) fn leave_queue(&mut self, id: TableId, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
+        let place = self.0.get(&id).and_then(|table| table.position(ticket));
+        if let Some((table, place)) = self.0.get_mut(&id).zip(place) {
             table.queue.remove(place);
         }
+        // Behind others nobody waited for it; in front, or granted already, it was in the way of all.
+        if place.is_none_or(|place| place == 0) {
+            self.ask(id, wakes);
+        }
+    }
+
+    /// L4: whether somebody waits for a table that the owner shares.
+    pub(crate) fn may_await(&self, owner: &Owner) -> bool {
+        let mut awaited = self.0.iter().filter(|(_, table)| !table.queue.is_empty());
+        awaited.any(|(id, _)| owner.tables().has(*id))
     }
 
     /// K7: a sharer that came while the flag was up takes its SHARED back. `false` if nobody wants the table any more, and
@@ -201,14 +232,18 @@ impl TableBook {
         };
         owner.tables().remove(id);
         table.registered.remove(&owner.id());
+        table.sharers.remove(&owner.id());
         true
     }
 
     /// One with whom the table may be registered has ended, or gave something back. Whether it is to be asked for again.
-    pub(crate) fn left(&mut self, id: TableId, owner: TxnId) -> bool {
+    pub(crate) fn left(&mut self, id: TableId, owner: &Owner) -> bool {
         let table = self.0.get_mut(&id);
         table.is_some_and(|table| {
-            table.registered.remove(&owner);
+            table.registered.remove(&owner.id());
+            if !owner.binds() {
+                table.sharers.remove(&owner.id());
+            }
             table.registered.is_empty()
         })
     }
@@ -236,19 +271,35 @@ impl TableBook {
     }
 
     /// L4: whom the waiter waits for.
-    pub(crate) fn obstacles(
-        &self,
-        id: TableId,
-        waiter: &Waiter,
-        slots: &Slots<Owner>,
-    ) -> Vec<InTheWay> {
+    pub(crate) fn obstacles(&self, id: TableId, waiter: &Waiter) -> Vec<InTheWay> {
         let Some(table) = self.0.get(&id) else {
             return Vec::new();
         };
         match table.position(&waiter.ticket) {
-            Some(place) if waiter.ticket.is_waiting() => table.in_the_way(waiter, place, slots),
+            Some(place) if waiter.ticket.is_waiting() => table.in_the_way(waiter, place),
             _ => Vec::new(),
         }
+    }
+
+    /// Those of them who hold the table.
+    pub(crate) fn holders_in_the_way(&self, id: TableId, waiter: &Waiter) -> Vec<InTheWay> {
+        let table = self.0.get(&id);
+        table.map_or_else(Vec::new, |table| {
+            table.holders(&waiter.owner, waiter.ticket.mode())
+        })
+    }
+
+    /// Who holds the table, and who waits for it, the next in line first.
+    pub(crate) fn view(&self, id: TableId) -> (Vec<(Arc<Owner>, LockMode)>, Vec<Waiter>) {
+        let Some(table) = self.0.get(&id) else {
+            return (Vec::new(), Vec::new());
+        };
+        let live = table.queue.iter().filter(|waiter| waiter.is_live());
+        let holder = table.holder.iter().map(|(owner, _)| (owner, EXCLUSIVE));
+        let sharers = table.sharers.values().map(|owner| (owner, SHARED));
+        let held = holder.chain(sharers).filter(|(owner, _)| owner.binds());
+        let held = held.map(|(owner, mode)| (Arc::clone(owner), mode));
+        (held.collect(), live.cloned().collect())
     }
 
     /// L4: takes a waiter ahead of another; those whom it goes past.
@@ -299,5 +350,15 @@ impl TableBook {
     /// The tables that are held or awaited EXCLUSIVE.
     pub(crate) fn ids(&self) -> impl Iterator<Item = TableId> {
         self.0.keys().copied()
+    }
+
+    /// By table that is held or awaited EXCLUSIVE: who shares it.
+    pub(crate) fn sharers(&self) -> impl Iterator<Item = (TableId, &Arc<Owner>)> {
+        self.0.iter().flat_map(|(id, table)| {
+            let alone = |owner: &Owner| table.holder.as_ref().is_some_and(|(it, _)| owner.is(it));
+            let sharers = table.sharers.values();
+            let sharers = sharers.filter(move |owner| owner.binds() && !alone(owner));
+            sharers.map(|owner| (*id, owner))
+        })
     }
 }

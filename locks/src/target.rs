@@ -83,7 +83,9 @@ impl RowRange {
     /// Whether the row lies in it.
     pub fn contains(&self, row: &RowKey) -> bool {
         let point = Bound::Included(row);
-        row.table() == self.table && reaches(self.start(), point) && reaches(point, self.end())
+        row.table() == self.table
+            && Self::reaches(self.start(), point)
+            && Self::reaches(point, self.end())
     }
 
     /// Whether some row may lie in both.
@@ -94,7 +96,20 @@ impl RowRange {
             (self.start(), self.end()),
             (other.start(), other.end()),
         ];
-        self.table == other.table && pairs.into_iter().all(|(start, end)| reaches(start, end))
+        let meets = |(start, end)| Self::reaches(start, end);
+        self.table == other.table && pairs.into_iter().all(meets)
+    }
+
+    /// Whether something may lie between the two bounds.
+    pub(crate) fn reaches(start: Bound<&RowKey>, end: Bound<&RowKey>) -> bool {
+        match (start, end) {
+            (Bound::Unbounded, _) | (_, Bound::Unbounded) => true,
+            (Bound::Included(start), Bound::Included(end)) => start <= end,
+            (
+                Bound::Included(start) | Bound::Excluded(start),
+                Bound::Included(end) | Bound::Excluded(end),
+            ) => start < end,
+        }
     }
 
     /// Whether every row in it lies in `other`.
@@ -114,18 +129,6 @@ impl RowRange {
             (Bound::Included(own), Bound::Excluded(to)) => own < to,
         };
         self.table == other.table && starts && ends
-    }
-}
-
-/// Whether something lies between the two bounds.
-fn reaches(start: Bound<&RowKey>, end: Bound<&RowKey>) -> bool {
-    match (start, end) {
-        (Bound::Unbounded, _) | (_, Bound::Unbounded) => true,
-        (Bound::Included(start), Bound::Included(end)) => start <= end,
-        (
-            Bound::Included(start) | Bound::Excluded(start),
-            Bound::Included(end) | Bound::Excluded(end),
-        ) => start < end,
     }
 }
 

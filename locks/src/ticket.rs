@@ -123,6 +123,8 @@ const WAITING: u8 = 0;
 const GRANTED: u8 = 1;
 const CANCELLED: u8 = 2;
 const ENDED: u8 = 3;
+/// It may still be refused, and is in nobody's way: a range that looks whether it must wait, where its policy forbids that.
+const ASKING: u8 = 4;
 
 /// LOCKING, "Retries": a waiter that has been overtaken so often is not overtaken again.
 pub(crate) const OVERTAKEN_MAX: u32 = 10;
@@ -204,6 +206,14 @@ impl Ticket {
         self.first
     }
 
+    /// Of a range that is in nobody's way until it is granted or [waits](Self::try_wait).
+    pub(crate) fn asking(want: WideWant, number: u64) -> Self {
+        Self {
+            state: AtomicU8::new(ASKING),
+            ..Self::new(want, number)
+        }
+    }
+
     /// Of a range or a table.
     pub(crate) fn new(want: WideWant, number: u64) -> Self {
         Self {
@@ -248,9 +258,14 @@ impl Ticket {
         self.hold.writes
     }
 
-    /// Whether the request is still undecided.
+    /// Whether the request waits, undecided.
     pub fn is_waiting(&self) -> bool {
         self.state.load(Ordering::Acquire) == WAITING
+    }
+
+    /// Whether nothing has decided the request.
+    pub(crate) fn is_undecided(&self) -> bool {
+        matches!(self.state.load(Ordering::Acquire), WAITING | ASKING)
     }
 
     /// Whether the wait ended with the lock. The owner takes it by
@@ -334,6 +349,11 @@ impl Ticket {
         self.overtaken.store(left, Ordering::Relaxed);
     }
 
+    /// From asking to waiting. `false` if something has decided it.
+    pub(crate) fn try_wait(&self) -> bool {
+        self.is_waiting() || self.swap(ASKING, WAITING)
+    }
+
     pub(crate) fn try_grant(&self) -> bool {
         self.decide(GRANTED)
     }
@@ -347,8 +367,13 @@ impl Ticket {
     }
 
     fn decide(&self, to: u8) -> bool {
+        // In this order: who asks may come to wait in between, and not the other way round.
+        self.swap(ASKING, to) || self.swap(WAITING, to)
+    }
+
+    fn swap(&self, from: u8, to: u8) -> bool {
         self.state
-            .compare_exchange(WAITING, to, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
     }
 }

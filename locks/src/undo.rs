@@ -106,6 +106,11 @@ impl Undo {
         &self.places
     }
 
+    /// Whether any row is held, and whether any range is.
+    pub(crate) fn holds(&self) -> (bool, bool) {
+        (!self.places.is_empty(), !self.ranges.is_empty())
+    }
+
     /// How many rows and ranges are held.
     pub(crate) fn locks(&self) -> usize {
         self.places.len() - self.strengthened.len() + self.ranges.len()

@@ -94,6 +94,12 @@ impl WaitQueue {
         upgrades == self.upgrades && waiting.all(barred)
     }
 
+    /// Whether somebody in the queue conflicts with `mode`, if only the one who has that.
+    pub(crate) fn conflicts_with(&self, mode: LockMode) -> bool {
+        let mut waiting = LockMode::ALL.into_iter().zip(self.modes);
+        waiting.any(|(other, count)| count > 0 && conflicts(other, mode))
+    }
+
     /// Takes back what [`WaitQueue::note_overtaking`] counted for the waiter with `ticket`: at those behind it who had come
     /// before it.
     pub(crate) fn forget_overtaking(&self, ticket: &Arc<Ticket>) {

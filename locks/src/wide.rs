@@ -1,30 +1,35 @@
 //! The locks that are wider than a row, ranges and tables, under one latch; and what a row sees of them.
 //!
 //! Owned by `shards`. Few transactions take them, so one latch does for all.
-//! 1. L8, K6: while no range exists, that is one load, under the row latch. A range is published, then counted, and then every
-//!    shard's latch is taken once: whoever had one before was seen, whoever has it later sees the count.
+//! 1. L8, K6: while the row's table has no range, that is one load, under the row latch. A range is published, then counted,
+//!    and then every shard's latch is taken once: whoever had one before was seen, whoever has it later sees the count.
 //! 2. Latch order: behind the shards, before the small latches of owners.
 //!
 //! Crash: memory only.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use lockstone_base::{LockMode, RowKey};
+use lockstone_base::{LockMode, RowKey, TableId};
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::contended::HashedRow;
+use crate::met::Obstacle;
 use crate::owner::Owner;
-use crate::ranges::{Obstacle, RangeBook, RowAsk};
+use crate::ranges::{RangeBook, RowAsk};
 use crate::tables::TableBook;
 use crate::ticket::Ticket;
 use crate::wakes::Wakes;
 
+/// So many counts of ranges there are, and as many groups of tables: those beside a range seldom share its count.
+const COUNTS: usize = 64;
+
 /// Ranges and tables.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Wide {
-    /// How many ranges are held or waited for.
-    ranges: AtomicUsize,
+    /// How many ranges are held, waited for or asked for, by group of tables.
+    ranges: [AtomicUsize; COUNTS],
     /// How many tables are held or awaited EXCLUSIVE.
     tables: AtomicUsize,
     /// The arrivals so far.
@@ -39,21 +44,43 @@ pub(crate) struct Books {
     pub(crate) tables: TableBook,
 }
 
+impl Default for Wide {
+    fn default() -> Self {
+        Self {
+            ranges: [const { AtomicUsize::new(0) }; COUNTS],
+            tables: AtomicUsize::new(0),
+            numbers: AtomicU64::new(0),
+            books: Mutex::default(),
+        }
+    }
+}
+
 impl Wide {
     pub(crate) fn latch(&self) -> MutexGuard<'_, Books> {
         self.books.lock()
     }
 
-    /// L8: the latch, if there is a range. Asked under the row latch.
-    pub(crate) fn latch_if_ranges(&self) -> Option<MutexGuard<'_, Books>> {
-        (self.ranges.load(Ordering::Relaxed) > 0).then(|| self.latch())
+    /// L8: the latch, if there may be a range in the table. Asked under the row latch.
+    pub(crate) fn latch_if_ranges(&self, table: TableId) -> Option<MutexGuard<'_, Books>> {
+        let ranges = self.count(table).load(Ordering::Relaxed);
+        (ranges > 0).then(|| self.latch())
     }
 
-    /// L4: whether anybody may wait for a range or a table. Asked by one whose own wait is published.
-    pub(crate) fn is_used(&self) -> bool {
-        [&self.ranges, &self.tables]
-            .iter()
-            .any(|count| count.load(Ordering::SeqCst) > 0)
+    fn count(&self, table: TableId) -> &AtomicUsize {
+        let count = self.ranges.get(table.0 as usize % COUNTS);
+        count.expect("a remainder is below the divisor")
+    }
+
+    /// L4: whether anybody may wait for `owner` by what it holds, without being on its stack: a range, for a row that it
+    /// holds; a row, in a range that it holds; a table that it shares. Asked by one whose own wait is published.
+    pub(crate) fn may_await(&self, owner: &Owner) -> bool {
+        let mut counts = self.ranges.iter().chain([&self.tables]);
+        if counts.all(|count| count.load(Ordering::SeqCst) == 0) {
+            return false;
+        }
+        let (rows, ranges) = owner.latch().undo.holds();
+        let books = self.latch();
+        ranges || (rows && books.ranges.is_awaited()) || books.tables.may_await(owner)
     }
 
     /// Counts the tables, after they were changed.
@@ -66,18 +93,21 @@ impl Wide {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// K6: publishes a range that waits, and counts it.
+    /// K6: publishes a range that waits or asks, and counts it.
     pub(crate) fn publish(&self, books: &mut Books, owner: &Arc<Owner>, ticket: &Arc<Ticket>) {
         books.ranges.insert(owner, ticket);
-        self.ranges.store(books.ranges.len(), Ordering::SeqCst);
+        self.count(ticket.target().table())
+            .fetch_add(1, Ordering::SeqCst);
     }
 
     /// The range goes; the rows that are to be settled, with their hashes.
-    pub(crate) fn withdraw(&self, number: u64) -> BTreeMap<RowKey, u64> {
-        let mut books = self.latch();
-        let rows = books.ranges.remove(number);
-        self.ranges.store(books.ranges.len(), Ordering::SeqCst);
-        rows.unwrap_or_default()
+    pub(crate) fn withdraw(&self, number: u64) -> BTreeSet<HashedRow> {
+        let removed = self.latch().ranges.remove(number);
+        let Some((table, rows)) = removed else {
+            return BTreeSet::new();
+        };
+        self.count(table).fetch_sub(1, Ordering::SeqCst);
+        rows
     }
 }
 
@@ -119,10 +149,17 @@ impl<'a> Around<'a> {
         self.ranges()?.obstacles_of_row(ask).next()
     }
 
-    /// K4: has the row come back when a range in its way goes. `false` if one has gone meanwhile.
-    pub(crate) fn register(&mut self, hash: u64, ask: RowAsk<'_>) -> bool {
-        let ranges = self.ranges.as_deref_mut();
-        ranges.is_none_or(|ranges| ranges.register_row(hash, ask))
+    /// K4: has the row come back when a range in its way goes. Whether there is one, and `false` if one has gone meanwhile.
+    pub(crate) fn register(&self, hash: u64, ask: RowAsk<'_>) -> (bool, bool) {
+        self.ranges()
+            .map_or((false, true), |ranges| ranges.register_row(hash, ask))
+    }
+
+    /// Nobody waits for the row any more.
+    pub(crate) fn forget(&self, hash: u64, row: &RowKey) {
+        if let Some(ranges) = self.ranges() {
+            ranges.forget_row(hash, row);
+        }
     }
 
     /// K6: whoever waits for a range around the row, and has looked already, looks again.

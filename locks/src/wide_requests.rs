@@ -1,8 +1,9 @@
 //! The part of the lock table that asks for what is wider than a row: ranges (K6) and tables (K7).
 //!
 //! Called by the engine. Waiting, time and the log are the caller's.
-//! 1. A request is published as one that waits, whatever its policy; then it asks, and what it is not granted it waits for or
-//!    gives up.
+//! 1. A range under `Wait` is published as one that waits; under `NoWait` and `Wound` as one that asks, and is in nobody's way
+//!    before it is granted or has won: nobody is refused, or dies, for what may still be refused itself. A table is decided in
+//!    one hold of the latch.
 //! 2. L7: a table is taken SHARED by [`LockTable::share`], with no latch; only while somebody holds or awaits it EXCLUSIVE does
 //!    it queue, by [`LockTable::request_table`].
 //! 3. There is no unlocking a table: it is held to the transaction's end. A range goes with its savepoint (L9).
@@ -14,14 +15,14 @@ use std::sync::Arc;
 use lockstone_base::{FencingToken, TableId};
 
 use crate::ask;
-use crate::decision::{Blocker, Decision, RangeRequest, Refusal};
-use crate::judge::blocker;
+use crate::decision::{Decision, RangeRequest, Refusal};
+use crate::judge::{blocker, wound};
 use crate::owner::{Holdings, Owner};
 use crate::place::Place;
 use crate::placing::Queued;
 use crate::policy::Policy;
 use crate::table::LockTable;
-use crate::tables::{EXCLUSIVE, SHARED, TableLock};
+use crate::tables::{EXCLUSIVE, SHARED, TableBook, TableLock};
 use crate::target::{RowRange, Target};
 use crate::ticket::{Grant, Outcome, Ticket, UNSTAMPED, WideWant};
 use crate::wait_queue::Waiter;
@@ -65,13 +66,38 @@ impl LockTable {
                 upgrade: held.is_some(),
                 order: owner.order(),
             };
-            let ticket = Arc::new(Ticket::new(want, wide.number()));
+            let ticket = match request.policy {
+                Policy::Wait => Ticket::new(want, wide.number()),
+                Policy::NoWait | Policy::Wound => Ticket::asking(want, wide.number()),
+            };
+            let ticket = Arc::new(ticket);
             wide.publish(&mut books, owner, &ticket);
             ticket
         };
         holdings.wait_for(Arc::clone(&ticket));
         drop(holdings);
-        self.asked(owner, ticket, request.policy, wakes)
+        let met = ask::ask_range(&self.shards, ticket.number(), wakes);
+        let anyone_behind = met.is_behind;
+        let met = met.into_obstacles();
+        let decided = match (request.policy, met.first()) {
+            (Policy::NoWait, Some((other, obstacle))) => {
+                let by = Refusal::WouldBlock(blocker(other, obstacle.mode));
+                Some(self.give_up(owner, &ticket, by, wakes))
+            }
+            (Policy::Wound, Some(_)) => Some(self.wound(owner, &ticket, wakes)),
+            _ => None,
+        };
+        match decided {
+            None | Some(Decision::Queued(_)) => {
+                let queued = Queued {
+                    ticket,
+                    anyone_behind,
+                    victims: Vec::new(),
+                };
+                self.queued(owner, queued, wakes)
+            }
+            Some(decided) => decided,
+        }
     }
 
     /// The token of the narrowest lock on the whole range that the owner took last, once stamped.
@@ -133,7 +159,7 @@ impl LockTable {
             TableMode::Exclusive => EXCLUSIVE,
         };
         let shares = owner.tables().has_own(table.id());
-        let ticket = {
+        let queued = {
             let mut books = self.shards.wide().latch();
             if books.tables.is_held(table.id(), owner) || (shares && mode == SHARED) {
                 return Decision::Granted(Grant::covered(mode, Place::NONE));
@@ -150,13 +176,34 @@ impl LockTable {
                 owner: Arc::clone(owner),
                 ticket: Arc::clone(&ticket),
             };
-            books.tables.enqueue(table, waiter);
+            let slots = self.shards.slots();
+            let (is_first, anyone_behind) = books.tables.enqueue(table, waiter.clone(), slots);
+            let judged = judge(&books.tables, &waiter, policy);
+            match &judged {
+                // The flag falls in the same hold: nobody has met it.
+                Err(_) if ticket.try_cancel() => {
+                    books.tables.leave_queue(table.id(), &ticket, wakes);
+                }
+                Ok(victims) if is_first || !victims.is_empty() => {
+                    books.tables.ask(table.id(), wakes);
+                }
+                _ => {}
+            }
             self.shards.wide().count_tables(&books);
-            ticket
+            judged.map(|victims| Queued {
+                ticket,
+                anyone_behind,
+                victims,
+            })
         };
-        holdings.wait_for(Arc::clone(&ticket));
-        drop(holdings);
-        self.asked(owner, ticket, policy, wakes)
+        match queued {
+            Err(refusal) => Decision::Refused(refusal),
+            Ok(queued) => {
+                holdings.wait_for(Arc::clone(&queued.ticket));
+                drop(holdings);
+                self.queued(owner, queued, wakes)
+            }
+        }
     }
 
     /// The token of the owner's EXCLUSIVE lock on the table, once stamped.
@@ -169,57 +216,34 @@ impl LockTable {
         self.shards.wide().latch().tables.stamp(table, owner, token);
     }
 
-    /// The request is published: asks, and does what the policy says if it is not granted.
-    fn asked(
+    /// K1: a range that is not to be waited for goes again, unless it was granted meanwhile.
+    fn give_up(
         &self,
         owner: &Arc<Owner>,
-        ticket: Arc<Ticket>,
-        policy: Policy,
+        ticket: &Arc<Ticket>,
+        refusal: Refusal,
         wakes: &mut Wakes,
     ) -> Decision {
-        ask::ask(&self.shards, &ticket, wakes);
-        if ticket.is_waiting() {
-            let refused = match policy {
-                Policy::Wait => None,
-                Policy::NoWait => Some(self.give_up(owner, &ticket, wakes)),
-                Policy::Wound => Some(self.wound(owner, &ticket, wakes)),
-            };
-            if let Some(decided) = refused.filter(|decided| !matches!(decided, Decision::Queued(_)))
-            {
-                return decided;
-            }
+        match self.cancel(owner, ticket, wakes) {
+            Outcome::Granted(grant) => Decision::Granted(grant),
+            Outcome::Cancelled => Decision::Refused(refusal),
+            Outcome::Ended => Decision::Refused(Refusal::Ended),
         }
-        let queued = Queued {
-            ticket,
-            // Who has seen it since it was published may wait for it.
-            anyone_behind: true,
-            victims: Vec::new(),
-        };
-        self.queued(owner, queued, wakes)
     }
+}
 
-    /// K1: `NoWait` leaves, and says who was in the way.
-    fn give_up(&self, owner: &Arc<Owner>, ticket: &Arc<Ticket>, wakes: &mut Wakes) -> Decision {
-        let waiter = Waiter {
-            owner: Arc::clone(owner),
-            ticket: Arc::clone(ticket),
-        };
-        let mut by: Option<Blocker> = None;
-        while by.is_none() && ticket.is_waiting() && owner.is_active() {
-            let in_the_way = ask::obstacles(&self.shards, &waiter);
-            by = in_the_way
-                .first()
-                .map(|(other, obstacle)| blocker(other, obstacle.mode));
-            if by.is_none() {
-                // Whoever was in the way has just gone.
-                ask::ask(&self.shards, ticket, wakes);
-            }
+/// What the policy says of a table's waiter: whom it has wounded, or why it is refused.
+fn judge(tables: &TableBook, waiter: &Waiter, policy: Policy) -> Result<Vec<Arc<Owner>>, Refusal> {
+    let in_the_way = match policy {
+        Policy::Wait => return Ok(Vec::new()),
+        Policy::NoWait | Policy::Wound => tables.obstacles(waiter.ticket.target().table(), waiter),
+    };
+    match (policy, in_the_way.first()) {
+        (Policy::NoWait, Some((other, obstacle))) => {
+            Err(Refusal::WouldBlock(blocker(other, obstacle.mode)))
         }
-        match (self.cancel(owner, ticket, wakes), by) {
-            (Outcome::Granted(grant), _) => Decision::Granted(grant),
-            (Outcome::Cancelled, Some(by)) => Decision::Refused(Refusal::WouldBlock(by)),
-            _ => Decision::Refused(Refusal::Ended),
-        }
+        (Policy::Wound, Some(_)) => wound(waiter, in_the_way).map_err(Refusal::Conflict),
+        _ => Ok(Vec::new()),
     }
 }
 

@@ -8,6 +8,7 @@ use lockstone_base::{Priority, TableId};
 
 use super::*;
 use crate::deadlock::{self, Flipped, Resolution};
+use crate::met::Met;
 use crate::policy::Policy;
 use crate::ranges::Asked;
 use crate::target::RowRange;
@@ -71,7 +72,7 @@ fn a_holder_that_ends_while_one_queues_is_not_waited_for() {
     assert!(matches!(ring.lock(&holder), Decision::Granted(_)));
     let hash = ring.table.hasher.hash(ring.row.as_bytes());
     thread::scope(|scope| {
-        let stack = holder.latch_contended();
+        let stack = holder.contended();
         let asked = scope.spawn(|| ring.lock(&waiter));
         // It holds the row latch, and so is on its way to the stack, or there.
         while !ring.table.shards.is_latched(hash) {
@@ -145,7 +146,7 @@ fn an_untaken_grant_leaves_no_entry() {
     assert!(ticket.is_granted());
     ring.abort(&waiter);
     let mut entries = 0;
-    ring.table.shards.each(|_, _| entries += 1);
+    ring.table.shards.each(|_| entries += 1);
     assert_eq!(entries, 0);
 }
 
@@ -171,9 +172,9 @@ fn rollbacks_leave_no_rows_on_the_contended_stack() {
         let Decision::Queued(ticket) = ring.lock(&waiter) else {
             panic!("the row is held");
         };
-        assert!(owner.is_contended());
+        assert!(!owner.contended().is_empty());
         ring.table.rollback_to(&owner, sub, &mut wakes);
-        assert!(ticket.is_granted() && !owner.is_contended());
+        assert!(ticket.is_granted() && owner.contended().is_empty());
         ring.abort(&waiter);
     }
 }
@@ -264,13 +265,12 @@ fn a_row_that_is_strengthened_while_a_range_looks_is_seen() {
     asks.latch().wait_for(Arc::clone(&ticket));
     let look = wide.latch().ranges.look(ticket.number());
     let look = look.expect("it waits");
-    for number in 0..SHARDS {
-        let met = ring.table.shards.latch_number(number).in_the_way_of(&look);
-        assert!(met.is_empty());
-    }
+    let mut met = Met::default();
+    ring.table.shards.in_the_way_of(&look, &mut met);
+    assert!(met.is_empty());
     let strong = ring.table.request(&holder, row(LockMode::Update), wakes);
     assert!(matches!(strong, Decision::Granted(_)));
-    let asked = wide.latch().ranges.conclude(&look, &[], wakes);
+    let asked = wide.latch().ranges.conclude(&look, &mut met, wakes);
     assert_eq!(asked, Asked::Again);
     ask::ask(&ring.table.shards, &ticket, wakes);
     assert!(ticket.is_waiting());

@@ -128,11 +128,25 @@ impl Naive {
         match (a.what, b.what) {
             (What::Table(_), _) => one < other,
             (What::Row(..), What::Row(..)) => !b.upgrade && one < other,
+            // L2: it waits for that one, by a range, or by the row that it waits for.
+            _ if self.waits_by_range(a, b.txn) => false,
+            (What::Row(..), _) if self.clashes_with_held(a, b.txn) => false,
             _ => {
                 let turned = self.turned.get(&(a.number, b.number)).copied();
                 turned.unwrap_or(!b.upgrade && (a.upgrade || a.number < b.number))
             }
         }
+    }
+
+    fn clashes_with_held(&self, waiter: &Request, txn: usize) -> bool {
+        self.of(txn)
+            .any(|request| request.held && waiter.clashes_with(request))
+    }
+
+    fn waits_by_range(&self, waiter: &Request, txn: usize) -> bool {
+        let ranges = self.of(txn).filter(|request| request.held);
+        let mut ranges = ranges.filter(|request| matches!(request.what, What::Range(..)));
+        ranges.any(|range| waiter.clashes_with(range))
     }
 
     /// Who is in the way of the one at `at`, and whether that is only ahead.

@@ -339,9 +339,9 @@ impl Play {
     /// Who waits for whom, as the table tells; and for whom who is ahead.
     fn waiting_edges(&self) -> (Edges, BTreeSet<(usize, usize)>) {
         let (mut edges, mut soft) = (Edges::new(), BTreeSet::new());
-        for wait in self.table.waits() {
-            for other in &wait.waits_for {
-                let edge = (self.number(wait.txn), self.number(other.txn));
+        for (at, txn) in self.txns.iter().enumerate() {
+            for other in self.table.waits_of(&txn.owner) {
+                let edge = (at, self.number(other.txn));
                 *edges.entry(edge).or_insert(true) &= other.soft;
                 if other.soft {
                     soft.insert(edge);
@@ -349,6 +349,29 @@ impl Play {
             }
         }
         (edges, soft)
+    }
+
+    /// K9: the list of all waits has those of `edges` that end at holders, and one of the others where there are any.
+    fn check_waits(&self, edges: &Edges) {
+        for wait in self.table.waits() {
+            let from = self.number(wait.txn);
+            let mut shown = Edges::new();
+            for other in &wait.waits_for {
+                let is_new = shown.insert((from, self.number(other.txn)), other.soft);
+                assert_eq!(is_new, None, "each once: {wait:?}: {:?}", self.steps);
+            }
+            let of = |soft: bool, edges: &Edges| {
+                let of = edges
+                    .iter()
+                    .filter(|((at, _), is)| *at == from && **is == soft);
+                of.map(|(edge, _)| *edge).collect::<BTreeSet<_>>()
+            };
+            let what = || format!("{wait:?}: {:?}", self.steps);
+            assert_eq!(of(false, &shown), of(false, edges), "{}", what());
+            let (ahead, all) = (of(true, &shown), of(true, edges));
+            assert_eq!(ahead.len(), all.len().min(1), "{}", what());
+            assert!(ahead.is_subset(&all), "{}", what());
+        }
     }
 
     /// The table and the model have the same holders and the same waits.
@@ -373,6 +396,7 @@ impl Play {
         }
         let edges = self.model.edges();
         assert_eq!(self.waiting_edges().0, edges, "{steps:?}");
+        self.check_waits(&edges);
         assert!(
             self.model.rings().is_empty(),
             "L4: a ring is left: {steps:?}"
