@@ -125,7 +125,8 @@ pub struct Wait {
     pub row: RowName,
     /// The mode that it asks for.
     pub mode: LockMode,
-    /// For whom; nobody, if it is just being granted.
+    /// For whom: all who hold what is in its way, and of those who only wait ahead of it one, the nearest. Nobody, if it is
+    /// just being granted.
     pub blockers: Vec<WaitBlocker>,
 }
 

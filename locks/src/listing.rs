@@ -24,8 +24,8 @@ use crate::wait_queue::Waiter;
 
 impl LockTable {
     /// K9: who waits, and for whom: those who hold what is in the way, each once; then, of those who wait ahead, one: the
-    /// nearest in the queue, or else whoever came last. The others ahead are in the way of that one, or of one before it:
-    /// [`LockTable::waits_of`] tells of all. As [`LockTable::list`], it shows no single moment.
+    /// nearest in the queue, or else whoever came last. The list is as long as the queues so;
+    /// [`LockTable::waits_of`] tells of all ahead. As [`LockTable::list`], it shows no single moment.
     pub fn waits(&self) -> Vec<WaitEntry> {
         let (mut waits, mut from) = (Vec::new(), (0, 0));
         let mut queues = Vec::new();

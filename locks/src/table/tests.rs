@@ -8,6 +8,7 @@ use lockstone_base::{Priority, TableId};
 
 use super::*;
 use crate::deadlock::{self, Flipped, Resolution};
+use crate::decision::RangeRequest;
 use crate::met::Met;
 use crate::policy::Policy;
 use crate::ranges::Asked;
@@ -308,4 +309,38 @@ fn rows_are_locked_without_the_latch_of_ranges_while_there_is_none() {
         drop(books);
         assert!(is_done, "L8: it waits for the latch of ranges");
     });
+}
+
+/// L6, K6: the same as of a row, of a range around it: its holder ends between the look at its state and the push.
+#[test]
+fn a_range_whose_holder_ends_while_one_queues_for_a_row_is_not_waited_for() {
+    let ring = Ring::new();
+    let [holder, waiter] = [1, 2].map(|id| ring.begin(id, &Arc::default()));
+    let range = RowRange::new(TableId(1), Bound::Unbounded, Bound::Unbounded);
+    let request = RangeRequest {
+        range: &Arc::new(range),
+        mode: LockMode::Update,
+        sub: 0,
+        policy: Policy::Wait,
+    };
+    let decision = ring
+        .table
+        .request_range(&holder, request, &mut Wakes::new());
+    assert!(matches!(decision, Decision::Granted(_)));
+    let hash = ring.table.hasher.hash(ring.row.as_bytes());
+    thread::scope(|scope| {
+        let stack = holder.contended();
+        let asked = scope.spawn(|| ring.lock(&waiter));
+        while !ring.table.shards.is_latched(hash) {
+            thread::yield_now();
+        }
+        for _ in 0..1_000 {
+            thread::yield_now();
+        }
+        assert!(holder.try_abort(AbortCause::Requested));
+        drop(stack);
+        let decision = asked.join().unwrap();
+        assert!(matches!(decision, Decision::Granted(_)), "{decision:?}");
+    });
+    ring.table.end(&holder, &mut Wakes::new());
 }
