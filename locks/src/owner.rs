@@ -310,6 +310,13 @@ impl Owner {
         tokens.push((sub, token));
     }
 
+    /// L9: the batches of sub-transactions from `sub` on are undone.
+    pub(crate) fn forget_batches(&self, sub: u32) {
+        let mut tokens = self.batch_tokens.lock();
+        let keep = tokens.partition_point(|(batch, _)| *batch < sub);
+        tokens.truncate(keep);
+    }
+
     /// The token of a hold, once stamped by itself or with its batch.
     pub(crate) fn token(&self, hold: Hold) -> Option<FencingToken> {
         if hold.token != UNSTAMPED {

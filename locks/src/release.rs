@@ -139,6 +139,7 @@ pub(crate) fn roll_back(shards: &Shards, owner: &Arc<Owner>, sub: u32, wakes: &m
         (undo.split_off(sub), undo.split_off_ranges(sub))
     };
     restore(shards, owner, undone, wakes);
+    owner.forget_batches(sub);
     for number in ranges.into_iter().rev() {
         ask::give_back(shards, number, wakes);
     }
