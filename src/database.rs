@@ -148,8 +148,9 @@ impl Database {
         Transaction::begin(self.engine.clone(), options, None)
     }
 
-    /// Runs `work` in a transaction and commits it; runs it again, with backoff, while its last failing
-    /// call may succeed then.
+    /// Runs `work` in a transaction and commits it; runs it again while its last failing call may succeed then. As many are
+    /// run again at a time as there are processors: the others wait in line, without locks, for up to 100 ms. Whoever was
+    /// refused at once ([`Error::WouldBlock`]) waits a while before, longer with every attempt.
     ///
     /// # Errors
     /// What `work` returned, or the commit; when it was run again [`Options::retries_max`] times, the last error.
@@ -173,26 +174,28 @@ impl Database {
     ) -> Result<T, E> {
         let (mut earlier, mut options, mut losses) = (None, options, 0);
         for attempt in 0.. {
+            let again = attempt > 0;
+            let permit = again.then(|| self.engine.retry_gate.enter()).flatten();
             let mut txn = Transaction::begin(self.engine.clone(), options.clone(), earlier);
             let (id, draw) = (txn.id(), self.engine.draw_of(txn.id()));
             earlier = Some(Attempts {
                 first: earlier.map_or(id, |earlier| earlier.first),
                 draw: earlier.map_or(draw, |earlier| earlier.draw.max(draw)),
             });
-            let (error, retryable) = match work(&mut txn) {
-                Ok(value) => match txn.commit() {
+            let (error, retryable, refused) = match work(&mut txn) {
+                Ok(value) => match txn.commit_then(|| drop(permit)) {
                     Ok(_) => return Ok(value),
                     Err(error) => {
                         losses += u32::from(matches!(error, Error::Wounded { .. }));
-                        (E::from(error.clone()), error.is_retryable())
+                        (E::from(error.clone()), error.is_retryable(), false)
                     }
                 },
                 Err(error) => {
-                    let retryable = txn.is_retryable();
+                    let (retryable, refused) = (txn.is_retryable(), txn.was_refused());
                     losses += u32::from(txn.has_lost());
                     // Its locks are free before this waits for the next attempt.
                     drop(txn);
-                    (error, retryable)
+                    (error, retryable, refused)
                 }
             };
             if losses == LOSSES_MAX && options.on_conflict == OnConflict::Wound {
@@ -201,12 +204,14 @@ impl Database {
             if !retryable || attempt >= self.engine.options.retries_max {
                 return Err(error);
             }
-            self.back_off(attempt);
+            if refused {
+                self.back_off(attempt);
+            }
         }
         unreachable!("the loop returns at the last attempt")
     }
 
-    /// Waits a random time, longer with every attempt, so that rivals do not meet again in step.
+    /// Waits a random time, longer with every attempt: whoever was refused at once would else be refused again at once.
     fn back_off(&self, attempt: u32) {
         const FIRST_US: u64 = 50;
         const DOUBLINGS_MAX: u32 = 8;

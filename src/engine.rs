@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::live::LiveTxns;
 use crate::options::Options;
 use crate::requests::Requests;
+use crate::retry_gate::RetryGate;
 use crate::scrub_pace::Scrubbing;
 use crate::snapshots::{Pin, Snapshots};
 use crate::watermarks::Watermarks;
@@ -54,6 +55,7 @@ pub(crate) struct Engine {
     pub(crate) store: Store,
     pub(crate) locks: LockTable,
     pub(crate) optimistic: OptimisticLocks,
+    pub(crate) retry_gate: RetryGate,
     pub(crate) catalog: Catalog,
     pub(crate) live: LiveTxns,
     /// When futures that wait for a lock give up.

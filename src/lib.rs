@@ -35,6 +35,7 @@ mod scrub_pace;
 mod live;
 mod held_back;
 mod alarm;
+mod retry_gate;
 mod engine;
 mod isolation;
 mod txn_state;

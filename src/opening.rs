@@ -30,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::live::LiveTxns;
 use crate::options::Options;
 use crate::requests::Requests;
+use crate::retry_gate::RetryGate;
 use crate::scrub_pace::Scrubbing;
 use crate::snapshots::Snapshots;
 use crate::watermarks::Watermarks;
@@ -114,6 +115,7 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
     let engine = Arc::new(Engine {
         locks: LockTable::new(ports.entropy.next_u64()),
         optimistic: OptimisticLocks::default(),
+        retry_gate: RetryGate::new(),
         catalog: Catalog::new(
             &recovered.manifest.tables,
             &recovered.manifest.dropped,

@@ -295,9 +295,15 @@ impl Transaction {
     /// [`Error::LocksInvalidated`]: another commit has written into what this serializable transaction has read.
     /// [`Error::Poisoned`]: the outcome is unknown, reopen and look. After any other error nothing of
     /// the transaction is there.
-    pub fn commit(mut self) -> Result<Lsn> {
+    pub fn commit(self) -> Result<Lsn> {
+        self.commit_then(|| ())
+    }
+
+    /// [`Transaction::commit`], which calls `released` when its locks are free.
+    pub(crate) fn commit_then(mut self, released: impl FnOnce()) -> Result<Lsn> {
         let state = self.state.take().expect(HAS_STATE);
         let promise = write_path::commit(&self.engine, state)?;
+        released();
         promise::keep(&self.engine, promise)
     }
 
@@ -329,6 +335,11 @@ impl Transaction {
     /// Whether the last failing call may succeed when the transaction is run again.
     pub(crate) fn is_retryable(&self) -> bool {
         self.state().is_retryable()
+    }
+
+    /// Whether its last failing call was refused at once.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.state().was_refused()
     }
 
     /// Whether it was wounded, or died of somebody stronger.

@@ -58,6 +58,7 @@ pub(crate) struct TxnState {
     failed: Option<Error>,
     /// Whether its last failing call may succeed when run again: what `transact` asks.
     retryable: Cell<bool>,
+    refused: Cell<bool>,
     /// When the time of the call under way is up, once it has waited: a timeout counts for all its waits.
     give_up: Cell<Option<Duration>>,
 }
@@ -108,6 +109,7 @@ impl TxnState {
             pending: None,
             rolled_back: false,
             retryable: Cell::new(false),
+            refused: Cell::new(false),
             give_up: Cell::new(None),
         }
     }
@@ -161,6 +163,7 @@ impl TxnState {
     pub(crate) fn note_read<T>(&self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result {
             self.retryable.set(error.is_retryable());
+            self.refused.set(matches!(error, Error::WouldBlock { .. }));
         }
         result
     }
@@ -168,6 +171,11 @@ impl TxnState {
     /// Whether its last failing call may succeed when run again.
     pub(crate) fn is_retryable(&self) -> bool {
         self.retryable.get()
+    }
+
+    /// Whether that was refused at once.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.refused.get()
     }
 
     /// Whether any of its records is in the log.

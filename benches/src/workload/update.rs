@@ -2,7 +2,7 @@
 //! commits.
 //!
 //! A transaction that was rolled back, or refused a lock, is run again with the same rows until it
-//! commits, as `Database::transact` does it: with its age kept and a backoff. Its latency includes that.
+//! commits, as `Database::transact` does it: with its age kept, in line with the others. Its latency includes that.
 //!
 //! With a pipeline, a client goes on to its next transaction while earlier commits are on their way to the
 //! device, and waits for the oldest when as many as asked for are. A latency is from before the transaction
