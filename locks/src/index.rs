@@ -33,7 +33,7 @@ pub(crate) struct Free(usize);
 
 impl Word {
     fn new(hash: u64, number: u32) -> Self {
-        Self(hash << 32 | u64::from(number) + 1)
+        Self((hash << 32) | (u64::from(number) + 1))
     }
 
     fn has_half_of(self, hash: u64) -> bool {
@@ -162,7 +162,7 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::BTreeSet;
 
     use proptest::prelude::*;
 
@@ -182,36 +182,36 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(500))]
         #[test]
-        fn it_finds_what_a_map_finds(
+        fn it_finds_what_a_set_has(
             steps in prop::collection::vec((any::<bool>(), hash(), 0..4_u32), 1..300),
             empties in any::<bool>(),
         ) {
             // A row is a hash and one of a few numbers; which rows are there.
-            let (mut index, mut map) = (Index::default(), BTreeMap::new());
+            let (mut index, mut set) = (Index::default(), BTreeSet::new());
             let number = |hash: u64, few: u32| (hash as u32 % 1000) * 12 + (hash >> 32) as u32 * 4 + few;
             for (inserts, hash, few) in steps {
                 let number = number(hash, few);
                 let is_it = |other: u32| other == number;
-                prop_assert_eq!(index.find(hash, is_it), map.get(&(hash, number)).map(|()| number));
+                prop_assert_eq!(index.find(hash, is_it), set.get(&(hash, number)).map(|_| number));
                 if inserts {
                     match index.locate(hash, is_it) {
-                        Ok(_) => prop_assert!(map.contains_key(&(hash, number))),
+                        Ok(_) => prop_assert!(set.contains(&(hash, number))),
                         Err(free) => {
-                            prop_assert_eq!(map.insert((hash, number), ()), None);
+                            prop_assert!(set.insert((hash, number)));
                             index.insert(free, hash, number);
                         }
                     }
-                } else if map.remove(&(hash, number)).is_some() {
+                } else if set.remove(&(hash, number)) {
                     index.remove(hash, number);
                 }
-                prop_assert_eq!(index.used, map.len());
+                prop_assert_eq!(index.used, set.len());
                 prop_assert!(index.used * 4 <= index.words.len() * 3);
-                for (hash, number) in map.keys() {
+                for (hash, number) in &set {
                     prop_assert_eq!(index.find(*hash, |other| other == *number), Some(*number));
                 }
             }
             if empties {
-                for (hash, number) in map.into_keys() {
+                for (hash, number) in set {
                     index.remove(hash, number);
                 }
                 prop_assert!(index.words.iter().all(|word| *word == EMPTY));
