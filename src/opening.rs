@@ -157,16 +157,20 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
     engine
         .store
         .tell_of_departures(Box::new(move || bell.ring()));
-    if engine.ports.background
-        && let Err(source) = background::start(&engine)
-    {
-        // One of the threads may run, and it holds the engine: it must end, and free the directory.
-        let _ = closing::close(&engine);
-        let source = Arc::new(source);
-        return Err(Error::NoThread { source });
+    if engine.ports.background {
+        start_threads(&engine)?;
     }
     // A run of crashes leaves log behind that no checkpoint has freed.
     checkpoint::ask_if_due(&engine);
     engine.bell.ring();
     Ok(engine)
+}
+
+fn start_threads(engine: &Arc<Engine>) -> Result<()> {
+    background::start(engine).map_err(|source| {
+        // One of the threads may run, and it holds the engine: it must end, and free the directory.
+        let _ = closing::close(engine);
+        let source = Arc::new(source);
+        Error::NoThread { source }
+    })
 }
