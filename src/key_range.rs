@@ -94,7 +94,7 @@ pub struct Prefix {
 /// let mut txn = db.begin();
 /// txn.lock_range(&users, prefix("alice/"), LockMode::Share)?;
 /// assert_eq!(txn.range(&users, prefix("alice/"))?.count(), 0);
-/// # Ok::<(), lockstone::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn prefix(bytes: impl AsRef<[u8]>) -> Prefix {
     let start = bytes.as_ref().to_vec();

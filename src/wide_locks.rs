@@ -100,7 +100,7 @@ impl Transaction {
     /// // Only one transaction at a time gets here; whoever does later has a larger token.
     /// assert!(token.lsn().get() > 0);
     /// txn.commit()?;
-    /// # Ok::<(), lockstone::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
