@@ -23,6 +23,7 @@
     reason = "a test that meets the unexpected fails, and reads its own variables"
 )]
 
+mod asking;
 mod written;
 
 #[path = "interleavings/naive.rs"]

@@ -19,18 +19,18 @@
     reason = "a test that meets the unexpected fails, and reads its own variables"
 )]
 
+mod asking;
 mod written;
 
-use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use asking::Asking;
 use lockstone_base::{FencingToken, LockMode, Lsn, Priority, RowKey, TableId, TxnId};
 use lockstone_locks::{
     AbortCause, Decision, Grant, ListPlace, LockEntry, LockStatus, LockTable, Notify, Outcome,
-    Owner, OwnerState, Policy, RangeRequest, Refusal, Request, RowRange, TableLock, Target, Terms,
-    Ticket, Wakes,
+    Owner, OwnerState, Policy, Refusal, TableLock, Target, Terms, Ticket, Wakes,
 };
 use written::{Dice, Parker, What, conflict};
 
@@ -310,40 +310,8 @@ impl Mine<'_> {
 
     /// `None`: the table is to be shared first.
     fn ask(&self, what: What, policy: Policy) -> Option<Decision> {
-        let (locks, owner, sub) = (&self.arena.locks, &self.owner, self.sub);
-        if !matches!(what, What::Table(_)) && !locks.share(owner, &self.arena.table) {
-            return None;
-        }
-        let wakes = &mut Wakes::new();
-        Some(match what {
-            What::Row(key, mode, writes) => {
-                let request = Request {
-                    row: &row(key),
-                    mode,
-                    writes,
-                    sub,
-                    policy,
-                };
-                locks.request(owner, request, wakes)
-            }
-            What::Range(from, to, mode) => {
-                let (start, end) = (Bound::Included(row(from)), Bound::Excluded(row(to)));
-                let range = &Arc::new(RowRange::new(TABLE, start, end));
-                locks.request_range(
-                    owner,
-                    RangeRequest {
-                        range,
-                        mode,
-                        sub,
-                        policy,
-                    },
-                    wakes,
-                )
-            }
-            What::Table(mode) => {
-                locks.request_table(owner, (&self.arena.table, mode), policy, wakes)
-            }
-        })
+        let (locks, table) = (&self.arena.locks, &self.arena.table);
+        Asking { locks, table }.ask_within(&self.owner, what, self.sub, policy)
     }
 
     fn lock(&mut self, what: What, policy: Policy) -> bool {

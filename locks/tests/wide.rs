@@ -7,16 +7,16 @@
     reason = "a test that meets the unexpected fails"
 )]
 
+mod asking;
 mod written;
 
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lockstone_base::{LockMode, Priority, RowKey, TableId, TxnId};
+use asking::Asking;
+use lockstone_base::{LockMode, Priority, TableId, TxnId};
 use lockstone_locks::{
-    AbortCause, Decision, LockTable, Notify, Outcome, Owner, Policy, RangeRequest, Refusal,
-    Request, RowRange, TableLock, Wakes,
+    AbortCause, Decision, LockTable, Notify, Outcome, Owner, Policy, Refusal, TableLock, Wakes,
 };
 use written::{Parker, What};
 
@@ -45,45 +45,9 @@ impl Stage {
         owner
     }
 
-    /// `Err`: the table is to be shared first.
-    fn ask(
-        &self,
-        owner: &Arc<Owner>,
-        what: What,
-        sub: u32,
-        policy: Policy,
-    ) -> Result<Decision, ()> {
-        let wakes = &mut Wakes::new();
-        if !matches!(what, What::Table(_)) && !self.locks.share(owner, &self.table) {
-            return Err(());
-        }
-        let row = |key: u8| RowKey::new(TABLE, &[key]);
-        Ok(match what {
-            What::Row(key, mode, writes) => {
-                let request = Request {
-                    row: &row(key),
-                    mode,
-                    writes,
-                    sub,
-                    policy,
-                };
-                self.locks.request(owner, request, wakes)
-            }
-            What::Range(from, to, mode) => {
-                let (start, end) = (Bound::Included(row(from)), Bound::Excluded(row(to)));
-                let request = RangeRequest {
-                    range: &Arc::new(RowRange::new(TABLE, start, end)),
-                    mode,
-                    sub,
-                    policy,
-                };
-                self.locks.request_range(owner, request, wakes)
-            }
-            What::Table(mode) => {
-                let table = (&self.table, mode);
-                self.locks.request_table(owner, table, policy, wakes)
-            }
-        })
+    fn ask(&self, owner: &Arc<Owner>, what: What, policy: Policy) -> Option<Decision> {
+        let (locks, table) = (&self.locks, &self.table);
+        Asking { locks, table }.ask_within(owner, what, 0, policy)
     }
 
     fn abort(&self, owner: &Arc<Owner>) -> bool {
@@ -139,18 +103,22 @@ impl Cell {
         let (stage, parker) = (Stage::new(), Arc::default());
         let holder = stage.begin(priority, draw, &parker);
         let asks = stage.begin(own, own_draw, &parker);
-        let first = stage.ask(&holder, self.held, 0, Policy::NoWait);
-        assert!(matches!(first, Ok(Decision::Granted(_))), "{:?}", self.held);
+        let first = stage.ask(&holder, self.held, Policy::NoWait);
+        assert!(
+            matches!(first, Some(Decision::Granted(_))),
+            "{:?}",
+            self.held
+        );
         assert!(!self.committing || holder.try_commit());
         let policy = match self.how {
             How::Wait | How::WoundAfter => Policy::Wait,
             How::NoWait => Policy::NoWait,
             How::Wound => Policy::Wound,
         };
-        let decision = stage.ask(&asks, self.asked, 0, policy);
-        let mut decision = decision.unwrap_or_else(|()| {
+        let decision = stage.ask(&asks, self.asked, policy);
+        let mut decision = decision.unwrap_or_else(|| {
             assert_eq!(self.held, What::EXCLUSIVE, "only that bars sharers");
-            stage.ask(&asks, What::SHARED, 0, policy).unwrap()
+            stage.ask(&asks, What::SHARED, policy).unwrap()
         });
         if self.how == How::WoundAfter
             && let Decision::Queued(ticket) = decision

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use lockstone_base::{Priority, RowKey, TableId, TxnId};
 use lockstone_locks::{
     AbortCause, Decision, LockEntry, LockStatus, LockTable, Notify, Outcome, Owner, Policy,
-    RangeRequest, Refusal, Request, RowRange, TableLock, Target, Ticket, Wakes,
+    Refusal, TableLock, Target, Ticket, Wakes,
 };
 
+use crate::asking::Asking;
 use crate::naive::{Edges, Expected, Naive, shown};
 use crate::written::What;
 
@@ -226,34 +227,8 @@ impl Play {
 
     fn request(&self, txn: usize, what: What, policy: Policy) -> Decision {
         let Txn { owner, sub, .. } = &self.txns[txn];
-        let (sub, wakes) = (*sub, &mut Wakes::new());
-        let row = |key: u8| RowKey::new(TABLE, &[key]);
-        match what {
-            What::Row(key, mode, writes) => {
-                let request = Request {
-                    row: &row(key),
-                    mode,
-                    writes,
-                    sub,
-                    policy,
-                };
-                self.table.request(owner, request, wakes)
-            }
-            What::Range(from, to, mode) => {
-                let (start, end) = (Bound::Included(row(from)), Bound::Excluded(row(to)));
-                let range = &Arc::new(RowRange::new(TABLE, start, end));
-                let request = RangeRequest {
-                    range,
-                    mode,
-                    sub,
-                    policy,
-                };
-                self.table.request_range(owner, request, wakes)
-            }
-            What::Table(mode) => self
-                .table
-                .request_table(owner, (&self.lock, mode), policy, wakes),
-        }
+        let (locks, table) = (&self.table, &self.lock);
+        Asking { locks, table }.ask(owner, what, *sub, policy)
     }
 
     /// L4: a ring was closed. Who died was the right one, and nobody did whom a reordering would have spared.
