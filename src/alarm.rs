@@ -87,22 +87,12 @@ impl Alarm {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::task::{Wake, Waker};
+    use std::task::Waker;
     use std::thread;
 
-    use lockstone_testkit::SimClock;
+    use lockstone_testkit::{SimClock, Woken};
 
     use super::*;
-
-    #[derive(Default)]
-    struct Woken(AtomicU32);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
 
     #[test]
     fn they_are_noticed_in_their_time_and_those_cleared_never() {
@@ -117,7 +107,7 @@ mod tests {
             assert!(notes.parker.watch(&Waker::from(woken.clone())));
             notes
         });
-        let count = || woken.each_ref().map(|woken| woken.0.load(Ordering::SeqCst));
+        let count = || woken.each_ref().map(|woken| woken.times());
         thread::scope(|threads| {
             threads.spawn(|| alarm.serve(&clock));
             alarm.set(ms(20), &notes[0]);

@@ -97,7 +97,8 @@ impl Notify for Parker {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicU32;
-    use std::task::Wake;
+
+    use lockstone_testkit::Woken;
 
     use super::*;
 
@@ -131,15 +132,6 @@ mod tests {
         Parker::default().park(Some(Duration::from_millis(1)));
     }
 
-    #[derive(Default)]
-    struct Woken(AtomicU32);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
     #[test]
     fn a_task_is_woken_by_a_later_notice_and_told_of_an_earlier_one() {
         let (parker, woken) = (Parker::default(), Arc::new(Woken::default()));
@@ -147,7 +139,7 @@ mod tests {
         assert!(parker.watch(&waker));
         parker.notify();
         parker.notify();
-        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        assert_eq!(woken.times(), 1);
         assert!(!parker.watch(&waker), "nobody has looked since");
         assert!(parker.watch(&waker));
         parker.unwatch();

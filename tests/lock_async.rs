@@ -9,52 +9,18 @@
 mod machine;
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lockstone::{
     Database, Error, LockInfoState, LockMode, OnConflict, Outcome, Priority, Table, TxnOptions,
 };
+use lockstone_testkit::{Woken, block_on};
 use machine::{fresh, no_wait};
-
-struct Unparker(Thread);
-
-impl Wake for Unparker {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// The smallest executor.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unparker(thread::current())));
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Woken(AtomicU32);
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-impl Woken {
-    fn times(&self) -> u32 {
-        self.0.load(Ordering::SeqCst)
-    }
-}
 
 fn poll<F: Future + Unpin>(future: &mut F, woken: &Arc<Woken>) -> Poll<F::Output> {
     let waker = Waker::from(woken.clone());
@@ -363,9 +329,7 @@ fn two_hundred_wait_for_one_row_in_one_thread() {
     holder.commit().unwrap();
     while !tasks.is_empty() {
         // Who was not woken is not polled: a lost wake-up would stop it for ever.
-        tasks.retain_mut(|(task, woken)| {
-            woken.0.swap(0, Ordering::SeqCst) == 0 || poll(task, woken).is_pending()
-        });
+        tasks.retain_mut(|(task, woken)| woken.take() == 0 || poll(task, woken).is_pending());
         thread::yield_now();
     }
     assert_eq!(*order.borrow(), (0..CLIENTS).collect::<Vec<_>>());

@@ -10,11 +10,11 @@ mod machine;
 
 use std::future::Future;
 use std::io::ErrorKind;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lockstone::{
@@ -22,7 +22,7 @@ use lockstone::{
 };
 use lockstone_base::clock::MonotonicClock;
 use lockstone_base::disk::{Disk, DiskOp};
-use lockstone_testkit::{GatedDisk, SeededEntropy, SimDisk, Survivors};
+use lockstone_testkit::{GatedDisk, SeededEntropy, SimDisk, Survivors, block_on};
 use machine::{open, smallest};
 
 /// An engine with its background threads on a simulated disk.
@@ -39,26 +39,6 @@ fn threaded(disk: Arc<dyn Disk>) -> Database {
         .memory_bytes(16 << 20)
         .open_with(ports)
         .unwrap()
-}
-
-struct Unparker(Thread);
-
-impl Wake for Unparker {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// The smallest executor.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unparker(thread::current())));
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
 }
 
 fn poll_once(ticket: &mut CommitTicket) -> Poll<Result<Lsn>> {

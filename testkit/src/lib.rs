@@ -1,5 +1,5 @@
 //! What the tests of Lockstone run on: a simulated disk, a clock that a test moves, random numbers from
-//! one seed, and the contract that every disk must pass.
+//! one seed, tasks without an executor, and the contract that every disk must pass.
 //!
 //! For tests only: nothing that is shipped depends on it.
 //!
@@ -14,6 +14,7 @@ mod contract;
 mod writer_contract;
 mod gated_disk;
 mod hooked_disk;
+mod tasks;
 
 pub use contract::disk_contract;
 pub use disk::{FinishOrder, SimDisk, Survivors};
@@ -21,4 +22,5 @@ pub use gated_disk::GatedDisk;
 pub use hooked_disk::HookedDisk;
 pub use seeded_entropy::SeededEntropy;
 pub use sim_clock::SimClock;
+pub use tasks::{Woken, block_on};
 pub use writer_contract::log_writer_contract;
