@@ -7,12 +7,15 @@
     reason = "a test fails by panicking, and reaches for files and clocks itself"
 )]
 
+#[path = "model/dice.rs"]
+mod dice;
 mod machine;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use dice::Dice;
 use lockstone::{
     Database, Durability, Error, LockMode, Range, Savepoint, Snapshot, Table, Transaction,
 };
@@ -33,38 +36,6 @@ type Model = BTreeMap<&'static str, Rows>;
 type Writes = BTreeMap<(&'static str, Vec<u8>), Option<Vec<u8>>>;
 type Written = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
-
-/// Numbers that a seed gives again.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(0x9e37_79b9);
-        (self.0 >> 33) as usize % end
-    }
-
-    /// Few, so that rows are met again; some begin with others.
-    fn key(&mut self) -> Vec<u8> {
-        format!("{:03}", self.below(150)).into_bytes()[..=self.below(3)].to_vec()
-    }
-
-    fn value(&mut self) -> Vec<u8> {
-        let bytes = [0, 5, 40, 400, 9_000][self.below(5)];
-        vec![self.below(256) as u8; bytes]
-    }
-
-    fn bounds(&mut self) -> Bounds {
-        let mut bound = || match self.below(3) {
-            0 => Bound::Unbounded,
-            1 => Bound::Included(self.key()),
-            _ => Bound::Excluded(self.key()),
-        };
-        (bound(), bound())
-    }
-}
 
 /// An open transaction, and what it should see beside what is committed.
 struct Open {

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use lockstone::{Database, Error, OnConflict, Options, Ports, TxnOptions};
+use lockstone::{Database, Error, OnConflict, Options, Ports, Priority, TxnOptions};
 use lockstone_testkit::{SeededEntropy, SimClock, SimDisk};
 use tempfile::TempDir;
 
@@ -52,4 +52,11 @@ pub(crate) fn open(disk: &Arc<SimDisk>) -> Result<Database, Error> {
 /// On one thread nobody could grant what a transaction waits for.
 pub(crate) fn no_wait() -> TxnOptions {
     TxnOptions::new().on_conflict(OnConflict::NoWait)
+}
+
+/// Wounds with this priority.
+pub(crate) fn wound(priority: Priority) -> TxnOptions {
+    TxnOptions::new()
+        .on_conflict(OnConflict::Wound)
+        .priority(priority)
 }
