@@ -129,18 +129,7 @@ fn by_end(a: Bound<&RowKey>, b: Bound<&RowKey>) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lockstone_base::TableId;
-
-    const TABLE: TableId = TableId(3);
-
-    fn bounds() -> Vec<Bound<RowKey>> {
-        let mut bounds = vec![Bound::Unbounded];
-        for key in 1..4_u8 {
-            let row = RowKey::new(TABLE, &[key * 2]);
-            bounds.extend([Bound::Included(row.clone()), Bound::Excluded(row)]);
-        }
-        bounds
-    }
+    use crate::target::tests::{TABLE, bounds};
 
     fn sorted(numbers: impl Iterator<Item = u64>) -> Vec<u64> {
         let mut numbers: Vec<u64> = numbers.collect();

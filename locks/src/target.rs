@@ -150,12 +150,13 @@ impl fmt::Display for RowRange {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    const TABLE: TableId = TableId(3);
+    pub(crate) const TABLE: TableId = TableId(3);
 
-    fn bounds() -> Vec<Bound<RowKey>> {
+    /// Bounds at a few keys, with and without them, and none.
+    pub(crate) fn bounds() -> Vec<Bound<RowKey>> {
         let mut bounds = vec![Bound::Unbounded];
         for key in 1..4_u8 {
             // Every second key, so that something lies between any two.
