@@ -132,6 +132,14 @@ impl Nodes {
         piece.get_mut(number as usize % PIECE)
     }
 
+    /// The cell is going to be looked at.
+    pub(crate) fn expect(&self, number: u32) {
+        let piece = self.pieces.get((number >> PIECE_BITS) as usize);
+        if let Some(cell) = piece.and_then(|piece| piece.get(number as usize % PIECE)) {
+            prefetch(cell);
+        }
+    }
+
     pub(crate) fn insert(&mut self, node: Node) -> u32 {
         self.used += 1;
         let number = self.free;
@@ -140,6 +148,8 @@ impl Nodes {
         {
             *cell = Cell::Used(node);
             self.free = next;
+            // The next one's: by then it is there.
+            self.expect(next);
             return number;
         }
         let number = self.numbers();

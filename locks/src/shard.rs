@@ -424,6 +424,7 @@ impl Latch<'_> {
             let Some(number) = self.shard.sweep.next(ends, numbers) else {
                 break;
             };
+            self.expect_swept(number);
             let void = |node: &Node| match &node.held {
                 Held::Alone(alone) => !self.slots.binds(alone.owner),
                 Held::Contended(lock) => lock.is_void(),
@@ -434,6 +435,18 @@ impl Latch<'_> {
             }
         }
         removed
+    }
+
+    /// The nodes behind `number` are going to be swept: their memory is asked for, and some steps later the words of the index
+    /// that name them.
+    fn expect_swept(&self, number: u32) {
+        /// A request sweeps so many nodes, and somewhat later the next one does.
+        const STEPS: u32 = 4;
+        let Shard { index, nodes, .. } = &*self.shard;
+        nodes.expect(number + 2 * STEPS);
+        if let Some(node) = nodes.get(number + STEPS) {
+            index.expect(node.hash);
+        }
     }
 
     pub(crate) fn entries(&self) -> usize {
