@@ -199,26 +199,32 @@ impl<'a> RangeFor<'a> {
 
     /// The next row that the transaction sees from one end.
     fn next_row(&mut self, end: Direction) -> Option<Result<(RowKey, Place)>> {
-        let bounds = self.bounds.as_ref()?;
+        self.bounds.as_ref()?;
         if let Err(error) = self.txn.check(self.engine) {
             self.bounds = None;
             return Some(Err(error));
         }
-        let left = left(bounds, &self.passed);
-        let Some(left) = left else {
-            self.bounds = None;
-            return None;
-        };
-        let committed = refreshed(self.engine, self.txn, &mut self.committed, left);
-        let found = if self.txn.writes.is_empty() {
-            committed.take(end)
-        } else {
-            committed.merged(self.txn, left, end)
+        let newest = self.txn.view.newest_at(self.engine);
+        let committed = self.committed.as_mut();
+        let found = match committed.filter(|rows| rows.at == newest && self.txn.writes.is_empty()) {
+            Some(committed) => committed.take(end),
+            None => self.found_anew(end),
         };
         if found.is_none() {
             self.bounds = None;
         }
         found
+    }
+
+    /// The same, where the committed rows are not up to date, or not all there is.
+    fn found_anew(&mut self, end: Direction) -> Option<Result<(RowKey, Place)>> {
+        let left = left(self.bounds.as_ref()?, &self.passed)?;
+        let committed = refreshed(self.engine, self.txn, &mut self.committed, left);
+        if self.txn.writes.is_empty() {
+            committed.take(end)
+        } else {
+            committed.merged(self.txn, left, end)
+        }
     }
 
     /// Locks the row, then reads its newest value. If it is gone and was not held before, the lock is given back.

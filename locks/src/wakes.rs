@@ -25,9 +25,10 @@ impl Wakes {
     }
 
     /// Wakes everyone, and forgets them.
+    #[inline]
     pub fn fire(&mut self) {
-        for owner in self.0.drain(..) {
-            owner.notify();
+        if !self.is_empty() {
+            self.0.drain(..).for_each(|owner| owner.notify());
         }
     }
 
