@@ -50,6 +50,9 @@ pub struct RangeFor<'a> {
     _leaving: Leaving,
 }
 
+/// So far ahead the table of locks is told what row may come: until it does the table's memory has time to arrive.
+const ROWS_AHEAD: usize = 4;
+
 /// The committed rows of what is left, as of one LSN.
 #[derive(Debug)]
 struct Committed {
@@ -210,6 +213,11 @@ impl<'a> RangeFor<'a> {
             Some(committed) => committed.take(end),
             None => self.found_anew(end),
         };
+        // Whatever the scan has there: a wrong row does no harm.
+        let ahead = self.committed.as_ref();
+        if let Some(ahead) = ahead.and_then(|rows| rows.rows.scan.ahead(ROWS_AHEAD)) {
+            self.engine.locks.expect(ahead);
+        }
         if found.is_none() {
             self.bounds = None;
         }

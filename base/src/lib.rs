@@ -21,7 +21,7 @@ mod txn_id;
 
 pub use lock_mode::{LockMode, UnknownLockMode};
 pub use lsn::{FencingToken, Lsn};
-pub use prefetch::prefetch;
+pub use prefetch::{prefetch, prefetch_at};
 pub use priority::{Priority, Rank};
 pub use row_key::{RowKey, TableId};
 pub use striped::{Apart, Striped};

@@ -61,9 +61,10 @@ impl RowKey {
         })
     }
 
-    fn in_place(head: &[u8], rest: &[u8]) -> Option<Self> {
+    /// The row whose encoding is these two parts, if it is short enough to lie in place, and long enough to name a table.
+    pub fn in_place(head: &[u8], rest: &[u8]) -> Option<Self> {
         let len = head.len() + rest.len();
-        if len > IN_PLACE_MAX {
+        if !(TABLE_BYTES..=IN_PLACE_MAX).contains(&len) {
             return None;
         }
         let mut bytes = [0; IN_PLACE_MAX + 1];
@@ -208,7 +209,10 @@ mod tests {
     fn an_encoding_without_a_table_is_refused() {
         assert!(RowKey::from_encoded(Bytes::from_static(b"abc")).is_none());
         assert!(RowKey::from_encoded(Bytes::from_static(b"abcd")).is_some());
+        assert!(RowKey::in_place(b"ab", b"c").is_none());
+        assert!(RowKey::in_place(b"ab", b"cd").is_some());
     }
+
     #[test]
     fn rows_of_every_length_are_what_they_were_made_of() {
         let key = [7; 40];

@@ -5,10 +5,13 @@
 //!    line. To grow, or to remove, reads no node: the half of the hash that is kept says where a word belongs.
 //! 2. Whatever is removed leaves no mark: those behind it move up (Knuth, The Art of Computer Programming 3, 6.4, algorithm R).
 //! 3. At most three quarters of the words are used; when none is, so is the memory of all but a few.
+//! 4. Where the words are is told to those who have not the latch, for a hint: whoever follows it reads nothing there.
 //!
 //! Crash: memory only.
 
-use lockstone_base::prefetch;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lockstone_base::{prefetch, prefetch_at};
 
 /// So many words stay when nothing is used.
 const WORDS_MIN: usize = 16;
@@ -26,6 +29,23 @@ pub(crate) struct Index {
 struct Word(u64);
 
 const EMPTY: Word = Word(0);
+
+/// Where the words of an index were when somebody said so last, under its latch.
+#[derive(Debug, Default)]
+pub(crate) struct Signpost {
+    words: AtomicUsize,
+    mask: AtomicUsize,
+}
+
+impl Signpost {
+    /// `hash` is going to be looked for. The words may be elsewhere by now, and the two parts of the answer of two moments: then
+    /// the hint is of no use, and does no harm.
+    pub(crate) fn expect(&self, hash: u64) {
+        let (words, mask) = (&self.words, &self.mask);
+        let at = hash as u32 as usize & mask.load(Ordering::Relaxed);
+        prefetch_at(words.load(Ordering::Relaxed) + at * size_of::<Word>());
+    }
+}
 
 /// The place of an empty word.
 #[derive(Debug)]
@@ -152,6 +172,19 @@ impl Index {
         self.set(hole, EMPTY);
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_at(&self, signpost: &Signpost) -> bool {
+        let told = [&signpost.words, &signpost.mask].map(|part| part.load(Ordering::Relaxed));
+        told == [self.words.as_ptr().addr(), self.mask()]
+    }
+
+    /// Says where the words are.
+    pub(crate) fn tell(&self, signpost: &Signpost) {
+        let words = self.words.as_ptr().addr();
+        signpost.words.store(words, Ordering::Relaxed);
+        signpost.mask.store(self.mask(), Ordering::Relaxed);
+    }
+
     /// `hash` is going to be looked for.
     pub(crate) fn expect(&self, hash: u64) {
         if let Some(word) = self.words.get(hash as u32 as usize & self.mask()) {
@@ -218,6 +251,26 @@ mod tests {
                 prop_assert!(index.words.capacity() <= WORDS_MIN);
             }
         }
+    }
+
+    #[test]
+    fn a_signpost_shows_where_the_words_were_and_no_harm_is_done_where_they_are_not() {
+        let (mut index, signpost) = (Index::default(), Signpost::default());
+        signpost.expect(3);
+        for hash in 0..100 {
+            let free = index.locate(hash, |_| false).unwrap_err();
+            index.insert(free, hash, hash as u32);
+        }
+        index.tell(&signpost);
+        assert!(index.is_at(&signpost));
+        for hash in 100..1000 {
+            let free = index.locate(hash, |_| false).unwrap_err();
+            index.insert(free, hash, hash as u32);
+        }
+        assert!(!index.is_at(&signpost));
+        (0..2000).for_each(|hash| signpost.expect(hash));
+        drop(index);
+        (0..2000).for_each(|hash| signpost.expect(hash));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
 use crate::decision::Blocker;
-use crate::index::Index;
+use crate::index::{Index, Signpost};
 use crate::matrix::conflicts;
 use crate::met::{Met, Standing};
 use crate::nodes::{Alone, Held, Node, Nodes};
@@ -45,6 +45,7 @@ pub(crate) struct Shard {
 pub(crate) struct Latch<'a> {
     pub(crate) number: usize,
     pub(crate) shard: MutexGuard<'a, Shard>,
+    pub(crate) signpost: &'a Signpost,
     pub(crate) slots: &'a Slots<Owner>,
     pub(crate) wide: &'a Wide,
 }
@@ -149,6 +150,8 @@ impl Latch<'_> {
                     held: held(),
                 });
                 index.insert(free, want.hash, number);
+                // It may have grown.
+                index.tell(self.signpost);
                 (number, true)
             }
         }
@@ -157,6 +160,11 @@ impl Latch<'_> {
     /// The row of `hash` is going to be asked for, in this hold of the latch.
     pub(crate) fn expect(&self, hash: u64) {
         self.shard.index.expect(hash);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_signposted(&self) -> bool {
+        self.shard.index.is_at(self.signpost)
     }
 
     /// The row's lock decides.

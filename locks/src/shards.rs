@@ -8,6 +8,7 @@
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
+use crate::index::Signpost;
 use crate::met::{InTheWay, Met};
 use crate::owner::Owner;
 use crate::ranges::RangeLook;
@@ -34,7 +35,11 @@ pub(crate) struct Shards {
 
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Aligned(Mutex<Shard>);
+struct Aligned {
+    shard: Mutex<Shard>,
+    /// Where its index is, for those who have not the latch.
+    signpost: Signpost,
+}
 
 impl Shards {
     pub(crate) fn new() -> Self {
@@ -70,16 +75,24 @@ impl Shards {
         let shard = shard.expect("the index has as many bits as there are shards");
         Latch {
             number,
-            shard: shard.0.lock(),
+            shard: shard.shard.lock(),
+            signpost: &shard.signpost,
             slots: &self.slots,
             wide: &self.wide,
+        }
+    }
+
+    /// A row of `hash` is going to be asked for soon; nothing is latched for it.
+    pub(crate) fn expect(&self, hash: u64) {
+        if let Some(shard) = self.rows.get(Self::index(hash)) {
+            shard.signpost.expect(hash);
         }
     }
 
     #[cfg(test)]
     pub(crate) fn is_latched(&self, hash: u64) -> bool {
         let shard = self.rows.get(Self::index(hash));
-        shard.is_some_and(|shard| shard.0.is_locked())
+        shard.is_some_and(|shard| shard.shard.is_locked())
     }
 
     /// The latches of all that these wait for: shards in order of index, every one if a range is waited for; then that of the

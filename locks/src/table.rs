@@ -114,6 +114,13 @@ impl LockTable {
         }
     }
 
+    /// A row is going to be asked for soon: a hint, which costs little and may be wrong. The row is in two parts.
+    pub fn expect(&self, row: (&[u8], &[u8])) {
+        if let Some(row) = RowKey::in_place(row.0, row.1) {
+            self.shards.expect(self.hasher.hash(row.as_bytes()));
+        }
+    }
+
     /// The rows number 0 to `rows`, to be asked for by [`LockTable::request_batch`].
     pub fn batch<'r>(
         &self,

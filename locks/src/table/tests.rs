@@ -344,3 +344,30 @@ fn a_range_whose_holder_ends_while_one_queues_for_a_row_is_not_waited_for() {
     });
     ring.table.end(&holder, &mut Wakes::new());
 }
+
+/// A hint for a row that is asked for later needs no latch: each shard tells where its index has come to be.
+#[test]
+fn every_shard_says_where_its_index_is() {
+    let ring = Ring::new();
+    let owner = ring.begin(1, &Arc::default());
+    for number in 0..10_000_u32 {
+        let row = RowKey::new(TableId(1), &number.to_be_bytes());
+        ring.table
+            .expect((&row.as_bytes()[..3], &row.as_bytes()[3..]));
+        let request = Request {
+            row: &row,
+            mode: LockMode::Update,
+            writes: false,
+            sub: 0,
+            policy: Policy::Wait,
+        };
+        let decision = ring.table.request(&owner, request, &mut Wakes::new());
+        assert!(matches!(decision, Decision::Granted(_)));
+    }
+    for number in 0..SHARDS {
+        assert!(ring.table.shards.latch_number(number).is_signposted());
+    }
+    // What names no table, or is long, is passed over.
+    ring.table.expect((b"", b"row"));
+    ring.table.expect((&[1; 100], &[1; 100]));
+}

@@ -392,6 +392,17 @@ impl RunCursor {
         true
     }
 
+    /// The row that stands `entries` ahead of the one it has come to, in two parts, if its block has so many: a guess at what
+    /// comes, of which nothing was checked; forward alone.
+    pub(crate) fn ahead(&self, entries: usize) -> Option<(&[u8], &[u8])> {
+        let at = (self.next + entries).checked_sub(1)?;
+        if !self.is_forward() || at >= self.here.entries.end {
+            return None;
+        }
+        let block = self.block();
+        Some((block.prefix(), block.suffix(at)?))
+    }
+
     /// Shows the live rows that follow, below `limit`, as far as there is nothing to decide about them and no block
     /// to be verified, until `see` breaks. May show none; forward alone. Value and stamp are not to be asked
     /// for before the next step.

@@ -163,6 +163,15 @@ impl End {
             }
     }
 
+    /// As [`RunCursor::ahead`], in the source of the row that it has come to.
+    pub(super) fn ahead(&self, entries: usize) -> Option<(&[u8], &[u8])> {
+        match &self.heads.first()?.lane {
+            Lane::Memtable(_) => None,
+            Lane::Run(run) => run.ahead(entries),
+            Lane::Level(level) => level.ahead(entries),
+        }
+    }
+
     /// The version that it has come to, and the rank of its source; `None` at the end.
     #[inline]
     pub(super) fn now(&self) -> Option<(VersionRef<'_>, usize)> {

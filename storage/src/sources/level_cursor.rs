@@ -81,6 +81,11 @@ impl LevelCursor {
         self.run.as_mut().is_some_and(RunCursor::step_on)
     }
 
+    /// As [`RunCursor::ahead`], in the run that is walked.
+    pub(super) fn ahead(&self, entries: usize) -> Option<(&[u8], &[u8])> {
+        self.run.as_ref()?.ahead(entries)
+    }
+
     /// As [`RunCursor::sweep`], in the run that is walked.
     #[inline]
     pub(super) fn sweep(

@@ -100,6 +100,12 @@ impl Scan {
         alone && self.front.as_mut().is_some_and(End::step_on)
     }
 
+    /// What may be the row that lies `rows` ahead of the one that the front has come to, in two parts: for a hint alone. It
+    /// may be no row of the scan, and mostly there is one without an answer.
+    pub fn ahead(&self, rows: usize) -> Option<(&[u8], &[u8])> {
+        self.front.as_ref()?.ahead(rows)
+    }
+
     fn open(&mut self, end: Direction) {
         let mine = match end {
             Direction::Forward => &mut self.front,

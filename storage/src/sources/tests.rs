@@ -10,6 +10,7 @@ use lockstone_testkit::SimDisk;
 
 use super::*;
 use crate::batch::WriteBatch;
+use crate::cursor::Direction;
 use crate::error::StorageError;
 use crate::memtable::Memtable;
 use crate::run::{self, Identity, Run, RunEntry, RunPlan};
@@ -96,12 +97,20 @@ fn layers() -> Layers {
 
 impl Layers {
     fn sources(&self, disk: &Arc<SimDisk>) -> Result<Arc<Sources>, StorageError> {
+        Self::sources_of(disk, vec![Arc::clone(&self.memtable)], &self.entries)
+    }
+
+    fn sources_of(
+        disk: &Arc<SimDisk>,
+        memtables: Vec<Arc<Memtable>>,
+        entries: &[RunEntry],
+    ) -> Result<Arc<Sources>, StorageError> {
         let disk: Arc<dyn Disk> = Arc::clone(disk) as _;
         let open = |entry| Run::open(&disk, IDENTITY, entry).map(Arc::new);
         Ok(Arc::new(Sources {
-            memtables: vec![Arc::clone(&self.memtable)],
+            memtables,
             tree: Arc::new(Tree::new(
-                self.entries
+                entries
                     .iter()
                     .map(|entry| Ok((0, open(entry)?)))
                     .collect::<Result<Vec<_>, StorageError>>()?,
@@ -310,4 +319,34 @@ fn an_inverted_range_is_empty() {
             "{range:?}"
         );
     }
+}
+
+#[test]
+fn what_is_ahead_is_what_comes() {
+    const AHEAD: usize = 3;
+    let layers = layers();
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    let sources = Layers::sources_of(&layers.disk, Vec::new(), &layers.entries[1..]).unwrap();
+    let rows: Vec<_> = sources
+        .scan(all.clone(), Lsn::MAX)
+        .map(Result::unwrap)
+        .collect();
+    let mut scan = sources.scan(all.clone(), Lsn::MAX);
+    assert_eq!(scan.ahead(AHEAD), None);
+    let mut told = 0;
+    for at in 0..rows.len() {
+        scan.advance(Direction::Forward).unwrap().unwrap();
+        if let Some((head, tail)) = scan.ahead(AHEAD) {
+            assert_eq!([head, tail].concat(), rows[at + AHEAD].0);
+            told += 1;
+        }
+    }
+    assert!(
+        (rows.len() / 2..=rows.len() - AHEAD).contains(&told),
+        "{told}"
+    );
+    // From behind nobody tells.
+    let mut scan = sources.scan(all, Lsn::MAX);
+    scan.advance(Direction::Backward).unwrap().unwrap();
+    assert_eq!(scan.ahead(AHEAD), None);
 }
