@@ -1,5 +1,5 @@
 //! The hot paths of the lock table: taking free locks and giving them back, alone and beside another
-//! thread, and the conflict matrix.
+//! thread, a SHARED table, and the conflict matrix.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lockstone_base::{LockMode, Priority, RowKey, TableId, TxnId};
-use lockstone_locks::{Decision, LockTable, Notify, Owner, Policy, Request, Wakes, conflicts};
+use lockstone_locks::{
+    Decision, LockTable, Notify, Owner, Policy, Request, TableLock, Wakes, conflicts,
+};
 
 /// Nobody waits here.
 struct NeverWoken;
@@ -54,16 +56,21 @@ fn lock_and_end(table: &LockTable, sequence: u64, rows: &[RowKey]) {
             "nobody else wants it"
         );
     }
+    commit(table, &owner, &mut wakes);
+}
+
+fn commit(table: &LockTable, owner: &Arc<Owner>, wakes: &mut Wakes) {
     assert!(owner.try_commit());
     owner.released();
-    table.end(&owner, &mut wakes);
+    table.end(owner, wakes);
     wakes.fire();
 }
 
 fn uncontended(c: &mut Criterion) {
     let mut group = c.benchmark_group("locks");
-    for locks in [1, 1_000] {
-        group.throughput(Throughput::Elements(locks));
+    // Without any: what the others take besides their locks.
+    for locks in [0, 1, 1_000] {
+        group.throughput(Throughput::Elements(locks.max(1)));
         group.bench_function(BenchmarkId::new("request and end", locks), |b| {
             let (table, rows) = (LockTable::new(1), rows(0, locks));
             let mut sequence = 0;
@@ -74,6 +81,20 @@ fn uncontended(c: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// One transaction that takes a table SHARED: to be compared with one that takes nothing.
+fn shared_table(c: &mut Criterion) {
+    c.bench_function("locks/share a table and end", |b| {
+        let (table, lock) = (LockTable::new(1), TableLock::new(TableId(1)));
+        let mut sequence = 0;
+        b.iter(|| {
+            sequence += 1;
+            let owner = begin(&table, sequence);
+            assert!(table.share(&owner, &lock), "nobody wants it alone");
+            commit(&table, &owner, &mut Wakes::new());
+        });
+    });
 }
 
 /// Ends the other thread, whatever happens to this one.
@@ -126,6 +147,6 @@ fn matrix(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = uncontended, beside_another, matrix
+    targets = uncontended, shared_table, beside_another, matrix
 }
 criterion_main!(benches);
