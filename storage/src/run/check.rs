@@ -4,9 +4,13 @@
 //! Called by `Store::check` and `Store::scrub`.
 //! 1. The file is never written; what is found is told, all of it, not only the first.
 //! 2. Everything is read with `pread`, whatever its first touch found.
-//! 3. A scrub has the page cache forget what it reads, before and after. Pages that a reader has touched in the map
+//! 3. Both have the page cache forget what they read, before and after. Pages that a reader has touched in the map
 //!    stay, and are checked as they are in memory: what has gone bad below them is found when they are used no more.
 //!    They are not torn out of the map on purpose: from a bad device a reader would get a signal for them (F6).
+//! 4. F6: what the page cache was told to forget is trusted by nobody, so its next reader reads it with `pread`.
+//!    Neither gives trust, however intact it has found something.
+
+use std::ops::Range;
 
 use lockstone_base::disk::DiskFile;
 
@@ -43,9 +47,9 @@ impl Run {
     pub(crate) fn check(&self) -> RunCheck {
         let mut check = RunCheck::default();
         let mut counts = Counts::default();
-        let parts = self.verify_index().and_then(|index| {
-            let filter = self.verify_filter()?;
-            Ok((index, filter, self.reopen()?))
+        let parts = self.reopen().and_then(|file| {
+            self.forget_parts(file.as_ref());
+            Ok((self.verify_index()?, self.verify_filter()?, file))
         });
         let (index, filter, file) = match parts {
             Ok(parts) => parts,
@@ -54,8 +58,10 @@ impl Run {
                 return check;
             }
         };
+        let all = 0..index.blocks();
+        self.forget_blocks(file.as_ref(), &index, all.clone());
         let mut window = Window::default();
-        for number in 0..index.blocks() {
+        for number in all.clone() {
             let block = self
                 .read_block(&index, file.as_ref(), &mut window, number)
                 .and_then(|block| self.count(&block, &filter, &mut counts));
@@ -64,6 +70,7 @@ impl Run {
                 Err(error) => check.findings.push(error),
             }
         }
+        self.forget_blocks(file.as_ref(), &index, all);
         check.versions = counts.versions;
         let footer = &self.footer;
         let agrees = counts.versions == footer.versions.get()
@@ -125,9 +132,8 @@ impl Run {
         Ok(())
     }
 
-    /// Reads blocks anew, from the block `first` on, up to about `bytes` bytes, and trusts those that are
-    /// intact and no others, and index and filter likewise: what has gone bad under the map is an error for the
-    /// next reader. Where to go on,
+    /// Reads blocks anew, from the block `first` on, up to about `bytes` bytes, and index and filter likewise: all of it
+    /// is verified again by its next reader, for whom what has gone bad under the map is an error. Where to go on,
     /// if there is more, and what was read. What fails goes to `found`, which says whether to go on behind it.
     pub(crate) fn scrub(
         &self,
@@ -135,22 +141,24 @@ impl Run {
         bytes: u64,
         found: &mut dyn FnMut(StorageError) -> bool,
     ) -> (Option<u64>, u64) {
-        let (filter_at, end) = (self.footer.filter_at.get(), self.entry().bytes);
+        let (filter_at, index_at) = (self.footer.filter_at.get(), self.footer.index_at.get());
         let parts = self.reopen().and_then(|file| {
-            file.forget_cached(filter_at, end - filter_at);
-            Ok((self.scrub_index()?, file))
+            if first == 0 {
+                self.forget_parts(file.as_ref());
+            }
+            let index = self.verify_index();
+            Ok((index.map_err(|error| self.index.failed(error))?, file))
         });
         let (index, file) = match parts {
             Ok(parts) => parts,
             // Only an index that is intact leads to the blocks, and says what they should be.
             Err(error) => return ((!found(error)).then_some(first), 0),
         };
-        let index_at = self.footer.index_at.get();
-        let mut read = end - index_at;
+        let mut read = self.entry().bytes - index_at;
         if first == 0 {
             read += index_at - filter_at;
-            if let Err(error) = self.scrub_filter()
-                && !found(error)
+            if let Err(error) = self.verify_filter()
+                && !found(self.filter.failed(error))
             {
                 return (Some(0), read);
             }
@@ -159,12 +167,10 @@ impl Run {
         let enough = bytes.max(read + 1);
         let mut window = Window::default();
         let mut number = first as usize;
-        let (start, least) = index.bounds(number);
-        let upto = start.saturating_add(bytes).max(least).min(filter_at);
-        file.forget_cached(start, upto.saturating_sub(start));
+        let upto = window::ahead(&index, number, bytes).end + 1;
+        self.forget_blocks(file.as_ref(), &index, number..upto.min(index.blocks()));
         while number < index.blocks() && read < enough {
-            let block = self.read_block(index, file.as_ref(), &mut window, number);
-            self.set_trusted(number, block.is_ok());
+            let block = self.read_block(&index, file.as_ref(), &mut window, number);
             let (start, end) = index.bounds(number);
             read += end - start;
             if let Err(error) = block
@@ -175,8 +181,37 @@ impl Run {
             number += 1;
         }
         // Who scans a cold database takes no place from those who use it.
-        file.forget_cached(start, index.bounds(number).0.saturating_sub(start));
-        file.forget_cached(filter_at, end - filter_at);
+        self.forget_blocks(file.as_ref(), &index, first as usize..number);
+        if !self.index.is_used() && !self.filter.is_used() {
+            self.forget_parts(file.as_ref());
+        }
         ((number < index.blocks()).then_some(number as u64), read)
+    }
+
+    /// Has the page cache forget index and filter.
+    fn forget_parts(&self, file: &dyn DiskFile) {
+        let (start, end) = (self.footer.filter_at.get(), self.entry().bytes);
+        let distrust = || {
+            self.index.distrust();
+            self.filter.distrust();
+        };
+        // Before, and again what was verified meanwhile.
+        distrust();
+        file.forget_cached(start, end - start);
+        distrust();
+    }
+
+    /// Has the page cache forget these blocks.
+    fn forget_blocks(&self, file: &dyn DiskFile, index: &Index, blocks: Range<usize>) {
+        if blocks.is_empty() {
+            return;
+        }
+        let distrust = || blocks.clone().for_each(|block| self.distrust(block));
+        let (start, _) = index.bounds(blocks.start);
+        let (_, end) = index.bounds(blocks.end - 1);
+        // Before, and again what was verified meanwhile.
+        distrust();
+        file.forget_cached(start, end - start);
+        distrust();
     }
 }

@@ -1,4 +1,4 @@
-//! A part of a run that is verified as a whole: at its first use, and again where a scrub has found it changed.
+//! A part of a run that is verified as a whole: at its first use, and again where a scrub has read it anew.
 //!
 //! Held by `reader`, for index and filter.
 //! 1. F11: while it is distrusted it is given only to who has verified it anew.
@@ -33,7 +33,17 @@ impl<T> Part<T> {
         part.filter(|_| !self.distrusted.load(Ordering::Relaxed))
     }
 
-    /// The part, as it was just found when it was read anew. What says nothing of its bytes changes no trust.
+    /// Whether anybody has used it.
+    pub(super) fn is_used(&self) -> bool {
+        self.verified.get().is_some()
+    }
+
+    /// Whoever uses it next reads and verifies it anew.
+    pub(super) fn distrust(&self) {
+        self.distrusted.store(true, Ordering::Relaxed);
+    }
+
+    /// The part, as it was just found for who uses it. What says nothing of its bytes changes no trust.
     ///
     /// # Errors
     /// What was found.
@@ -43,11 +53,15 @@ impl<T> Part<T> {
                 self.distrusted.store(false, Ordering::Relaxed);
                 Ok(self.verified.get_or_init(|| part))
             }
-            Err(error) => {
-                self.distrusted
-                    .fetch_or(error.unread().is_some(), Ordering::Relaxed);
-                Err(error)
-            }
+            Err(error) => Err(self.failed(error)),
         }
+    }
+
+    /// Takes note of why it could not be read.
+    pub(super) fn failed(&self, error: StorageError) -> StorageError {
+        if error.unread().is_some() {
+            self.distrust();
+        }
+        error
     }
 }

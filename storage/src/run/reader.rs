@@ -5,8 +5,8 @@
 //!    same however large the run is, and the file's descriptor is not kept.
 //! 2. The first use of index or filter reads it with `pread` into memory and verifies checksum and
 //!    structure, a block's first touch likewise: a bad disk is an error, not a signal (F6). After that the map
-//!    is used; what changes in memory later is found by a scrub or the next open. What a scrub finds changed is
-//!    distrusted: its next use reads and verifies it anew.
+//!    is used; what changes in memory later is found by a scrub or the next open. What a scrub has read anew is
+//!    distrusted: its next use reads and verifies it likewise.
 //! 3. A damaged block is an error for its rows, at each touch, and for no others (F11). A damaged index or
 //!    filter is an error for all rows of the run.
 
@@ -44,8 +44,8 @@ pub(crate) struct Run {
     disk: Arc<dyn Disk>,
     map: Map,
     pub(super) footer: Footer,
-    index: Part<Index>,
-    filter: Part<Bytes>,
+    pub(super) index: Part<Index>,
+    pub(super) filter: Part<Bytes>,
     /// One bit for each block: whether its first touch found it intact.
     trusted: Box<[AtomicU64]>,
 }
@@ -194,7 +194,7 @@ impl Run {
     pub(super) fn index(&self) -> Result<&Index, StorageError> {
         match self.index.trusted() {
             Some(index) => Ok(index),
-            None => self.scrub_index(),
+            None => self.index.take(self.verify_index()),
         }
     }
 
@@ -206,26 +206,8 @@ impl Run {
     pub(super) fn filter(&self) -> Result<&Bytes, StorageError> {
         match self.filter.trusted() {
             Some(filter) => Ok(filter),
-            None => self.scrub_filter(),
+            None => self.filter.take(self.verify_filter()),
         }
-    }
-
-    /// The index, read anew: whoever uses it from now on gets what was found.
-    ///
-    /// # Errors
-    /// As [`Run::index`].
-    #[cold]
-    pub(super) fn scrub_index(&self) -> Result<&Index, StorageError> {
-        self.index.take(self.verify_index())
-    }
-
-    /// The filter, read anew: whoever uses it from now on gets what was found.
-    ///
-    /// # Errors
-    /// As [`Run::filter`].
-    #[cold]
-    pub(super) fn scrub_filter(&self) -> Result<&Bytes, StorageError> {
-        self.filter.take(self.verify_filter())
     }
 
     /// Reads the index from the device and checks everything about it; as a part of the map.
@@ -296,15 +278,19 @@ impl Run {
         word.is_some_and(|word| word.load(Ordering::Relaxed) >> (number % 64) & 1 != 0)
     }
 
-    /// Takes note of what the device was found to have.
-    pub(super) fn set_trusted(&self, number: usize, intact: bool) {
-        let (word, bit) = (self.trusted.get(number / 64), 1 << (number % 64));
+    /// The block is as it was written; the page cache has it.
+    pub(super) fn trust(&self, number: usize) {
         // The bytes reached the device before the run was listed: there is nothing to order.
-        match word {
-            Some(word) if intact => word.fetch_or(bit, Ordering::Relaxed),
-            Some(word) => word.fetch_and(!bit, Ordering::Relaxed),
-            None => 0,
-        };
+        if let Some(word) = self.trusted.get(number / 64) {
+            word.fetch_or(1 << (number % 64), Ordering::Relaxed);
+        }
+    }
+
+    /// Its next touch is a first touch again.
+    pub(super) fn distrust(&self, number: usize) {
+        if let Some(word) = self.trusted.get(number / 64) {
+            word.fetch_and(!(1 << (number % 64)), Ordering::Relaxed);
+        }
     }
 
     /// Verifies the block `number`, and those that are likely to be touched next.
@@ -321,7 +307,7 @@ impl Run {
             for block in blocks.filter(|block| !self.trusts(*block)) {
                 let bytes = window.get(window.place(index, block));
                 if self.verify_bytes(index, block, bytes).is_ok() {
-                    self.set_trusted(block, true);
+                    self.trust(block);
                 }
             }
             if self.trusts(number) {
@@ -331,7 +317,7 @@ impl Run {
         // Alone: neither a bad sector beside it nor a damaged neighbour is its own failure.
         window.read(file.as_ref(), index, number..number + 1)?;
         self.verify_bytes(index, number, window.get(window.place(index, number)))?;
-        self.set_trusted(number, true);
+        self.trust(number);
         Ok(())
     }
 

@@ -101,3 +101,24 @@ fn a_flipped_byte_of_each_section_is_found_and_marks_its_run_alone() {
     assert_eq!(sections.len(), 3, "{sections:?}");
     rig.assert_readable();
 }
+
+/// F6: a scrub trusted what it had read and had the page cache forget it; from a device that had gone bad meanwhile the
+/// first reader got a signal.
+#[test]
+fn what_a_scrub_or_a_check_has_read_is_read_again_by_who_uses_it() {
+    for is_used in [false, true] {
+        let scrub = |rig: &Rig| assert!(rig.store.scrub(ENOUGH).round_done);
+        let check =
+            |rig: &Rig| assert!(rig.store.check(&mut |_, _| ()).unwrap().findings.is_empty());
+        for read in [&scrub as &dyn Fn(&Rig), &check] {
+            let rig = rig_with_runs();
+            assert!(!is_used || rig.newest_answers());
+            read(&rig);
+            rig.disk
+                .fail_matching(DiskOp::Read, "run-", ErrorKind::Other);
+            assert!(!rig.newest_answers(), "it was read past the map");
+            rig.disk.clear_faults();
+            rig.assert_readable();
+        }
+    }
+}
