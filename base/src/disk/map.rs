@@ -7,6 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memmap2::{Advice, Mmap};
 
+/// The kernel fetches of one request as much as the device reads ahead, this by default, and forgets the rest.
+const REQUEST_BYTES: usize = 128 << 10;
+
 /// The content of an immutable file. Clones share it; it outlives the file's name.
 #[derive(Clone)]
 pub struct Map {
@@ -52,14 +55,17 @@ impl Map {
     }
 
     /// Tells the kernel that a part of the file will be read: it may begin to fetch what is not in memory,
-    /// and this does not wait for it. A system call; of a file that does not reach so far, none.
+    /// and this does not wait for it. A system call for each 128 KiB; of a file that does not reach so far, none.
     pub fn will_need(&self, start: usize, len: usize) {
         let inside = start
             .checked_add(len)
             .is_some_and(|end| end <= self.bytes.len());
         if let Some(file) = self.file.as_ref().filter(|_| inside) {
-            // Advice alone: without it the part is read when it is touched.
-            let _ = file.advise_range(Advice::WillNeed, start, len);
+            for at in (start..start + len).step_by(REQUEST_BYTES) {
+                let rest = start + len - at;
+                // Advice alone: without it the part is read when it is touched.
+                let _ = file.advise_range(Advice::WillNeed, at, rest.min(REQUEST_BYTES));
+            }
         }
     }
 }

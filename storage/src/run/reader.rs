@@ -36,6 +36,9 @@ use crate::version::Version;
 /// shares, where many threads count at one place, and does not keep the map of a file that was removed.
 const COPY_BYTES_MAX: usize = 1024;
 
+/// A value that is longer is asked for before it is touched: a touch of the map reads one page, and no more.
+const ASK_BYTES: usize = 32 << 10;
+
 /// An open run.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -175,6 +178,9 @@ impl Run {
     pub(super) fn value(&self, place: std::ops::Range<usize>) -> Bytes {
         if place.len() <= COPY_BYTES_MAX {
             return Bytes::copy_from_slice(self.bytes(place));
+        }
+        if place.len() > ASK_BYTES {
+            self.will_need(place.clone());
         }
         let value = self.map.slice(place.start, place.len());
         value.unwrap_or_default()

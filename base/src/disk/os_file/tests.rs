@@ -87,6 +87,34 @@ fn clean_pages_that_nobody_has_touched_in_a_map_are_forgotten() {
     assert_eq!(buffer, [7]);
 }
 
+/// The kernel fetches the first part of what one request asks for, and forgets the rest: a large value came page by page.
+#[test]
+fn all_of_a_large_part_is_fetched_that_is_asked_for() {
+    const BYTES: usize = 8 << 20;
+    let directory = TempDir::new().unwrap();
+    let run = file(&directory, Caching::Cached, &Arc::default());
+    run.write_at(0, &vec![7; BYTES]).unwrap();
+    run.sync().unwrap();
+    run.forget_cached(0, BYTES as u64);
+    // SAFETY: Nobody changes the file while it is mapped.
+    let shown = unsafe { memmap2::Mmap::map(&run.file) }.unwrap();
+    if cached_pages(&shown) > 0 {
+        eprintln!("skipped: this filesystem forgets nothing");
+        return;
+    }
+    let map = run.map().unwrap();
+    map.will_need(BYTES / 2 - 100, BYTES);
+    assert_eq!(cached_pages(&shown), 0, "it does not reach so far");
+    map.will_need(5000, BYTES - 10_000);
+    // What is asked for has its page when the call returns, and its content later.
+    let begun = std::time::Instant::now();
+    while cached_pages(&shown) < BYTES / BLOCK_BYTES - 2 {
+        let pages = cached_pages(&shown);
+        assert!(begun.elapsed().as_secs() < 30, "{pages} pages");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn an_error_of_the_write_itself_is_not_taken_for_a_refusal() {
     let directory = TempDir::new().unwrap();
