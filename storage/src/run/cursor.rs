@@ -189,7 +189,7 @@ impl RunCursor {
 
     /// Begins to walk in the block `number`.
     fn walk_in(&mut self, index: &Index, number: usize, block: &Block<'_>) {
-        if let Some(bytes) = self.fetched.step_to(index, number, self.is_forward()) {
+        if let Some(bytes) = self.fetched.step_to(index, number, &self.quest) {
             self.run.will_need(bytes);
         }
         let (start, end) = index.bounds(number);

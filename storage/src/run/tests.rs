@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::format::{BLOCK_HEAD_BYTES, BlockHead, FOOTER_BYTES, Footer, IndexCell, IndexSlot};
+use super::window::Fetched;
 use super::*;
 use crate::checksum::Place;
 use crate::cursor::{Cursor, Direction, Quest, RowRange, Step};
@@ -488,6 +489,71 @@ fn a_scan_verifies_what_lies_ahead_and_a_damaged_neighbour_hides_nothing() {
     assert_eq!(errors.len(), 1);
     let (backward, errors) = walk(&run, &whole(1, Direction::Backward));
     assert_eq!((errors.len(), rows), (1, backward));
+}
+
+/// The second block of any scan asked for a megabyte.
+#[test]
+fn a_walk_asks_for_little_at_first_and_for_nothing_behind_its_end() {
+    let row = |n: u32| format!("\0\0\0\x01{n:06}").into_bytes();
+    let versions: Vec<_> = (0..80_000)
+        .map(|n| version(&row(n), 1, Some(&[1; 50])))
+        .collect();
+    let (disk, entry) = written(&versions);
+    let run = opened(&disk, &entry).unwrap();
+    let index = run.index().unwrap();
+    let asked = |quest: &Quest| {
+        let (mut fetched, mut asked) = (Fetched::default(), Vec::new());
+        let last = index.blocks() - 1;
+        for step in 0..=last {
+            let forward = quest.direction == Direction::Forward;
+            let number = if forward { step } else { last - step };
+            let place = fetched.step_to(index, number, quest);
+            let (start, end) = index.bounds(number);
+            asked.extend(place.inspect(|place| {
+                let inner = start as usize..end as usize;
+                assert!(place.start <= inner.start && inner.end <= place.end);
+            }));
+        }
+        asked
+    };
+    for direction in [Direction::Forward, Direction::Backward] {
+        let mut quest = whole(1, direction);
+        let all = asked(&quest);
+        let lens: Vec<_> = all.iter().map(|place| place.len()).collect();
+        assert!(lens.len() > 8 && lens[0] <= 16 << 10, "{lens:?}");
+        let most = 1 << 20;
+        for pair in lens[..lens.len() - 1].windows(2) {
+            let want = (pair[0] * 2).min(most);
+            assert!((want * 3 / 4..=most).contains(&pair[1]), "{lens:?}");
+        }
+        assert!(lens.iter().any(|len| *len > most * 9 / 10), "{lens:?}");
+        let whole_bytes: usize = lens.iter().sum();
+        let (first, _) = index.bounds(1);
+        assert!(whole_bytes <= (run.footer.filter_at.get() - first) as usize);
+        // One that ends in the third block that it enters.
+        let block = if direction == Direction::Forward {
+            2
+        } else {
+            index.blocks() - 3
+        };
+        let edge = Bytes::copy_from_slice(index.last(block).unwrap().0);
+        match direction {
+            Direction::Forward => quest.range.high = Bound::Excluded(edge),
+            Direction::Backward => quest.range.low = Bound::Included(edge),
+        }
+        let mut fetched = Fetched::default();
+        let entered = [0, 1, 2].map(|step| match direction {
+            Direction::Forward => step,
+            Direction::Backward => index.blocks() - 1 - step,
+        });
+        let asked = entered.map(|number| fetched.step_to(index, number, &quest));
+        let (start, end) = (
+            index.bounds(entered[1].min(block)),
+            index.bounds(entered[1].max(block)),
+        );
+        let want = start.0 as usize..end.1 as usize;
+        assert_eq!(asked, [None, Some(want), None]);
+    }
 }
 
 #[test]

@@ -4,11 +4,14 @@
 //! 1. Memory: [`WINDOW_BYTES`], or one block where that is larger.
 //! 2. What lies behind the end of a file that has become shorter reads as zeros, which no checksum fits.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
+use bytes::Bytes;
+use lockstone_base::Lsn;
 use lockstone_base::disk::DiskFile;
 
 use super::index::Index;
+use crate::cursor::{Direction, Quest};
 use crate::error::StorageError;
 
 /// What is read at once: large enough that a call costs little beside the bytes, small enough for the
@@ -24,8 +27,9 @@ pub(super) struct Window {
     blocks: Range<usize>,
 }
 
-/// What a walk asks the kernel to fetch at once: as much as keeps a device busy while it is walked.
-const FETCH_BYTES: u64 = 1 << 20;
+/// What a walk asks the kernel to fetch at once: little at first, as it may be short, and twice as much each time, up to
+/// as much as keeps a device busy while it is walked.
+const FETCH_BYTES: RangeInclusive<u64> = 16 << 10..=1 << 20;
 
 /// The blocks of a window of `bytes` bytes that begins with `first`.
 pub(super) fn ahead(index: &Index, first: usize, bytes: u64) -> Range<usize> {
@@ -51,15 +55,18 @@ pub(super) fn behind(index: &Index, last: usize, bytes: u64) -> Range<usize> {
 #[derive(Debug, Default)]
 pub(super) struct Fetched {
     blocks: Range<usize>,
+    /// How much it asked for last, in bytes.
+    bytes: u64,
 }
 
 impl Fetched {
-    /// The walk enters the block `number`: where the bytes lie that it asks the kernel for, if it has to.
+    /// The walk enters the block `number`: where the bytes lie that it asks the kernel for, if it has to. None of them is
+    /// behind its end.
     pub(super) fn step_to(
         &mut self,
         index: &Index,
         number: usize,
-        forward: bool,
+        quest: &Quest,
     ) -> Option<Range<usize>> {
         if self.blocks.contains(&number) {
             return None;
@@ -68,8 +75,21 @@ impl Fetched {
             self.blocks = number..number + 1;
             return None;
         }
-        let side = if forward { ahead } else { behind };
-        self.blocks = side(index, number, FETCH_BYTES);
+        self.bytes = (self.bytes * 2).clamp(*FETCH_BYTES.start(), *FETCH_BYTES.end());
+        let within =
+            |edge: Option<(&Bytes, Lsn)>| edge.map(|(row, stamp)| index.find((row, stamp)));
+        self.blocks = match quest.direction {
+            Direction::Forward => {
+                let blocks = ahead(index, number, self.bytes);
+                let last = within(quest.range.end()).unwrap_or(blocks.end);
+                number..blocks.end.min(last.max(number) + 1)
+            }
+            Direction::Backward => {
+                let blocks = behind(index, number, self.bytes);
+                let first = within(quest.range.start()).unwrap_or(blocks.start);
+                blocks.start.max(first.min(number))..blocks.end
+            }
+        };
         let (start, _) = index.bounds(self.blocks.start);
         let (_, end) = index.bounds(self.blocks.end.saturating_sub(1));
         Some(start as usize..end as usize)
