@@ -13,6 +13,7 @@ pub(crate) struct Counters {
     pub(crate) aborts: AtomicU64,
     pub(crate) scrubbed_bytes: AtomicU64,
     pub(crate) scrub_rounds: AtomicU64,
+    pub(crate) scrub_left_out: AtomicU64,
     /// Threads of the engine that a panic has ended.
     pub(crate) panics: AtomicU64,
     pub(crate) waits: AtomicU64,

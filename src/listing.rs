@@ -92,8 +92,10 @@ pub struct Stats {
     pub damaged_runs: usize,
     /// Bytes of runs that the scrubber has read.
     pub scrubbed_bytes: u64,
-    /// How often it has read all runs through.
+    /// How often it has read all runs through, but those that it left out.
     pub scrub_rounds: u64,
+    /// How often it has left a run out of a round that it could not open or read for long, for a reason that is no damage.
+    pub scrub_left_out: u64,
     /// Threads of the engine that a panic has ended: a bug, and nobody does their work until the next open.
     pub panics: u64,
     /// Times that commits were slowed because compactions were behind.
@@ -172,6 +174,7 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         damaged_runs: store.damaged_runs,
         scrubbed_bytes: count(&counters.scrubbed_bytes),
         scrub_rounds: count(&counters.scrub_rounds),
+        scrub_left_out: count(&counters.scrub_left_out),
         panics: count(&counters.panics),
         slowdowns: count(&counters.slowdowns),
         stalls: count(&counters.stalls),

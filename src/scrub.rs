@@ -45,12 +45,15 @@ fn slice(engine: &Engine) -> Duration {
         tracing::error!(%error, "the scrubber has found damage");
     }
     if let Some(error) = &scrub.failure {
-        tracing::warn!(%error, "the scrubber could not read on; it tries again later");
+        tracing::warn!(%error, left_out = scrub.left_out, "the scrubber could not read on; it tries again later");
     }
     let counters = &engine.counters;
     counters
         .scrubbed_bytes
         .fetch_add(scrub.bytes, Ordering::Relaxed);
+    if scrub.left_out {
+        counters.scrub_left_out.fetch_add(1, Ordering::Relaxed);
+    }
     if scrub.round_done {
         counters.scrub_rounds.fetch_add(1, Ordering::Relaxed);
         // Of a round that took longer the next one begins at once, and owes nothing for it.

@@ -26,6 +26,8 @@ pub(super) struct Catalogue {
     pub(super) taken: Taken,
     /// Runs that could not be read, each with what was found (F11).
     pub(super) damaged: BTreeMap<u64, StorageError>,
+    /// Those of them found so since the scrubber began with them.
+    found_since: HashSet<u64>,
     /// Damaged runs that compactions may try once more.
     pub(super) retried: HashSet<u64>,
     /// Runs that the device has refused to read once.
@@ -56,6 +58,7 @@ impl Catalogue {
             listed,
             taken: Taken::default(),
             damaged: BTreeMap::new(),
+            found_since: HashSet::new(),
             retried: HashSet::new(),
             refused: HashSet::new(),
             dropped: Vec::new(),
@@ -97,9 +100,22 @@ impl Catalogue {
         };
         if is_damage {
             self.damaged.insert(number, error.clone());
+            self.found_since.insert(number);
             self.retried.remove(&number);
         }
         is_damage
+    }
+
+    /// The run `number` is read through from its beginning.
+    pub(super) fn begin_reading(&mut self, number: u64) {
+        self.found_since.remove(&number);
+    }
+
+    /// The run `number` has been read through: what was found wrong with it before is no longer what is known of it.
+    pub(super) fn end_reading(&mut self, number: u64) {
+        if !self.found_since.remove(&number) {
+            self.forget_damage_of(number);
+        }
     }
 
     /// What was found wrong with the run `number` is no longer what is known of it.

@@ -99,8 +99,8 @@ struct ScrubPlace {
     /// The number of the run.
     run: u64,
     block: u64,
-    /// Something was found in an earlier part of the run.
-    is_damaged: bool,
+    /// How many calls in a row got no further for a reason that may pass.
+    failures: u32,
 }
 
 /// What tells whether the store keeps up with its writers.

@@ -4,14 +4,18 @@
 //! Called by the engine's scrubber.
 //! 1. A round goes over all runs in the order of their numbers; runs that come or go meanwhile do no harm.
 //! 2. F11: a run in which something is damaged is left alone by compactions; one that has been read through from its
-//!    beginning without a finding is so no longer.
+//!    beginning without a finding, of the scrub's or of anybody's meanwhile, is so no longer.
 //! 3. F6: a read that the device refuses is tried again by the next call, and only then a finding. What says nothing
-//!    of a run's bytes, as too many open files, ends the call, and the next one goes on there.
+//!    of a run's bytes, as too many open files, ends the call, and the next one goes on there; a run that cannot be
+//!    read for too long is left out of the round, and said to be.
 //! 4. A call reads about as much as it was given leave to; nothing is written.
 
 use super::{ScrubPlace, Store};
 use crate::error::StorageError;
 use crate::run::Run;
+
+/// So many calls get no further at a run before it is left out of the round.
+const FAILURES_MAX: u32 = 10;
 
 /// What [`Store::scrub`] did.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +29,8 @@ pub struct StoreScrub {
     pub findings: Vec<StorageError>,
     /// What ended it early, though it may be no damage: the next call tries again.
     pub failure: Option<StorageError>,
+    /// That was tried often enough: the run is left out of this round.
+    pub left_out: bool,
 }
 
 impl Store {
@@ -47,11 +53,13 @@ impl Store {
                     ..ScrubPlace::default()
                 };
             }
+            if place.block == 0 {
+                self.catalogue.lock().begin_reading(number);
+            }
             let left = bytes_max.saturating_sub(scrub.bytes);
             let (next, bytes) = run.scrub(place.block, left, &mut |error| {
                 let is_damage = self.note_found(run, &error);
                 if is_damage {
-                    place.is_damaged = true;
                     scrub.findings.push(error);
                 } else {
                     scrub.failure = Some(error);
@@ -59,17 +67,26 @@ impl Store {
                 is_damage
             });
             scrub.bytes += bytes;
-            if let Some(block) = next {
-                place.block = block;
-                return scrub;
-            }
-            if !place.is_damaged {
-                self.catalogue.lock().forget_damage_of(number);
-            }
-            *place = ScrubPlace {
+            let behind = ScrubPlace {
                 run: number + 1,
                 ..ScrubPlace::default()
             };
+            if let Some(block) = next {
+                let failures = scrub.failure.as_ref().map_or(0, |_| place.failures + 1);
+                place.failures = if block == place.block {
+                    failures
+                } else {
+                    failures.min(1)
+                };
+                place.block = block;
+                scrub.left_out = place.failures == FAILURES_MAX;
+                if scrub.left_out {
+                    *place = behind;
+                }
+                return scrub;
+            }
+            self.catalogue.lock().end_reading(number);
+            *place = behind;
         }
         *place = ScrubPlace::default();
         scrub.round_done = true;

@@ -28,7 +28,7 @@ fn a_scrub_that_cannot_open_a_file_marks_nothing_and_goes_on_there() {
     assert!(rig.newest_answers());
     rig.disk
         .fail_matching(DiskOp::Open, "run-", ErrorKind::Other);
-    for _ in 0..5 {
+    for _ in 0..9 {
         let scrub = rig.store.scrub(ENOUGH);
         assert!(scrub.failure.is_some() && scrub.findings.is_empty() && !scrub.round_done);
         assert_eq!(rig.damaged(), 0);
@@ -121,4 +121,60 @@ fn what_a_scrub_or_a_check_has_read_is_read_again_by_who_uses_it() {
             rig.assert_readable();
         }
     }
+}
+
+/// Who had no right to open a run kept the scrubber from all later ones for good.
+#[test]
+fn a_run_that_cannot_be_opened_is_left_out_of_the_round() {
+    let rig = rig_with_runs();
+    let (last, mut runs) = (rig.last_run(), rig.store.runs());
+    runs.sort_by_key(|run| run.number);
+    assert!(runs.len() > 1);
+    let first = file_name::run(runs[0].number);
+    for _ in 0..2 {
+        rig.disk
+            .fail_matching(DiskOp::Open, &first, ErrorKind::PermissionDenied);
+        for call in 1..=10 {
+            let scrub = rig.store.scrub(ENOUGH);
+            assert!(scrub.failure.is_some() && scrub.bytes == 0 && !scrub.round_done);
+            assert_eq!(scrub.left_out, call == 10);
+        }
+        rig.disk.flip_byte(&last, 40);
+        let rest = rig.store.scrub(ENOUGH);
+        assert!(rest.round_done && rest.failure.is_none() && !rest.left_out);
+        assert_eq!(
+            (rest.findings.len(), rig.damaged()),
+            (1, 1),
+            "the others are read"
+        );
+        rig.disk.clear_faults();
+        rig.disk.flip_byte(&last, 40);
+        let whole = rig.store.scrub(ENOUGH);
+        assert!(
+            whole.round_done && whole.bytes > rest.bytes,
+            "the next round tries again"
+        );
+        assert_eq!(rig.damaged(), 0);
+    }
+}
+
+/// F11: a scrub that had passed the place took the mark of who found the damage meanwhile.
+#[test]
+fn what_others_find_while_a_run_is_scrubbed_stays_marked() {
+    let rig = rig_with_runs();
+    let mut runs = rig.store.runs();
+    runs.sort_by_key(|run| run.number);
+    let first = file_name::run(runs[0].number);
+    let slice = rig.store.scrub(1);
+    assert!(!slice.round_done && slice.findings.is_empty());
+    assert!(slice.bytes < runs[0].bytes, "it goes on in the first run");
+    rig.disk.flip_byte(&first, 40);
+    assert!(rig.compact(rig.model.tail).is_err());
+    assert_eq!(rig.damaged(), 1);
+    while !rig.store.scrub(ENOUGH).round_done {}
+    assert_eq!(rig.damaged(), 1, "behind the place that it had come to");
+    assert_eq!(rig.store.scrub(ENOUGH).findings.len(), 1);
+    rig.disk.flip_byte(&first, 40);
+    assert!(rig.store.scrub(ENOUGH).round_done);
+    assert_eq!(rig.damaged(), 0);
 }
