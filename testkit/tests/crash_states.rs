@@ -398,3 +398,27 @@ fn calls_are_described() {
     assert_eq!(disk.describe(3), "3: rename log: no storage space");
     assert_eq!(disk.describe(4), "4: no call");
 }
+
+#[test]
+fn what_went_bad_below_the_cache_is_seen_past_it_and_behind_a_power_loss() {
+    let disk = disk_with("f", &[7; 2 * BLOCK]);
+    let before = disk.io_count();
+    // Moments before it has gone bad know nothing of it.
+    open(&disk, "f").sync().unwrap();
+    disk.flip_byte_below_cache("f", 5);
+    let read = |disk: &SimDisk| disk.read_file("f")[5];
+    let now = disk.io_count();
+    assert_eq!(read(&disk), 7, "the cache has it");
+    let log = disk.open("f", OpenMode::LogRead).unwrap();
+    let mut buffer = AlignedBuf::zeroed(BLOCK);
+    log.read_at(0, buffer.as_mut_bytes()).unwrap();
+    assert_eq!(buffer.as_bytes()[4..7], [7, !7, 7]);
+    assert_eq!(read(&disk.after_crash(now, &Survivors::All)), !7);
+    assert_eq!(read(&disk.after_crash(before, &Survivors::All)), 7);
+    for (moment, below) in [(before, 7), (now, !7)] {
+        let killed = disk.after_kill(moment);
+        assert_eq!(read(&killed), 7, "a kill leaves the cache");
+        open(&killed, "f").forget_cached(0, 6);
+        assert_eq!(read(&killed), below);
+    }
+}

@@ -19,7 +19,7 @@ use super::PAGE_BYTES;
 use super::call::{Action, Call, FileId, Stage, Unit, Write};
 use super::content::Content;
 use super::faults::Faults;
-use super::state::State;
+use super::state::{Inode, State};
 use super::survivors::{Survivors, after_kill, after_power_loss, writes_in_flight};
 
 /// How many calls lie between two checkpoints: few enough to repeat quickly, so many that a long
@@ -50,13 +50,22 @@ pub(super) struct Started {
     failed: Option<ErrorKind>,
 }
 
+/// A byte that the device has inverted, below what the cache has, of a file that is not written any more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Below {
+    file: FileId,
+    at: u64,
+    /// The moment from which on.
+    since: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Machine {
     pub(super) state: State,
     pub(super) faults: Faults,
     pub(super) capacity: Option<u64>,
     /// Bytes that are inverted on the device, while the cache has them as they were.
-    pub(super) below_cache: Vec<(FileId, u64)>,
+    pub(super) below_cache: Vec<Below>,
     calls: Vec<Call>,
     checkpoints: Vec<State>,
     /// Where the last rebuild stood: enumerations go forward.
@@ -204,25 +213,41 @@ impl Machine {
         self.perform(DiskOp::SetLen, name, Action::SetLen { file, bytes })
     }
 
-    /// A test's own change: never fails, and is durable.
+    /// From now on the device has a byte inverted, and the cache as it was.
+    pub(super) fn flip_below_cache(&mut self, file: FileId, at: u64) {
+        let since = self.io_count();
+        self.below_cache.push(Below { file, at, since });
+    }
+
     /// The cache forgets a part of a file: what was below it is seen.
     pub(super) fn surface(&mut self, name: &Arc<str>, file: FileId, place: &Range<u64>) {
-        let here = |(of, at): &mut (FileId, u64)| *of == file && place.contains(at);
+        let here = |below: &mut Below| below.file == file && place.contains(&below.at);
         let flipped: Vec<_> = self.below_cache.extract_if(.., here).collect();
         let inode = self.state.inodes.get(&file);
         let Some(inode) = inode.filter(|_| !flipped.is_empty()) else {
             return;
         };
-        let mut bytes = inode.cached.to_vec();
-        for (_, at) in flipped {
-            if let Some(byte) = bytes.get_mut(at as usize) {
-                *byte = !*byte;
-            }
-        }
-        let content = Some(Content::from_bytes(&bytes));
+        let content = Some(inverted(&inode.cached, &flipped));
         self.tamper(name, Action::Tamper { file, content });
     }
 
+    /// What the device gives to a read past the cache.
+    pub(super) fn beyond_cache(&self, file: FileId) -> Content {
+        let content = self.state.beyond_cache(file);
+        self.below(file, self.io_count(), content)
+    }
+
+    /// The content of a file as the device has it at moment `at`.
+    fn below(&self, file: FileId, at: u64, content: Content) -> Content {
+        let is_there = |below: &&Below| below.file == file && below.since <= at;
+        let flipped: Vec<_> = self.below_cache.iter().filter(is_there).copied().collect();
+        if flipped.is_empty() {
+            return content;
+        }
+        inverted(&content, &flipped)
+    }
+
+    /// A test's own change: never fails, and is durable.
     pub(super) fn tamper(&mut self, name: &Arc<str>, action: Action) {
         let recorded = self.record(DiskOp::Write, name, action, None);
         recorded.expect("no fault strikes a test's own change");
@@ -317,12 +342,23 @@ impl Machine {
 
     pub(super) fn after_crash(&mut self, at: u64, survivors: Survivors) -> State {
         let units = self.units_at(at);
-        after_power_loss(self.state_at(at), &units, survivors)
+        let mut after = after_power_loss(self.state_at(at), &units, survivors);
+        for (file, inode) in &mut after.inodes {
+            let content = inode.durable.clone();
+            *inode = Inode::settled(self.below(*file, at, content));
+        }
+        after
     }
 
     /// How many log writes are in flight at moment `at`.
     pub(super) fn in_flight(&mut self, at: u64) -> usize {
         writes_in_flight(self.state_at(at)).len()
+    }
+
+    /// What the device has inverted below the cache at moment `at`, for the machine that goes on there.
+    pub(super) fn below_cache_at(&self, at: u64) -> Vec<Below> {
+        let is_there = self.below_cache.iter().filter(|below| below.since <= at);
+        is_there.map(|below| Below { since: 0, ..*below }).collect()
     }
 
     pub(super) fn after_kill(&mut self, at: u64, survivors: Survivors) -> State {
@@ -355,6 +391,17 @@ impl Machine {
     pub(super) fn file_named(&self, name: &str) -> Option<FileId> {
         self.state.names.get(name).copied()
     }
+}
+
+/// The content with the bytes at these places inverted.
+fn inverted(content: &Content, flipped: &[Below]) -> Content {
+    let mut bytes = content.to_vec();
+    for below in flipped {
+        if let Some(byte) = bytes.get_mut(below.at as usize) {
+            *byte = !*byte;
+        }
+    }
+    Content::from_bytes(&bytes)
 }
 
 fn check_end(end: u64) -> Result<(), ErrorKind> {

@@ -107,7 +107,9 @@ impl SimDisk {
     pub fn after_kill_leaving(&self, at: u64, survivors: &Survivors) -> Arc<Self> {
         let mut machine = self.machine.lock();
         let state = machine.after_kill(at, *survivors);
-        Self::holding(state, self.seed, machine.capacity)
+        let after = Self::holding(state, self.seed, machine.capacity);
+        after.machine.lock().below_cache = machine.below_cache_at(at);
+        after
     }
 
     /// How many log writes are in flight at moment `at`: begun by a call up to `at`, and not ended.
@@ -226,8 +228,8 @@ impl SimDisk {
         });
     }
 
-    /// As [`SimDisk::flip_byte`], but below the page cache: reads see it once the cache has been asked to forget the
-    /// place.
+    /// As [`SimDisk::flip_byte`], but below the page cache, of a file that is written no more: reads see it once the
+    /// cache has been asked to forget the place, reads past the cache and the disk after a power loss at once.
     ///
     /// # Panics
     /// If there is no such file.
@@ -235,7 +237,7 @@ impl SimDisk {
         let mut machine = self.machine.lock();
         let file = machine.file_named(name);
         let file = file.unwrap_or_else(|| panic!("there is no file {name}"));
-        machine.below_cache.push((file, offset));
+        machine.flip_below_cache(file, offset);
     }
 
     /// Cuts the file, durably (F14).

@@ -3,7 +3,7 @@
 //! Made by `sim_disk` only; `sim_writer` writes to it.
 //!
 //! 1. A log file demands whole aligned blocks, as a real one past the page cache does.
-//! 2. A log file is read past the cache: what a failed sync left there is not seen.
+//! 2. A log file is read past the cache: what a failed sync left there is not seen, and what went bad below it is.
 //! 3. The handle's lock goes with it.
 
 use std::io::ErrorKind;
@@ -76,7 +76,7 @@ impl SimFile {
             return Err(self.error(op, kind));
         }
         if self.is_log() {
-            return Ok(machine.state.beyond_cache(self.file));
+            return Ok(machine.beyond_cache(self.file));
         }
         let inode = machine.state.inodes.get(&self.file);
         Ok(inode.map(|inode| inode.cached.clone()).unwrap_or_default())
