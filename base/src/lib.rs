@@ -15,6 +15,7 @@ mod lock_mode;
 mod lsn;
 mod prefetch;
 mod priority;
+pub mod process;
 mod row_key;
 mod striped;
 mod txn_id;

@@ -35,3 +35,7 @@ pub const BUFFERED_MS_MAX: u64 = 100;
 /// The log writes an empty frame when it has been idle this long, in milliseconds, so that the last
 /// acknowledged frame is covered by a later header (G7).
 pub const LOG_IDLE_MS: u64 = 50;
+
+/// How long an opener waits for the locks of a process that is dead, in milliseconds: the kernel gives them back when it has
+/// torn the process down, within milliseconds on an idle machine, and on a loaded one when its turn comes (F17).
+pub const UNLOCK_MS_MAX: u64 = 30_000;

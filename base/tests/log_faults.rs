@@ -24,6 +24,7 @@ use lockstone_base::disk::{
     AlignedBuf, Backend, Disk, DiskError, DiskFile, DiskOp, FileLock, IoMode, LogWrite, LogWriter,
     OpenMode, OsDisk,
 };
+use lockstone_base::limits;
 use rustix::process::{Resource, Rlimit};
 use tempfile::TempDir;
 
@@ -378,8 +379,8 @@ fn write_for_ever(place: &Path, io: IoMode) {
     }
 }
 
-/// The kernel unlocks when it has torn the process down, within milliseconds on an idle machine.
-const UNLOCKED_WITHIN: Duration = Duration::from_secs(30);
+/// What an opener waits for at most.
+const UNLOCKED_WITHIN: Duration = Duration::from_millis(limits::UNLOCK_MS_MAX);
 
 /// F16, F17: a killed process's lock is gone soon, and each block is what some write has made it.
 #[test]
