@@ -193,8 +193,9 @@ impl Database {
                 Err(error) => {
                     let (retryable, refused) = (txn.is_retryable(), txn.was_refused());
                     losses += u32::from(txn.has_lost());
-                    // Its locks are free before this waits for the next attempt.
+                    // Its locks are free before this waits for the next attempt, and its place is another's.
                     drop(txn);
+                    drop(permit);
                     (error, retryable, refused)
                 }
             };
@@ -340,5 +341,61 @@ impl Database {
     /// [`Error::Closed`] if that was done before; else what the disk refused. The directory is free.
     pub fn close(self) -> Result<()> {
         closing::close(&self.engine)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{OnceLock, Weak};
+
+    use lockstone_base::clock::Clock;
+    use lockstone_base::{LockMode, Priority};
+    use lockstone_testkit::{SeededEntropy, SimDisk};
+
+    use super::*;
+
+    /// Counts the sleeps, and the permits that are out in them.
+    #[derive(Debug, Default)]
+    struct Watching {
+        engine: OnceLock<Weak<EngineRef>>,
+        sleeps: AtomicUsize,
+        permits: AtomicUsize,
+    }
+
+    impl Clock for Watching {
+        fn now(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn sleep(&self, _: Duration) {
+            let engine = self.engine.get().and_then(Weak::upgrade);
+            let permits = engine.map_or(0, |engine| engine.retry_gate.running());
+            self.permits.fetch_add(permits, Ordering::Relaxed);
+            self.sleeps.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Those who were refused slept with their permits, and others who could have run waited for these.
+    #[test]
+    fn who_sleeps_before_the_next_attempt_keeps_no_permit() {
+        let clock = Arc::new(Watching::default());
+        let ports = Ports {
+            disk: SimDisk::new(1),
+            clock: clock.clone(),
+            entropy: Arc::new(SeededEntropy::new(7)),
+            background: false,
+        };
+        let db = Options::new().retries_max(5).open_with(ports).unwrap();
+        clock.engine.set(Arc::downgrade(&db.engine)).unwrap();
+        let t = db.create_table("t").unwrap();
+        let mut holder = db.begin_with(TxnOptions::new().priority(Priority::high(1)));
+        holder.lock(&t, "a", LockMode::Update).unwrap();
+        let options = TxnOptions::new().on_conflict(OnConflict::NoWait);
+        let refused: Result<()> = db.transact_with(options, |txn| txn.put(&t, "a", "1"));
+        assert!(matches!(refused, Err(Error::WouldBlock { .. })));
+        assert_eq!(clock.sleeps.load(Ordering::Relaxed), 5);
+        assert_eq!(clock.permits.load(Ordering::Relaxed), 0);
+        assert_eq!(db.engine.retry_gate.running(), 0);
     }
 }

@@ -50,6 +50,12 @@ impl RetryGate {
         }
     }
 
+    /// How many run.
+    #[cfg(test)]
+    pub(crate) fn running(&self) -> usize {
+        self.inside.lock().running
+    }
+
     /// Waits for a permit; `None` after too long a time, in which the caller has at least stepped back.
     pub(crate) fn enter(&self) -> Option<Permit<'_>> {
         let mut inside = self.inside.lock();
