@@ -111,6 +111,7 @@ fn roll_back_holder(engine: &Engine, holder: &LiveTxn) {
     if killed {
         tracing::warn!(txn = %holder.owner.id(), "rolled back: it held the log at its limit");
     }
+    holder.let_go_if_rolled_back();
     // Its records are needed no more, whoever ended it.
     engine.live.end(&holder.notes, holder.owner.id());
 }

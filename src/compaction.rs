@@ -136,6 +136,7 @@ fn one_of(engine: &Engine, whole: &mut WholeCompaction) -> Result<bool> {
 
 /// W7: what nobody sees any more.
 fn droppable(engine: &Engine) -> Droppable {
+    engine.live.let_go_of_rolled_back();
     let horizon = engine.snapshots.horizon(|| engine.snapshot_lsn());
     let dropped = engine.catalog.dropped().into_iter();
     Droppable {

@@ -2,7 +2,8 @@
 //!
 //! Begun with the transaction, asked by its reads, and by `write_path` behind each grant and at the commit.
 //! 1. W6, W7: above `ReadCommitted` a transaction reads at the commit tail of its begin, which is registered in the
-//!    hold that loads it: nothing that it sees is dropped before it has ended.
+//!    hold that loads it: nothing that it sees is dropped before it has ended. Once it is rolled back, by whomever, that is
+//!    let go of: what it reads then is anything, and W10 keeps it from its user.
 //! 2. W2: who is granted a row *and then* looks whether it has changed since the snapshot misses no earlier holder's
 //!    commit; and later ones are kept out by the lock.
 //! 3. W8: a serializable transaction notes what it reads. A commit that writes registers that, lets the holds of
@@ -25,6 +26,7 @@ use crate::catalog::CatalogEntry;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::key_range::RowBounds;
+use crate::live::Notes;
 use crate::options::Isolation;
 use crate::snapshots::Pin;
 
@@ -32,9 +34,32 @@ use crate::snapshots::Pin;
 #[derive(Debug)]
 pub(crate) struct View {
     /// Absent in `ReadCommitted`.
-    snapshot: Option<Pin>,
+    snapshot: Option<Moment>,
     /// There in `Serializable`.
     noted: Option<Box<RefCell<Noted>>>,
+}
+
+/// The moment that a transaction reads at, kept until this goes or the transaction is rolled back.
+#[derive(Debug)]
+struct Moment {
+    at: Lsn,
+    notes: Arc<Notes>,
+}
+
+impl Moment {
+    fn begin(engine: &Engine, notes: &Arc<Notes>) -> Self {
+        let pin = engine.snapshots.pin(|| engine.watermarks.tail());
+        let at = pin.lsn();
+        notes.keep(pin);
+        let notes = Arc::clone(notes);
+        Self { at, notes }
+    }
+}
+
+impl Drop for Moment {
+    fn drop(&mut self) {
+        self.notes.let_go();
+    }
 }
 
 /// What a serializable transaction has read.
@@ -47,14 +72,14 @@ struct Noted {
 
 impl View {
     /// The view of a transaction that begins.
-    pub(crate) fn begin(engine: &Engine, level: Isolation) -> Self {
+    pub(crate) fn begin(engine: &Engine, notes: &Arc<Notes>) -> Self {
+        let level = notes.isolation;
         let noted = || Noted {
             reads: Reads::new(engine.options.optimistic_locks_max),
             tables: SmallVec::new(),
         };
         Self {
-            snapshot: (level != Isolation::ReadCommitted)
-                .then(|| engine.snapshots.pin(|| engine.watermarks.tail())),
+            snapshot: (level != Isolation::ReadCommitted).then(|| Moment::begin(engine, notes)),
             noted: (level == Isolation::Serializable).then(|| Box::new(RefCell::new(noted()))),
         }
     }
@@ -75,7 +100,7 @@ impl View {
 
     /// The moment that it reads at, if it is one for all reads.
     pub(crate) fn fixed_at(&self) -> Option<Lsn> {
-        self.snapshot.as_ref().map(Pin::lsn)
+        self.snapshot.as_ref().map(|moment| moment.at)
     }
 
     /// The newest moment that a read could be of now.
@@ -85,10 +110,12 @@ impl View {
 
     /// What a read sees that begins now.
     pub(crate) fn sources(&self, engine: &Engine) -> (Lsn, Current) {
-        match &self.snapshot {
-            None => engine.newest(),
-            Some(pin) => (pin.lsn(), engine.sources_at(pin)),
-        }
+        let pinned = |moment: &Moment| {
+            let look = |pin: &Pin| (pin.lsn(), engine.sources_at(pin));
+            moment.notes.pinned(look)
+        };
+        let kept = self.snapshot.as_ref().and_then(pinned);
+        kept.unwrap_or_else(|| engine.newest())
     }
 
     // -----------------------------------------------------------------------------------------------

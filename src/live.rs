@@ -9,17 +9,27 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lockstone_base::{Lsn, Striped, TxnId};
-use lockstone_locks::{Notify, Owner};
+use lockstone_locks::{Notify, Owner, OwnerState};
 use parking_lot::Mutex;
 
 use crate::options::Isolation;
 use crate::parker::Parker;
+use crate::snapshots::Pin;
 
 /// A transaction that has begun and whose handle still exists.
 #[derive(Debug, Clone)]
 pub(crate) struct LiveTxn {
     pub(crate) owner: Arc<Owner>,
     pub(crate) notes: Arc<Notes>,
+}
+
+impl LiveTxn {
+    /// As [`Notes::let_go`], if nothing that it reads is given out any more (W10).
+    pub(crate) fn let_go_if_rolled_back(&self) {
+        if self.owner.state() == OwnerState::Aborted {
+            self.notes.let_go();
+        }
+    }
 }
 
 /// What others may know of a transaction, and where its thread sleeps.
@@ -31,6 +41,8 @@ pub(crate) struct Notes {
     pub(crate) writes: AtomicU64,
     pub(crate) parker: Parker,
     first_record: AtomicU64,
+    /// What keeps what it sees, while it has a snapshot and was not rolled back.
+    pin: Mutex<Option<Pin>>,
     /// Where it stands in the list of all: in whose copy, and in which slot of that.
     stripe: usize,
     slot: AtomicUsize,
@@ -55,9 +67,26 @@ impl Notes {
             writes: AtomicU64::new(0),
             parker: Parker::default(),
             first_record: AtomicU64::new(NOTHING_LOGGED),
+            pin: Mutex::default(),
             stripe: Striped::<()>::own_number(),
             slot: AtomicUsize::new(0),
         }
+    }
+
+    /// It reads at one moment, which is kept from now on.
+    pub(crate) fn keep(&self, pin: Pin) {
+        *self.pin.lock() = Some(pin);
+    }
+
+    /// What it sees is needed no more: it has ended, or was rolled back, whether its user knows or not (W7).
+    pub(crate) fn let_go(&self) {
+        let pin = self.pin.lock().take();
+        drop(pin);
+    }
+
+    /// Shows its pin, which stays so long, if it has one.
+    pub(crate) fn pinned<T>(&self, look: impl FnOnce(&Pin) -> T) -> Option<T> {
+        self.pin.lock().as_ref().map(look)
     }
 
     /// Notes that the first record is about to be appended, at or behind `log_end`.
@@ -129,6 +158,15 @@ impl LiveTxns {
             }
         }
         oldest
+    }
+
+    /// W7: nobody reads any more what those would see that were rolled back and whose handles still exist.
+    pub(crate) fn let_go_of_rolled_back(&self) {
+        for live in self.0.all() {
+            for txn in live.lock().slots.iter().flatten() {
+                txn.let_go_if_rolled_back();
+            }
+        }
     }
 
     /// All of them, the oldest first.

@@ -129,6 +129,8 @@ pub(crate) fn roll_back(engine: &Engine, txn: &mut TxnState) {
         return;
     }
     txn.writes = WriteSet::default();
+    // Whoever keeps the handle keeps nothing of the store (W7).
+    txn.live.let_go();
     if let Some(held) = &txn.held_back {
         held.take();
     }

@@ -113,7 +113,7 @@ fn begin(engine: &Engine) -> TxnState {
     engine.live.begin(&owner, &notes);
     let timeout = Some(Duration::from_millis(TABLE_DRAIN_MS_MAX));
     let options = TxnOptions::new().on_conflict(OnConflict::Wait { timeout });
-    let view = View::begin(engine, Isolation::ReadCommitted);
+    let view = View::begin(engine, &notes);
     TxnState::new(owner, notes, options, view, 0)
 }
 

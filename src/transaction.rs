@@ -87,7 +87,7 @@ impl Transaction {
         }
         let draw_min = earlier.map_or(0, |earlier| earlier.draw);
         engine.live.begin(&owner, &notes);
-        let view = View::begin(&engine, options.isolation);
+        let view = View::begin(&engine, &notes);
         Self {
             engine,
             state: Some(TxnState::new(owner, notes, options, view, draw_min)),

@@ -333,3 +333,57 @@ fn the_ydb_example() {
         Some("7")
     );
 }
+
+/// W7: whoever was rolled back without knowing kept everything that it could have read, and nobody saw it.
+#[test]
+fn what_was_rolled_back_keeps_nothing_from_being_dropped() {
+    // At the log's limit.
+    let dir = tempfile::tempdir().unwrap();
+    let options = lockstone::Options::new()
+        .segment_bytes(1 << 20)
+        .log_bytes(4 << 20);
+    let db = options.open(dir.path().join("db")).unwrap();
+    let t = db.create_table("t").unwrap();
+    let mut idle = begin(&db, Isolation::Snapshot);
+    idle.put(&t, "idle", "1").unwrap();
+    for n in 0..200_u8 {
+        let mut txn = db.begin();
+        txn.put(&t, [n], [n; 60_000]).unwrap();
+        txn.commit().unwrap();
+    }
+    let stats = db.stats();
+    assert_eq!((stats.transactions, stats.snapshots), (0, 0));
+    assert!(matches!(
+        idle.get(&t, "a").unwrap_err(),
+        Error::LogFull { .. }
+    ));
+    drop(idle);
+
+    // By its own call, and by somebody stronger.
+    let mut own = begin(&db, Isolation::Snapshot);
+    put(&db, &t, "own", "1");
+    own.put(&t, "own", "2").unwrap_err();
+    assert_eq!(db.stats().snapshots, 0);
+    let mut idle = begin(&db, Isolation::Snapshot);
+    idle.put(&t, "idle", "2").unwrap();
+    let options = TxnOptions::new().on_conflict(OnConflict::Wound);
+    let mut high = db.begin_with(options.priority(lockstone::Priority::high(1)));
+    high.put(&t, "idle", "3").unwrap();
+    high.commit().unwrap();
+    put(&db, &t, "other", "1");
+    db.compact().unwrap();
+    assert_eq!(db.stats().snapshots, 0, "its handle lives");
+    assert!(matches!(
+        idle.get(&t, "a").unwrap_err(),
+        Error::Wounded { .. }
+    ));
+    drop((own, idle));
+    // Who lives keeps what it sees.
+    let view = begin(&db, Isolation::Serializable);
+    put(&db, &t, "other", "2");
+    db.compact().unwrap();
+    assert_eq!(db.stats().snapshots, 1);
+    assert_eq!(text(view.get(&t, "other").unwrap()).as_deref(), Some("1"));
+    view.commit().unwrap();
+    assert_eq!(db.stats().snapshots, 0);
+}
