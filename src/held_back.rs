@@ -90,6 +90,11 @@ impl HeldBack {
         (held.count > 0).then_some(held.sub)
     }
 
+    /// How many rows wait that were not held before.
+    pub(crate) fn fresh(&self) -> u64 {
+        self.rows.lock().fresh
+    }
+
     /// A lock that sub-transaction `sub` was granted. Whether no more may wait.
     pub(crate) fn push(&self, row: &RowKey, sub: u32, grant: Grant) -> bool {
         assert!(

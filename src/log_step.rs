@@ -83,8 +83,8 @@ pub(crate) fn log_held_back(engine: &Engine, txn: &mut TxnState) -> Result<()> {
     txn.check(engine)
 }
 
-/// [`log_held_back`], by the cursor that is left, which knows the transaction no more. If that fails, they wait on: the
-/// transaction's next call fails as well, and says so.
+/// [`log_held_back`], by the cursor that is left, which knows the transaction no more, or by who asks for a token. If that
+/// fails, they wait on: the transaction's next call fails as well, and says so.
 pub(crate) fn append_held_back(engine: &Engine, author: Author<'_>, held: &HeldBack) -> Result<()> {
     if !held.is_empty() && author.owner.is_active() {
         checkpoint::admit(engine)?;

@@ -16,6 +16,7 @@ use crate::first_updater::expect_unchanged;
 use crate::isolation::View;
 use crate::key_value::Value;
 use crate::live::Notes;
+use crate::log_step::append_held_back;
 use crate::many_rows;
 use crate::options::{OnConflict, TxnOptions};
 use crate::promise;
@@ -329,7 +330,12 @@ impl Transaction {
     /// The fencing token of the lock that this transaction holds on `key`.
     pub fn fencing_token(&self, table: &Table, key: impl AsRef<[u8]>) -> Option<FencingToken> {
         let row = table.row(&self.engine, key.as_ref()).ok()?;
-        self.engine.locks.token(&self.state().owner, &row)
+        let txn = self.state();
+        // A cursor that is left may hold back the record that is the token. What cannot be appended fails the next call.
+        if let Some(held) = txn.held_back.as_ref().filter(|held| !held.is_empty()) {
+            let _ = append_held_back(&self.engine, txn.author(), held);
+        }
+        self.engine.locks.token(&txn.owner, &row)
     }
 
     /// Whether the last failing call may succeed when the transaction is run again.

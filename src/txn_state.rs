@@ -296,6 +296,13 @@ impl TxnState {
         self.live.locks.fetch_add(more, Ordering::Relaxed);
     }
 
+    /// Notes that it has `held` locks; those that are held back are counted when they are appended.
+    pub(crate) fn recount_locks(&self, held: u64) {
+        let waiting = self.held_back.as_ref().map_or(0, |held| held.fresh());
+        let counted = held.saturating_sub(waiting);
+        self.live.locks.store(counted, Ordering::Relaxed);
+    }
+
     /// Notes how many of its writes stand, for listings.
     pub(crate) fn count_writes(&self) {
         self.live

@@ -483,9 +483,7 @@ pub(crate) fn rollback_to(engine: &Engine, txn: &mut TxnState, from: u32) -> Res
     let mut wakes = Wakes::default();
     engine.locks.rollback_to(&txn.owner, from, &mut wakes);
     wakes.fire();
-    txn.live
-        .locks
-        .store(engine.locks.held_by(&txn.owner) as u64, Ordering::Relaxed);
+    txn.recount_locks(engine.locks.held_by(&txn.owner) as u64);
     txn.count_writes();
     txn.unmark_behind(from);
     txn.check(engine)

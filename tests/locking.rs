@@ -273,6 +273,49 @@ fn the_token_of_a_row_that_was_read_for_update_is_there_when_it_is_asked_for() {
     assert_eq!(txn.lock(&t, "a", LockMode::Update).unwrap(), stronger);
 }
 
+/// The record of a row that a cursor has yielded is held back; no fencing token was shown for it while the cursor was there.
+#[test]
+fn the_token_of_a_row_that_a_cursor_holds_is_there_when_it_is_asked_for() {
+    let (_dir, db) = fresh();
+    let t = db.create_table("t").unwrap();
+    let mut txn = db.begin();
+    txn.put_many(&t, ["a", "b", "c"].map(|key| (key, "1")))
+        .unwrap();
+    txn.commit().unwrap();
+    let mut txn = db.begin();
+    assert_eq!(txn.fencing_token(&t, "a"), None);
+    let mut cursor = txn.range_for(&t, .., LockMode::Update).unwrap();
+    cursor.next().unwrap().unwrap();
+    let token = txn.fencing_token(&t, "a").unwrap();
+    assert_eq!(txn.fencing_token(&t, "b"), None);
+    assert_eq!(db.locks().next().unwrap().unwrap().token, Some(token));
+    txn.put(&t, "a", "2").unwrap();
+    assert_eq!(txn.fencing_token(&t, "a"), Some(token));
+    txn.commit().unwrap();
+}
+
+/// Locks whose records are held back were counted at a rollback, and again when these were appended.
+#[test]
+fn a_rollback_counts_no_lock_twice() {
+    let (_dir, db) = fresh();
+    let t = db.create_table("t").unwrap();
+    let mut txn = db.begin();
+    txn.put_many(&t, ["a", "b", "c"].map(|key| (key, "1")))
+        .unwrap();
+    txn.commit().unwrap();
+    let mut txn = db.begin();
+    let mut cursor = txn.range_for(&t, .., LockMode::Update).unwrap();
+    assert_eq!(cursor.by_ref().count(), 3);
+    let savepoint = txn.savepoint();
+    txn.rollback_to(savepoint).unwrap();
+    txn.put(&t, "a", "2").unwrap();
+    assert_eq!(db.transactions()[0].locks, 3);
+    let savepoint = txn.savepoint();
+    txn.put(&t, "d", "2").unwrap();
+    txn.rollback_to(savepoint).unwrap();
+    assert_eq!(db.transactions()[0].locks, 3);
+}
+
 /// K5: what a transaction of many locks leaves goes by itself, though nobody locks anything after it.
 #[test]
 fn locks_that_an_ended_transaction_left_are_swept_by_themselves() {
