@@ -79,7 +79,9 @@ fn print_in_flight(output: &mut Output, report: &RecoveryReport, indent: usize) 
         "transaction",
         "label",
         "priority",
-        "locks",
+        "rows",
+        "ranges",
+        "tables",
         "writes",
         "resolution",
     ]);
@@ -89,6 +91,8 @@ fn print_in_flight(output: &mut Output, report: &RecoveryReport, indent: usize) 
             or_dash(txn.label.as_ref()),
             txn.priority.to_string(),
             grouped(txn.locks),
+            grouped(txn.ranges),
+            grouped(txn.tables),
             grouped(txn.writes),
             format!("{:?}", txn.resolution).to_lowercase(),
         ]);
