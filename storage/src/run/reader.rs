@@ -37,7 +37,7 @@ use crate::version::Version;
 const COPY_BYTES_MAX: usize = 1024;
 
 /// A value that is longer is asked for before it is touched: a touch of the map reads one page, and no more.
-const ASK_BYTES: usize = 32 << 10;
+const ASK_BYTES: usize = 64 << 10;
 
 /// An open run.
 #[derive(Debug)]

@@ -90,7 +90,7 @@ fn clean_pages_that_nobody_has_touched_in_a_map_are_forgotten() {
 /// The kernel fetches the first part of what one request asks for, and forgets the rest: a large value came page by page.
 #[test]
 fn all_of_a_large_part_is_fetched_that_is_asked_for() {
-    const BYTES: usize = 8 << 20;
+    const BYTES: usize = 24 << 20;
     let directory = TempDir::new().unwrap();
     let run = file(&directory, Caching::Cached, &Arc::default());
     run.write_at(0, &vec![7; BYTES]).unwrap();
