@@ -348,7 +348,7 @@ fn what_was_rolled_back_keeps_nothing_from_being_dropped() {
     idle.put(&t, "idle", "1").unwrap();
     for n in 0..200_u8 {
         let mut txn = db.begin();
-        txn.put(&t, [n], [n; 60_000]).unwrap();
+        txn.put(&t, [n], vec![n; 60_000]).unwrap();
         txn.commit().unwrap();
     }
     let stats = db.stats();

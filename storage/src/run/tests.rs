@@ -519,7 +519,7 @@ fn a_walk_asks_for_little_at_first_and_for_nothing_behind_its_end() {
     for direction in [Direction::Forward, Direction::Backward] {
         let mut quest = whole(1, direction);
         let all = asked(&quest);
-        let lens: Vec<_> = all.iter().map(|place| place.len()).collect();
+        let lens: Vec<_> = all.iter().map(ExactSizeIterator::len).collect();
         assert!(lens.len() > 8 && lens[0] <= 16 << 10, "{lens:?}");
         let most = 1 << 20;
         for pair in lens[..lens.len() - 1].windows(2) {
