@@ -347,16 +347,22 @@ impl InLine {
     /// The time is up: leaves the queue, unless the grant came first. The last word is one more look
     /// without waiting, which also tells who stands in the way.
     fn leave(&self, engine: &Engine, txn: &TxnState) -> Result<Grant> {
-        let mut wakes = Wakes::default();
-        let outcome = engine.locks.cancel(&txn.owner, &self.ticket, &mut wakes);
-        wakes.fire();
-        if let Outcome::Granted(grant) = outcome {
-            return Ok(grant);
-        }
-        match ask(engine, txn, &self.wanted(), Policy::NoWait) {
-            Decision::Granted(grant) => Ok(grant),
-            Decision::Refused(refusal) => Err(refused(engine, txn, &self.wanted(), refusal)),
-            Decision::Queued(_) => unreachable!("K1: NoWait never queues"),
+        let mut ticket = Arc::clone(&self.ticket);
+        loop {
+            let mut wakes = Wakes::default();
+            let outcome = engine.locks.cancel(&txn.owner, &ticket, &mut wakes);
+            wakes.fire();
+            if let Outcome::Granted(grant) = outcome {
+                return Ok(grant);
+            }
+            ticket = match ask(engine, txn, &self.wanted(), Policy::NoWait) {
+                Decision::Granted(grant) => return Ok(grant),
+                Decision::Refused(refusal) => {
+                    return Err(refused(engine, txn, &self.wanted(), refusal));
+                }
+                // K1: NoWait does not wait.
+                Decision::Queued(ticket) => ticket,
+            };
         }
     }
 

@@ -13,7 +13,7 @@
 //!
 //! Crash: memory only.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
@@ -68,7 +68,10 @@ struct Exclusive {
     /// Who shares it, and some who have ended.
     sharers: BTreeMap<TxnId, Arc<Owner>>,
     queue: VecDeque<Waiter>,
-    registered: BTreeSet<TxnId>,
+    /// Who was in the way of the first when it was looked at last, but for those who have come back.
+    registered: BTreeMap<TxnId, Arc<Owner>>,
+    /// The number of that first one.
+    first: u64,
 }
 
 impl Exclusive {
@@ -82,7 +85,8 @@ impl Exclusive {
             holder: None,
             sharers: sharers.map(|owner| (owner.id(), owner)).collect(),
             queue: VecDeque::new(),
-            registered: BTreeSet::new(),
+            registered: BTreeMap::new(),
+            first: 0,
         }
     }
 
@@ -121,6 +125,13 @@ impl Exclusive {
             .position(|waiter| Arc::ptr_eq(&waiter.ticket, ticket))
     }
 
+    /// Whether the first waits, as it did when it was looked at last, for somebody who is still there and will come back.
+    fn stands(&self) -> bool {
+        let first = self.queue.front().filter(|waiter| waiter.is_live());
+        let is_it = first.is_some_and(|waiter| waiter.ticket.number() == self.first);
+        is_it && self.registered.values().any(|owner| owner.binds())
+    }
+
     /// Grants, in the order of the queue, whoever nobody is in the way of; stops at the first whom somebody is.
     fn promote(&mut self, wakes: &mut Wakes) -> Asked {
         self.holder.take_if(|(owner, _)| !owner.binds());
@@ -135,6 +146,7 @@ impl Exclusive {
                     if ticket.has_won() && in_the_way.iter().any(|(other, _)| other.is_active()) {
                         wakes.add(owner);
                     }
+                    self.first = ticket.number();
                     return self.register(&in_the_way);
                 }
                 // In the set before the thread is told.
@@ -156,7 +168,8 @@ impl Exclusive {
         let mut asked = Asked::Done;
         let before = std::mem::take(&mut self.registered);
         for (owner, _) in in_the_way {
-            if self.registered.insert(owner.id()) && !before.contains(&owner.id()) {
+            let again = self.registered.insert(owner.id(), Arc::clone(owner));
+            if again.is_none() && !before.contains_key(&owner.id()) {
                 owner.contended().push_wide(Wider::Table(self.lock.id));
                 asked = Asked::Again;
             }
@@ -198,6 +211,9 @@ impl TableBook {
         let Some(table) = self.0.get_mut(&id) else {
             return;
         };
+        if table.stands() {
+            return;
+        }
         // L6: who ended before the table was registered with him does not come back.
         while table.promote(wakes) == Asked::Again {}
         if table.holder.is_none() && table.queue.is_empty() {

@@ -178,16 +178,21 @@ impl LockTable {
             };
             let slots = self.shards.slots();
             let (is_first, anyone_behind) = books.tables.enqueue(table, waiter.clone(), slots);
-            let judged = judge(&books.tables, &waiter, policy);
-            match &judged {
-                // The flag falls in the same hold: nobody has met it.
-                Err(_) if ticket.try_cancel() => {
-                    books.tables.leave_queue(table.id(), &ticket, wakes);
+            let judged = loop {
+                let judged = judge(&books.tables, &waiter, policy);
+                if judged.is_err() || (policy == Policy::Wait && !is_first) {
+                    break judged;
                 }
-                Ok(victims) if is_first || !victims.is_empty() => {
-                    books.tables.ask(table.id(), wakes);
+                // Those before it may be void, or fit beside it.
+                books.tables.ask(table.id(), wakes);
+                // K1: it is granted, or was judged too early: who was in the way has ended since.
+                if policy != Policy::NoWait || !ticket.is_waiting() {
+                    break judged;
                 }
-                _ => {}
+            };
+            // The flag falls in the same hold: nobody has met it.
+            if judged.is_err() && ticket.try_cancel() {
+                books.tables.leave_queue(table.id(), &ticket, wakes);
             }
             self.shards.wide().count_tables(&books);
             judged.map(|victims| Queued {

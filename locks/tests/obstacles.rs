@@ -22,6 +22,9 @@ use lockstone_locks::{
     Request, RowRange, TableLock, TableMode, Ticket, Wakes,
 };
 
+#[path = "obstacles/crowds.rs"]
+mod crowds;
+
 #[derive(Default)]
 struct Bell(AtomicUsize);
 

@@ -1,0 +1,73 @@
+//! What crowds cost: newcomers, those who write on, those who give up, beside ranges and tables that somebody waits for.
+//!
+//! 1. Nothing is held to seconds: two sizes are compared, or what was looked at is counted.
+
+use super::*;
+
+/// The least time that `act` takes, of some rounds: other work on the machine makes it longer, never shorter.
+fn least(rounds: usize, mut act: impl FnMut() -> Duration) -> Duration {
+    (0..rounds).map(|_| act()).min().unwrap()
+}
+
+fn key(n: u32) -> Vec<u8> {
+    [&[9][..], &n.to_be_bytes()].concat()
+}
+
+/// L7, K1: the first has ended, its release pass has not come by yet; `NoWait` queued behind it, and panicked the caller.
+#[test]
+fn nobody_queues_without_waiting_behind_one_who_is_void() {
+    for policy in [Policy::NoWait, Policy::Wound] {
+        let stage = Stage::new();
+        let [sharer, first, second] = [stage.auto(), stage.auto(), stage.auto()];
+        assert!(stage.locks.share(&sharer, &stage.table));
+        queued(stage.table(&first, TableMode::Exclusive, Policy::Wait));
+        let waits = queued(stage.table(&second, TableMode::Shared, Policy::Wait));
+        assert!(first.try_abort(AbortCause::Requested));
+        stage.cancel(&second, &waits);
+        granted(stage.table(&second, TableMode::Shared, policy));
+        stage.locks.end(&first, &mut Wakes::new());
+    }
+}
+
+/// The same, behind one who waits for a holder that has ended.
+#[test]
+fn nobody_queues_without_waiting_for_a_holder_who_is_void() {
+    for policy in [Policy::NoWait, Policy::Wound] {
+        let stage = Stage::new();
+        let [holder, first, second] = [stage.auto(), stage.auto(), stage.auto()];
+        granted(stage.table(&holder, TableMode::Exclusive, Policy::Wait));
+        let waits = queued(stage.table(&first, TableMode::Shared, Policy::Wait));
+        assert!(holder.try_commit());
+        holder.released();
+        granted(stage.table(&second, TableMode::Shared, policy));
+        assert!(waits.is_granted());
+        stage.locks.end(&holder, &mut Wakes::new());
+    }
+}
+
+/// L7: the one who waits for the table alone is not looked at again for each newcomer: he waits for all who share it.
+#[test]
+fn newcomers_at_a_table_do_not_count_those_who_share_it() {
+    let newcomers = |sharers: usize| {
+        let stage = Stage::new();
+        let all: Vec<_> = (0..sharers).map(|_| stage.auto()).collect();
+        let shared = all.iter().all(|it| stage.locks.share(it, &stage.table));
+        assert!(shared);
+        let wants = queued(stage.table(&stage.auto(), TableMode::Exclusive, Policy::Wait));
+        let took = crowd(200, |_| {
+            let owner = stage.auto();
+            assert!(!stage.locks.share(&owner, &stage.table));
+            queued(stage.table(&owner, TableMode::Shared, Policy::Wait));
+        });
+        let [last, others @ ..] = &all[..] else {
+            panic!()
+        };
+        others.iter().for_each(|it| stage.commit(it));
+        assert!(wants.is_waiting());
+        stage.commit(last);
+        assert!(wants.is_granted());
+        took
+    };
+    let (few, many) = (least(3, || newcomers(10)), least(3, || newcomers(10_000)));
+    assert!(many < few * 20, "{few:?}, {many:?}");
+}
