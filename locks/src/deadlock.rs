@@ -40,8 +40,8 @@ pub(crate) struct Suspect(Vec<Waiter>);
 pub(crate) enum Resolution {
     /// It was no cycle any more.
     Stale,
-    /// The first of these went ahead of another, which spared a victim; the others, whom it went past, wait for it now.
-    Reordered(Waiter, Vec<Waiter>),
+    /// It went ahead of another, which spared a victim; those whom it went past wait for it now.
+    Reordered(Waiter),
     /// The victim is aborted; its release pass is the caller's.
     Killed(Arc<Owner>, Arc<Cycle>),
 }
@@ -244,8 +244,8 @@ impl Suspect {
         for (waiter, next) in soft {
             let (behind, ahead) = (waiter.owner.id(), next.owner.id());
             if !flipped.contains(&(ahead, behind)) && flipped.insert((behind, ahead)) {
-                let passed = latched.put_ahead(waiter, next, wakes);
-                return Resolution::Reordered(waiter.clone(), passed);
+                latched.put_ahead(waiter, next, wakes);
+                return Resolution::Reordered(waiter.clone());
             }
         }
         let owners = self.0.iter().map(|waiter| &waiter.owner);

@@ -50,12 +50,11 @@ impl Node {
     }
 
     /// Says anew how far all reach, after what is below has changed.
-    fn measured(mut self: Box<Self>) -> Box<Self> {
+    fn measure(&mut self) {
         let below = [&self.before, &self.behind].into_iter().flatten();
         let all = below.map(|node| &node.furthest).chain([&self.range]);
         let furthest = all.max_by(|a, b| by_end(a.end(), b.end()));
         self.furthest = Arc::clone(furthest.unwrap_or(&self.range));
-        self
     }
 }
 
@@ -151,11 +150,13 @@ fn split(tree: Tree, range: &RowRange, number: u64) -> (Tree, Tree) {
     if node.compare(range, number).is_lt() {
         let (before, behind) = split(node.behind.take(), range, number);
         node.behind = before;
-        (Some(node.measured()), behind)
+        node.measure();
+        (Some(node), behind)
     } else {
         let (before, behind) = split(node.before.take(), range, number);
         node.before = behind;
-        (before, Some(node.measured()))
+        node.measure();
+        (before, Some(node))
     }
 }
 
@@ -165,14 +166,15 @@ fn join(before: Tree, behind: Tree) -> Tree {
         (Some(first), Some(last)) => (first, last),
         (before, behind) => return before.or(behind),
     };
-    let top = if first.weight > last.weight {
+    let mut top = if first.weight > last.weight {
         first.behind = join(first.behind.take(), Some(last));
         first
     } else {
         last.before = join(Some(first), last.before.take());
         last
     };
-    Some(top.measured())
+    top.measure();
+    Some(top)
 }
 
 fn without(tree: Tree, range: &RowRange, number: u64) -> Tree {
@@ -182,7 +184,8 @@ fn without(tree: Tree, range: &RowRange, number: u64) -> Tree {
         Ordering::Less => node.behind = without(node.behind.take(), range, number),
         Ordering::Greater => node.before = without(node.before.take(), range, number),
     }
-    Some(node.measured())
+    node.measure();
+    Some(node)
 }
 
 /// What decides who is above whom: every bit of it depends on every bit of the number.

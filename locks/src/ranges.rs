@@ -202,8 +202,8 @@ pub(crate) enum Asked {
 pub(crate) struct RangeBook {
     locks: BTreeMap<u64, RangeLock>,
     tables: BTreeMap<TableId, RangeIndex>,
-    /// Those that wait.
-    waiting: BTreeSet<u64>,
+    /// Those that wait, by table.
+    waiting: BTreeMap<TableId, BTreeSet<u64>>,
     /// Those that are held, by owner.
     held: BTreeMap<OwnerName, BTreeSet<u64>>,
 }
@@ -230,7 +230,7 @@ impl RangeBook {
         let table = self.tables.entry(range.table()).or_default();
         table.insert(range, number);
         if ticket.is_waiting() {
-            self.waiting.insert(number);
+            self.note_waiting(ticket);
         }
         let before = self.locks.insert(number, lock);
         assert!(before.is_none(), "K6: each range has a number of its own");
@@ -240,15 +240,30 @@ impl RangeBook {
     pub(crate) fn wait(&mut self, ticket: &Ticket) -> bool {
         let waits = ticket.try_wait();
         if waits {
-            self.waiting.insert(ticket.number());
+            self.note_waiting(ticket);
         }
         waits
+    }
+
+    fn note_waiting(&mut self, ticket: &Ticket) {
+        let waiting = self.waiting.entry(ticket.target().table());
+        waiting.or_default().insert(ticket.number());
+    }
+
+    fn forget_waiting(&mut self, table: TableId, number: u64) {
+        if let Some(waiting) = self.waiting.get_mut(&table) {
+            waiting.remove(&number);
+            if waiting.is_empty() {
+                self.waiting.remove(&table);
+            }
+        }
     }
 
     /// Takes the range away; its table, and the rows that are to be settled.
     pub(crate) fn remove(&mut self, number: u64) -> Option<(TableId, BTreeSet<HashedRow>)> {
         let lock = self.locks.remove(&number)?;
-        self.waiting.remove(&number);
+        let table = lock.view.range.table();
+        self.forget_waiting(table, number);
         let name = lock.view.owner.name();
         if let Some(held) = self.held.get_mut(&name) {
             held.remove(&number);
@@ -259,7 +274,6 @@ impl RangeBook {
         for owner in lock.registered.values() {
             owner.contended().forget_wide(Wider::Range(number));
         }
-        let table = lock.view.range.table();
         if let Some(index) = self.tables.get_mut(&table) {
             index.remove(&lock.view.range, number);
             if index.is_empty() {
@@ -270,9 +284,9 @@ impl RangeBook {
         Some((table, rows))
     }
 
-    /// L4: whether some range waits.
-    pub(crate) fn is_awaited(&self) -> bool {
-        !self.waiting.is_empty()
+    /// L4: whether some range waits in a table that `owner` shares.
+    pub(crate) fn may_await(&self, owner: &Owner) -> bool {
+        self.waiting.keys().any(|table| owner.tables().has(*table))
     }
 
     fn locks(&self, numbers: impl Iterator<Item = u64>) -> impl Iterator<Item = &RangeLock> {
@@ -428,9 +442,9 @@ impl RangeBook {
                 return Asked::Again;
             }
             if ticket.try_grant() {
-                self.waiting.remove(&number);
                 self.held.entry(owner.name()).or_default().insert(number);
                 wakes.add(owner);
+                self.forget_waiting(look.view.range.table(), number);
             }
             return Asked::Done;
         }

@@ -454,43 +454,42 @@ impl RowLock {
         }
     }
 
-    /// L4: takes the waiter with `ticket` ahead of the one with `other`; those whom it goes past.
+    /// L4: takes the waiter with `ticket` ahead of the one with `other`.
     pub(crate) fn put_ahead(
         &mut self,
         ticket: &Arc<Ticket>,
         other: &Owner,
         around: &mut Around<'_>,
-    ) -> Vec<Waiter> {
+    ) {
         let Some(queue) = self.queue.as_deref_mut() else {
-            return Vec::new();
+            return;
         };
         let to = queue.iter().position(|waiter| other.is(&waiter.owner));
-        let Some((from, to)) = queue.position(ticket).zip(to) else {
-            return Vec::new();
-        };
-        let passed = queue.advance(from, to);
-        self.settle(around);
-        passed
+        if let Some((from, to)) = queue.position(ticket).zip(to) {
+            queue.advance(from, to);
+            self.settle(around);
+        }
     }
 
-    /// Inheritance: the waiter with `ticket` is queued as if it were of `order`, if that is higher; those whom it goes past.
+    /// Inheritance: the waiter with `ticket` is queued as if it were of `order`, if that is higher. Whether it goes past
+    /// somebody.
     pub(crate) fn raise(
         &mut self,
         ticket: &Arc<Ticket>,
         order: u64,
         around: &mut Around<'_>,
-    ) -> Vec<Waiter> {
+    ) -> bool {
         let Some(queue) = self.queue.as_deref_mut() else {
-            return Vec::new();
+            return false;
         };
         // As it stands before the ticket is raised: it is not to stay behind itself.
         let to = queue.place(order, false);
         let from = queue.position(ticket);
         let Some(from) = from.filter(|_| ticket.raise(order) && !ticket.is_upgrade()) else {
-            return Vec::new();
+            return false;
         };
-        let passed = queue.advance(from, to);
+        let passes = queue.advance(from, to);
         self.settle(around);
-        passed
+        passes
     }
 }

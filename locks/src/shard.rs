@@ -237,17 +237,12 @@ impl Latch<'_> {
         });
     }
 
-    /// Inheritance: queues the ticket as if it were of `order`; those whom it goes past.
-    pub(crate) fn raise(
-        &mut self,
-        ticket: &Arc<Ticket>,
-        order: u64,
-        wakes: &mut Wakes,
-    ) -> Vec<Waiter> {
+    /// Inheritance: queues the ticket as if it were of `order`; whether it goes past somebody.
+    pub(crate) fn raise(&mut self, ticket: &Arc<Ticket>, order: u64, wakes: &mut Wakes) -> bool {
         let raised = self.within(ticket, wakes, |lock, around| {
             lock.raise(ticket, order, around)
         });
-        raised.unwrap_or_default()
+        raised == Some(true)
     }
 
     /// `Wound`, for one that waits already: whom it has wounded, or to whom it has lost; then it waits no more.

@@ -160,24 +160,21 @@ pub(crate) struct Latched<'a> {
 }
 
 impl Latched<'_> {
-    /// L4: takes a waiter ahead of another that it waits for; those whom it goes past. The moved one, if it waits for a range
-    /// or a table, is to be asked for again.
-    pub(crate) fn put_ahead(
-        &mut self,
-        waiter: &Waiter,
-        other: &Waiter,
-        wakes: &mut Wakes,
-    ) -> Vec<Waiter> {
+    /// L4: takes a waiter ahead of another that it waits for. The moved one, if it waits for a range or a table, is to be
+    /// asked for again.
+    pub(crate) fn put_ahead(&mut self, waiter: &Waiter, other: &Waiter, wakes: &mut Wakes) {
         let (own, others) = (&waiter.ticket, &other.ticket);
         match (own.target(), others.target()) {
             (Target::Row(_), Target::Row(_)) => {
                 let put = |lock: &mut RowLock, around: &mut Around<'_>| {
-                    lock.put_ahead(own, &other.owner, around)
+                    lock.put_ahead(own, &other.owner, around);
                 };
-                return self.with_lock(waiter, wakes, put).unwrap_or_default();
+                self.with_lock(waiter, wakes, put);
+                return;
             }
             (Target::Table(table), _) => {
-                return self.books.tables.put_ahead(*table, waiter, &other.owner);
+                self.books.tables.put_ahead(*table, waiter, &other.owner);
+                return;
             }
             (Target::Range(_), _) => {
                 self.books.ranges.turn(own.number(), others.number(), true);
@@ -190,7 +187,6 @@ impl Latched<'_> {
         for moved in [waiter, other] {
             self.with_lock(moved, wakes, RowLock::settle);
         }
-        vec![other.clone()]
     }
 
     /// The lock of the row that is waited for, if it is one.

@@ -1,8 +1,8 @@
 //! What follows when a request has queued: who inherits its priority, and whether it closed a cycle.
 //!
 //! Called by `table`, with no latch held.
-//! 1. L4: every cycle that the wait, or a move in a queue, may have closed is searched from whoever waits anew; and again,
-//!    until there is none.
+//! 1. L4: every cycle that the wait, or a move in a queue, may have closed is searched from whoever waits anew, or was moved:
+//!    those whom it went past wait for it, so each such cycle goes through it. And again, until there is none.
 //! 2. Inheritance: a holder that itself waits is queued with the highest priority that waits for it. A move that closes a
 //!    cycle is undone: its new waits are soft, and the first to be turned round.
 //!    In the queues of ranges and tables it moves nobody, and is handed on.
@@ -24,7 +24,6 @@ use crate::matrix::conflicts;
 use crate::owner::Owner;
 use crate::shards::Shards;
 use crate::target::Target;
-use crate::ticket::Ticket;
 use crate::wait_queue::Waiter;
 use crate::wakes::Wakes;
 
@@ -69,9 +68,9 @@ impl Standoffs {
             {
                 match suspect.resolve(shards, &mut flipped, wakes) {
                     Resolution::Stale => {}
-                    Resolution::Reordered(moved, passed) => {
+                    Resolution::Reordered(moved) => {
                         ask::ask(shards, &moved.ticket, wakes);
-                        starts.extend(passed);
+                        starts.push(moved);
                     }
                     Resolution::Killed(victim, cycle) => {
                         self.remember(&cycle);
@@ -96,7 +95,7 @@ impl Standoffs {
     }
 
     /// Hands the waiter's priority on to whom it waits for, and to whom those wait for; and gives it what waits for
-    /// itself. Those who were overtaken by that.
+    /// itself. Those who have overtaken somebody by that.
     fn inherit(&self, shards: &Shards, start: &Waiter, wakes: &mut Wakes) -> Vec<Waiter> {
         if start.owner.order() > 0 {
             self.ranked.store(true, Ordering::SeqCst);
@@ -104,7 +103,7 @@ impl Standoffs {
         if !self.ranked.load(Ordering::SeqCst) {
             return Vec::new();
         }
-        let mut passed = Vec::new();
+        let mut moved = Vec::new();
         let (rows, wide): (Vec<HashedRow>, Vec<Wider>) = {
             let contended = start.owner.contended();
             (
@@ -119,7 +118,7 @@ impl Standoffs {
             .into_iter()
             .filter_map(|wider| wide_order(shards, wider));
         if let Some(order) = rows.chain(wide).max() {
-            passed.extend(raise(shards, &start.ticket, order, wakes));
+            moved.extend(raise(shards, start, order, wakes));
         }
         let mut givers = vec![start.clone()];
         while let Some(giver) = givers.pop() {
@@ -129,14 +128,15 @@ impl Standoffs {
                 let Some(ticket) = ticket.filter(|ticket| ticket.order() < order) else {
                     continue;
                 };
-                passed.extend(raise(shards, &ticket, order, wakes));
-                givers.push(Waiter {
+                let raised = Waiter {
                     owner: holder,
                     ticket,
-                });
+                };
+                moved.extend(raise(shards, &raised, order, wakes));
+                givers.push(raised);
             }
         }
-        passed
+        moved
     }
 }
 
@@ -167,13 +167,15 @@ fn wide_order(shards: &Shards, wider: Wider) -> Option<u64> {
     }
 }
 
-fn raise(shards: &Shards, ticket: &Arc<Ticket>, order: u64, wakes: &mut Wakes) -> Vec<Waiter> {
+/// The waiter is queued as if it were of `order`; itself, if it went past somebody.
+fn raise(shards: &Shards, waiter: &Waiter, order: u64, wakes: &mut Wakes) -> Option<Waiter> {
+    let ticket = &waiter.ticket;
     if ticket.row().is_none() {
         ticket.raise(order);
-        return Vec::new();
+        return None;
     }
-    let mut latch = shards.latch(ticket.hash());
-    latch.raise(ticket, order, wakes)
+    let passes = shards.latch(ticket.hash()).raise(ticket, order, wakes);
+    passes.then(|| waiter.clone())
 }
 
 /// Who holds what the waiter wants; whoever is only ahead of it inherits nothing.

@@ -318,27 +318,21 @@ impl TableBook {
         (held.collect(), live.cloned().collect())
     }
 
-    /// L4: takes a waiter ahead of another; those whom it goes past.
-    pub(crate) fn put_ahead(&mut self, id: TableId, waiter: &Waiter, other: &Owner) -> Vec<Waiter> {
+    /// L4: takes a waiter ahead of another.
+    pub(crate) fn put_ahead(&mut self, id: TableId, waiter: &Waiter, other: &Owner) {
         let Some(table) = self.0.get_mut(&id) else {
-            return Vec::new();
+            return;
         };
         let to = table
             .queue
             .iter()
             .position(|waiter| other.is(&waiter.owner));
         let places = table.position(&waiter.ticket).zip(to);
-        let Some((from, to)) = places.filter(|(from, to)| to < from) else {
-            return Vec::new();
-        };
-        let mode = waiter.ticket.mode();
-        let passed = table.queue.iter().skip(to).take(from - to);
-        let passed = passed.filter(|other| conflicts(mode, other.ticket.mode()));
-        let passed = passed.cloned().collect();
-        if let Some(waiter) = table.queue.remove(from) {
+        if let Some((from, to)) = places.filter(|(from, to)| to < from)
+            && let Some(waiter) = table.queue.remove(from)
+        {
             table.queue.insert(to, waiter);
         }
-        passed
     }
 
     /// Inheritance: the highest that somebody in the table's queue is queued with.

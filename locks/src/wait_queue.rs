@@ -132,20 +132,18 @@ impl WaitQueue {
         self.waiters.get(place)
     }
 
-    /// Takes the waiter at `from` to the place `to` ahead of it; those whom it goes past, and keeps waiting.
-    pub(crate) fn advance(&mut self, from: usize, to: usize) -> Vec<Waiter> {
+    /// Takes the waiter at `from` to the place `to` ahead of it. Whether it goes past somebody, and keeps him waiting.
+    pub(crate) fn advance(&mut self, from: usize, to: usize) -> bool {
         let Some(waiter) = self.waiters.get(from).cloned().filter(|_| to < from) else {
-            return Vec::new();
+            return false;
         };
         let mode = waiter.ticket.mode();
         let passed = self.waiters.iter().skip(to).take(from - to);
         let passed = passed.filter(|other| conflicts(mode, other.ticket.mode()));
-        let passed: Vec<Waiter> = passed.cloned().collect();
-        for other in &passed {
-            other.ticket.note_overtaken();
-        }
+        let passed = passed.inspect(|other| other.ticket.note_overtaken());
+        let passed = passed.count();
         self.waiters.remove(from);
         self.waiters.insert(to, waiter);
-        passed
+        passed > 0
     }
 }

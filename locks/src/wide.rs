@@ -72,7 +72,7 @@ impl Wide {
     }
 
     /// L4: whether anybody may wait for `owner` by what it holds, without being on its stack: a range, for a row that it
-    /// holds; a row, in a range that it holds; a table that it shares. Asked by one whose own wait is published.
+    /// holds in a table that it shares (L7); a row, in a range that it holds; a table that it shares. Asked by one whose own wait is published.
     pub(crate) fn may_await(&self, owner: &Owner) -> bool {
         let mut counts = self.ranges.iter().chain([&self.tables]);
         if counts.all(|count| count.load(Ordering::SeqCst) == 0) {
@@ -80,7 +80,7 @@ impl Wide {
         }
         let (rows, ranges) = owner.latch().undo.holds();
         let books = self.latch();
-        ranges || (rows && books.ranges.is_awaited()) || books.tables.may_await(owner)
+        ranges || (rows && books.ranges.may_await(owner)) || books.tables.may_await(owner)
     }
 
     /// Counts the tables, after they were changed.

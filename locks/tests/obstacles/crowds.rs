@@ -62,7 +62,9 @@ fn newcomers_at_a_table_do_not_count_those_who_share_it() {
         let [last, others @ ..] = &all[..] else {
             panic!()
         };
-        others.iter().for_each(|it| stage.commit(it));
+        for other in others {
+            stage.commit(other);
+        }
         assert!(wants.is_waiting());
         stage.commit(last);
         assert!(wants.is_granted());
@@ -70,4 +72,51 @@ fn newcomers_at_a_table_do_not_count_those_who_share_it() {
     };
     let (few, many) = (least(3, || newcomers(10)), least(3, || newcomers(10_000)));
     assert!(many < few * 20, "{few:?}, {many:?}");
+}
+
+/// L4: whoever is raised past a crowd is searched from once: each cycle through those whom it went past goes through it.
+#[test]
+fn a_raise_past_a_crowd_searches_once() {
+    let raise = |count: usize| {
+        let stage = Stage::new();
+        let [holder, middle] = [stage.auto(), stage.auto()];
+        granted(stage.row(&holder, &key(1), Update, Policy::Wait));
+        granted(stage.row(&middle, &key(2), Update, Policy::Wait));
+        for _ in 0..count {
+            queued(stage.row(&stage.auto(), &key(1), Update, Policy::Wait));
+        }
+        let waits = queued(stage.row(&middle, &key(1), Update, Policy::Wait));
+        let (high, _) = stage.begin(Priority::high(5));
+        let took = crowd(1, |_| {
+            queued(stage.row(&high, &key(2), Update, Policy::Wait));
+        });
+        stage.commit(&holder);
+        assert!(waits.is_granted(), "it has the high one's priority");
+        took
+    };
+    let (few, many) = (least(5, || raise(100)), least(5, || raise(3_000)));
+    assert!(many < few * 200, "{few:?}, {many:?}");
+}
+
+/// L4: nobody who holds rows here is waited for by a range of another table: he has nothing to search for.
+#[test]
+fn a_range_that_is_waited_for_elsewhere_makes_nobody_search() {
+    let queue = |is_awaited: bool| {
+        let stage = Stage::new();
+        let beside = (BESIDE, &[0][..], &[255][..]);
+        let [holder, waiter] = [stage.auto(), stage.auto()];
+        granted(stage.range_in(&holder, beside, (Update, 0), Policy::Wait));
+        if is_awaited {
+            queued(stage.range_in(&waiter, beside, (Update, 0), Policy::Wait));
+        }
+        granted(stage.row(&holder, &key(0), Update, Policy::Wait));
+        crowd(2_000, |at| {
+            let owner = stage.auto();
+            assert!(stage.locks.share(&owner, &stage.table));
+            granted(stage.row(&owner, &key(1 + at as u32), Update, Policy::Wait));
+            queued(stage.row(&owner, &key(0), Update, Policy::Wait));
+        })
+    };
+    let (alone, beside) = (least(3, || queue(false)), least(3, || queue(true)));
+    assert!(beside < alone * 10, "{alone:?}, {beside:?}");
 }
