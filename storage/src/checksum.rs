@@ -44,6 +44,7 @@ const fn tag(section: Section) -> u32 {
         Section::Index => 4,
         Section::Footer => 5,
         Section::Manifest => 6,
+        Section::Summary => 7,
     }
 }
 

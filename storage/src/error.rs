@@ -104,6 +104,8 @@ pub enum Section {
     Filter,
     /// A run's index.
     Index,
+    /// What a spill says of itself.
+    Summary,
     /// A run's last bytes.
     Footer,
     /// A whole manifest.
@@ -117,6 +119,7 @@ impl fmt::Display for Section {
             Self::Block => "block",
             Self::Filter => "filter",
             Self::Index => "index",
+            Self::Summary => "summary",
             Self::Footer => "footer",
             Self::Manifest => "manifest",
         })

@@ -11,11 +11,13 @@ mod checksum;
 mod row_hash;
 mod file_name;
 mod question;
+mod dead_subs;
 mod cursor;
 mod walk;
 mod merge;
 mod memtable;
 mod run;
+pub mod provisional;
 mod manifest;
 mod tree;
 mod sources;
@@ -25,11 +27,15 @@ mod store;
 pub use batch::WriteBatch;
 pub use compaction::Shape;
 pub use cursor::Direction;
+pub use dead_subs::DeadSubs;
 pub use error::{Damage, Section, StorageError};
-pub use manifest::{DroppedTable, LEVEL_MAX, ListedRun, Manifest, TableEntry};
+pub use manifest::{
+    DroppedTable, LEVEL_MAX, ListedRun, LoggedSpill, Manifest, SpillEntry, SpillPart, TableEntry,
+    UnfinishedTxn,
+};
 pub use memtable::{Memtable, Prepared};
 pub use packed_rows::{PackedRows, RowPacker, Sheet};
-pub use run::{RunBlock, RunEntry, RunFile, RunLayout, RunVersion};
+pub use run::{Adopted, Identity, Origin, RunBlock, RunEntry, RunFile, RunLayout, RunVersion};
 pub use sources::{Scan, Sources};
 pub use store::{
     Current, Droppable, LevelStats, Load, Pin, Retry, Store, StoreCheck, StoreConfig, StorePart,

@@ -5,6 +5,8 @@
 //! 1. Output is in version order, whatever the number of sources.
 //! 2. An error ends the walk: its job fails as a whole and the old files stay (F7).
 //! 3. Nothing is allocated for a version.
+//! 4. Of a version that two sources have, from runs that one commit has adopted, the newer source's is taken, if the
+//!    sources come newest first (S1). Else both are: whoever writes them takes that for damage.
 
 use std::cmp::Ordering;
 
@@ -18,12 +20,16 @@ pub(crate) struct Merge<W> {
     heads: Vec<Head<W>>,
     /// Walkers that have not begun.
     fresh: Vec<W>,
+    /// The sources come newest first.
+    ranked: bool,
 }
 
 /// A walker that has come to a version.
 struct Head<W> {
     /// The first bytes of its version's row.
     first: u128,
+    /// The place of its source.
+    rank: usize,
     walker: W,
 }
 
@@ -33,14 +39,24 @@ impl<W: Walker> Merge<W> {
         Self {
             heads: Vec::with_capacity(walkers.len()),
             fresh: walkers,
+            ranked: false,
+        }
+    }
+
+    /// As [`Merge::new`], of walkers that come newest first: of equal versions the first one is taken alone.
+    pub(crate) fn newest_first(walkers: Vec<W>) -> Self {
+        Self {
+            ranked: true,
+            ..Self::new(walkers)
         }
     }
 
     fn begin(&mut self) -> Result<bool, StorageError> {
-        for mut walker in std::mem::take(&mut self.fresh) {
+        for (rank, mut walker) in std::mem::take(&mut self.fresh).into_iter().enumerate() {
             if walker.advance()? {
                 self.heads.push(Head {
                     first: first_bytes(walker.version().row),
+                    rank,
                     walker,
                 });
             }
@@ -49,6 +65,11 @@ impl<W: Walker> Merge<W> {
             self.sift_down(at);
         }
         Ok(!self.heads.is_empty())
+    }
+
+    /// The walker whose version comes first, while there is one.
+    pub(crate) fn first(&self) -> Option<&W> {
+        self.heads.first().map(|head| &head.walker)
     }
 
     /// Lets the head at `at` sink below those that come before it.
@@ -75,15 +96,46 @@ impl<W: Walker> Merge<W> {
             _ => false,
         }
     }
+
+    /// Moves the head at `at` on.
+    fn advance_at(&mut self, at: usize) -> Result<(), StorageError> {
+        let Some(head) = self.heads.get_mut(at) else {
+            return Ok(());
+        };
+        if head.walker.advance()? {
+            head.first = first_bytes(head.walker.version().row);
+        } else {
+            self.heads.swap_remove(at);
+        }
+        self.sift_down(at);
+        Ok(())
+    }
+
+    /// S1: passes over what other sources have of the version that the first one has come to.
+    fn pass_equals(&mut self) -> Result<(), StorageError> {
+        loop {
+            let next = if self.is_before(2, 1) { 2 } else { 1 };
+            match (self.heads.first(), self.heads.get(next)) {
+                (Some(head), Some(other)) if head.is_at(other) => self.advance_at(next)?,
+                _ => return Ok(()),
+            }
+        }
+    }
 }
 
 impl<W: Walker> Head<W> {
+    /// Whether the two have come to one version.
+    fn is_at(&self, other: &Self) -> bool {
+        self.first == other.first && self.walker.version().place() == other.walker.version().place()
+    }
+
     fn order(&self, other: &Self) -> Ordering {
         self.first.cmp(&other.first).then_with(|| {
             version_order(
                 self.walker.version().place(),
                 other.walker.version().place(),
             )
+            .then(self.rank.cmp(&other.rank))
         })
     }
 }
@@ -93,15 +145,10 @@ impl<W: Walker> Walker for Merge<W> {
         if !self.fresh.is_empty() {
             return self.begin();
         }
-        let Some(head) = self.heads.first_mut() else {
-            return Ok(false);
-        };
-        if head.walker.advance()? {
-            head.first = first_bytes(head.walker.version().row);
-        } else {
-            self.heads.swap_remove(0);
+        if self.ranked {
+            self.pass_equals()?;
         }
-        self.sift_down(0);
+        self.advance_at(0)?;
         Ok(!self.heads.is_empty())
     }
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::deeper::{Covered, Deeper};
 use super::keep::Rules;
-use crate::run::Run;
+use crate::run::{Origin, Run};
 use crate::tree::Level;
 use lockstone_base::{Lsn, TableId};
 
@@ -32,7 +32,7 @@ pub(crate) enum Action {
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
     pub(crate) action: Action,
-    /// The runs that go: those of the level `from`, and behind them those of `to`.
+    /// The runs that go: those of the level `from`, of level 0 the newest first, and behind them those of `to`.
     pub(crate) inputs: Vec<Arc<Run>>,
     /// How many of them stand in the level `from`.
     pub(crate) upper: usize,
@@ -61,6 +61,15 @@ impl Job {
             deeper: Deeper::new(&self.deeper),
             dropped,
             uniform: oldest.filter(|_| at_bottom && settled),
+        }
+    }
+
+    /// Who wrote the outputs: S1, what one commit's runs have twice may go down apart.
+    pub(crate) fn origin(&self) -> Origin {
+        if self.inputs.iter().any(|run| run.entry().origin.repeats()) {
+            Origin::Descended
+        } else {
+            Origin::Committed
         }
     }
 

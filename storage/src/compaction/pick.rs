@@ -193,7 +193,7 @@ impl Picker<'_> {
         if moved.len() * 2 > free.len() {
             return self.job(Action::Move, (0, to), moved, &[]);
         }
-        self.with_below((0, to), free.into_iter().cloned().collect())
+        self.with_below((0, to), free.into_iter().rev().cloned().collect())
     }
 
     /// One run of the level, and what it overlaps one level down.

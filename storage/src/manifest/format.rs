@@ -4,26 +4,27 @@
 //!
 //! ```text
 //! Prefix   magic "LKSMANIF"  version  checksum  salt  generation       the same in every version
-//! Fixed    uuid, epoch, LSNs, counters, number of tables, of dropped ones and of runs
+//! Fixed    uuid, epoch, LSNs, counters, number of tables, of dropped ones, of runs, spills and transactions
 //! tables   Table { id, created, length of the name }, name             ids ascend
 //! dropped  Dropped { id, at }                                          ids ascend
-//! runs     Run { level, what its file is, lengths of two rows }, smallest row, largest row
+//! runs     run_format.rs
+//! spills, transactions     spill_format.rs
 //! ```
 //!
 //! 1. The checksum covers every byte but its own, bound to the salt and the generation; it is checked
 //!    before anything else is believed, the version before anything behind the prefix.
-//! 2. Nothing is left over behind the last run.
+//! 2. Nothing is left over behind the last part.
 //! 3. A hostile manifest costs no more memory than its length (F23).
 
-use bytes::Bytes;
 use lockstone_base::{Lsn, TableId};
 use zerocopy::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::run_format::{RUN_BYTES, bounded, decode_run, encode_run, malformed};
+use super::spill_format::{decode_spills, decode_unfinished, encode_spill, encode_unfinished};
 use super::state::{DroppedTable, ListedRun, Manifest, TableEntry};
 use crate::checksum::Place;
 use crate::error::{Damage, Section};
-use crate::run::RunEntry;
 
 const MAGIC: [u8; 8] = *b"LKSMANIF";
 /// The version that is written, and the latest that is read.
@@ -54,6 +55,8 @@ struct Fixed {
     tables: U32,
     dropped: U32,
     runs: U32,
+    spills: U32,
+    unfinished: U32,
 }
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -71,29 +74,11 @@ struct Dropped {
     at: U64,
 }
 
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct Run {
-    uuid: U128,
-    number: U64,
-    bytes: U64,
-    versions: U64,
-    rows: U64,
-    tombstones: U64,
-    oldest: U64,
-    newest: U64,
-    checksum: U32,
-    smallest_bytes: U16,
-    largest_bytes: U16,
-    level: u8,
-}
-
 const _: () = {
     assert!(size_of::<Prefix>() == 32);
-    assert!(size_of::<Fixed>() == 80);
+    assert!(size_of::<Fixed>() == 88);
     assert!(size_of::<Table>() == 14);
     assert!(size_of::<Dropped>() == 12);
-    assert!(size_of::<Run>() == 81);
 };
 
 /// Why a manifest was refused.
@@ -124,6 +109,8 @@ pub(super) fn encode(manifest: &Manifest) -> Vec<u8> {
         tables: (manifest.tables.len() as u32).into(),
         dropped: (manifest.dropped.len() as u32).into(),
         runs: (manifest.runs.len() as u32).into(),
+        spills: (manifest.spills.len() as u32).into(),
+        unfinished: (manifest.unfinished.len() as u32).into(),
     };
     body.extend_from_slice(fixed.as_bytes());
     for table in &manifest.tables {
@@ -143,7 +130,13 @@ pub(super) fn encode(manifest: &Manifest) -> Vec<u8> {
         body.extend_from_slice(dropped.as_bytes());
     }
     for listed in &manifest.runs {
-        encode_run(listed, &mut body);
+        encode_run(listed.level, &listed.entry, &mut body);
+    }
+    for spill in &manifest.spills {
+        encode_spill(spill, &mut body);
+    }
+    for unfinished in &manifest.unfinished {
+        encode_unfinished(unfinished, &mut body);
     }
     let mut prefix = Prefix {
         magic: MAGIC,
@@ -156,27 +149,6 @@ pub(super) fn encode(manifest: &Manifest) -> Vec<u8> {
     let mut bytes = prefix.as_bytes().to_vec();
     bytes.append(&mut body);
     bytes
-}
-
-fn encode_run(listed: &ListedRun, body: &mut Vec<u8>) {
-    let run = &listed.entry;
-    let head = Run {
-        uuid: run.uuid.into(),
-        number: run.number.into(),
-        bytes: run.bytes.into(),
-        versions: run.versions.into(),
-        rows: run.rows.into(),
-        tombstones: run.tombstones.into(),
-        oldest: run.oldest.get().into(),
-        newest: run.newest.get().into(),
-        checksum: run.checksum.into(),
-        smallest_bytes: (run.smallest.len() as u16).into(),
-        largest_bytes: (run.largest.len() as u16).into(),
-        level: listed.level,
-    };
-    body.extend_from_slice(head.as_bytes());
-    body.extend_from_slice(&run.smallest);
-    body.extend_from_slice(&run.largest);
 }
 
 fn checksum(prefix: &Prefix, body: &[u8]) -> u32 {
@@ -211,8 +183,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Refusal> {
     let tables = decode_tables(fixed, &mut rest)?;
     let dropped = decode_dropped(fixed, &mut rest)?;
     let runs = decode_runs(fixed, &mut rest)?;
+    let spills = decode_spills(fixed.spills.get(), &mut rest)?;
+    let unfinished = decode_unfinished(fixed.unfinished.get(), &mut rest)?;
     if !rest.is_empty() {
-        return Err(malformed("bytes behind the last run").into());
+        return Err(malformed("bytes behind its last part").into());
     }
     let manifest = Manifest {
         uuid: fixed.uuid.get(),
@@ -229,6 +203,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, Refusal> {
         tables,
         dropped,
         runs,
+        spills,
+        unfinished,
     };
     match manifest.broken_rule() {
         Some(rule) => Err(malformed(rule).into()),
@@ -273,50 +249,11 @@ fn decode_dropped(fixed: &Fixed, rest: &mut &[u8]) -> Result<Vec<DroppedTable>, 
 }
 
 fn decode_runs(fixed: &Fixed, rest: &mut &[u8]) -> Result<Vec<ListedRun>, Damage> {
-    let count = bounded(fixed.runs.get(), size_of::<Run>(), rest)?;
+    let count = bounded(fixed.runs.get(), RUN_BYTES, rest)?;
     let mut runs = Vec::with_capacity(count);
     for _ in 0..count {
-        runs.push(decode_run(rest)?);
+        let (level, entry) = decode_run(rest)?;
+        runs.push(ListedRun { level, entry });
     }
     Ok(runs)
-}
-
-fn decode_run(rest: &mut &[u8]) -> Result<ListedRun, Damage> {
-    let cut = malformed("a run is cut off");
-    let (run, behind) = Run::ref_from_prefix(rest).map_err(|_| cut)?;
-    let (smallest, behind) = behind
-        .split_at_checked(run.smallest_bytes.get().into())
-        .ok_or(cut)?;
-    let (largest, behind) = behind
-        .split_at_checked(run.largest_bytes.get().into())
-        .ok_or(cut)?;
-    *rest = behind;
-    Ok(ListedRun {
-        level: run.level,
-        entry: RunEntry {
-            number: run.number.get(),
-            uuid: run.uuid.get(),
-            bytes: run.bytes.get(),
-            checksum: run.checksum.get(),
-            versions: run.versions.get(),
-            rows: run.rows.get(),
-            tombstones: run.tombstones.get(),
-            oldest: Lsn::new(run.oldest.get()),
-            newest: Lsn::new(run.newest.get()),
-            smallest: Bytes::copy_from_slice(smallest),
-            largest: Bytes::copy_from_slice(largest),
-        },
-    })
-}
-
-fn bounded(count: u32, each: usize, rest: &[u8]) -> Result<usize, Damage> {
-    let count = count as usize;
-    match count.checked_mul(each) {
-        Some(bytes) if bytes <= rest.len() => Ok(count),
-        _ => Err(malformed("a count is larger than the file")),
-    }
-}
-
-fn malformed(what: &'static str) -> Damage {
-    Damage::malformed(Section::Manifest, what)
 }

@@ -9,7 +9,11 @@
 //!
 //! Crash: either the old or the new manifest is in force, whole; a temporary file may be left behind.
 
+mod spills;
 mod state;
+mod need;
+mod run_format;
+mod spill_format;
 mod format;
 
 use std::io::ErrorKind;
@@ -20,6 +24,8 @@ use crate::error::{Damage, StorageError};
 use crate::file_name::{self, TEMPORARY};
 use format::Refusal;
 
+pub use need::LoggedSpill;
+pub use spills::{SpillEntry, SpillPart, UnfinishedTxn};
 pub use state::{DroppedTable, LEVEL_MAX, ListedRun, Manifest, TableEntry};
 
 /// The longest manifest: thirty thousand runs between the longest keys, a million between short ones. None that is

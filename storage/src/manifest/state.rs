@@ -8,7 +8,8 @@ use std::collections::HashSet;
 use lockstone_base::limits::TABLE_NAME_BYTES_MAX;
 use lockstone_base::{Lsn, TableId};
 
-use crate::run::{ROW_BYTES, RunEntry};
+use super::spills::{self, SpillEntry, UnfinishedTxn};
+use crate::run::{Identity, Origin, ROW_BYTES, RunEntry};
 
 /// The state of the committed store at one LSN.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -42,6 +43,10 @@ pub struct Manifest {
     pub dropped: Vec<DroppedTable>,
     /// The runs, level by level: level 0 newest first, the others by row.
     pub runs: Vec<ListedRun>,
+    /// The provisional runs (S4).
+    pub spills: Vec<SpillEntry>,
+    /// The transactions that had not ended by `flushed_through` and whose state the log alone does not tell, by id (S4).
+    pub unfinished: Vec<UnfinishedTxn>,
 }
 
 /// A table, as a manifest lists it.
@@ -77,6 +82,14 @@ pub struct DroppedTable {
 }
 
 impl Manifest {
+    /// What binds the database's files to it.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            uuid: self.uuid,
+            salt: self.salt,
+        }
+    }
+
     /// What enters every checksum of the log. A backup shares salt and runs with its origin, but not the uuid: so
     /// no frame and no segment of the one passes for the other's (F14).
     pub fn log_salt(&self) -> u64 {
@@ -100,9 +113,7 @@ impl Manifest {
                 "G1: the log was durable beyond its files",
             ),
             (
-                self.runs
-                    .iter()
-                    .map(|run| &run.entry)
+                self.files()
                     .all(|run| run.number < self.next_run && numbers.insert(run.number)),
                 "a run's number is taken or not below the next one",
             ),
@@ -114,8 +125,16 @@ impl Manifest {
                 "S1: a run holds stamps above flushed_through",
             ),
             (
-                self.runs.iter().map(|run| &run.entry).all(has_bounds),
+                self.files().all(has_bounds),
                 "a run's rows or counts cannot be",
+            ),
+            (
+                self.runs.iter().all(|run| match run.entry.origin {
+                    Origin::Committed | Origin::Descended => true,
+                    Origin::Provisional => false,
+                    Origin::Adopted(_) => run.entry.oldest == run.entry.newest,
+                }),
+                "S1: a run is not committed, or was adopted with more than one stamp",
             ),
             (
                 self.runs.iter().all(|run| run.level <= LEVEL_MAX)
@@ -129,7 +148,15 @@ impl Manifest {
                 "W5: two runs of a level overlap, in stamps in level 0, else in rows",
             ),
         ];
-        first_broken(rules).or_else(|| self.broken_rule_of_tables())
+        first_broken(rules)
+            .or_else(|| self.broken_rule_of_tables())
+            .or_else(|| spills::broken_rule(&self.spills, &self.unfinished))
+    }
+
+    /// Every file that it lists, committed or not.
+    fn files(&self) -> impl Iterator<Item = &RunEntry> {
+        let runs = self.runs.iter().map(|run| &run.entry);
+        runs.chain(self.spills.iter().map(|spill| &spill.run))
     }
 
     fn broken_rule_of_tables(&self) -> Option<&'static str> {
@@ -189,7 +216,7 @@ fn has_bounds(run: &RunEntry) -> bool {
 /// same rows, and above it in rows in the others, where no row is in two runs.
 fn follows(level: u8, a: &RunEntry, b: &RunEntry) -> bool {
     if level == 0 {
-        b.newest < a.oldest
+        a.is_newer_than(b)
     } else {
         a.largest < b.smallest
     }

@@ -10,10 +10,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::checksum::Place;
+use crate::dead_subs::DeadSubs;
 use crate::error::Section;
-use crate::run::RunEntry;
+use crate::provisional::Kind;
+use crate::run::{Adopted, Origin, RunEntry};
 use bytes::Bytes;
-use lockstone_base::{Lsn, TableId};
+use lockstone_base::{Lsn, TableId, TxnId};
 
 fn entry(number: u64, stamps: (u64, u64), rows: (&str, &str)) -> RunEntry {
     RunEntry {
@@ -28,6 +30,24 @@ fn entry(number: u64, stamps: (u64, u64), rows: (&str, &str)) -> RunEntry {
         newest: Lsn::new(stamps.1),
         smallest: format!("\0\0\0\x01{}", rows.0).into(),
         largest: format!("\0\0\0\x01{}", rows.1).into(),
+        origin: Origin::Committed,
+    }
+}
+
+fn spill(kind: Kind, number: u64, owners: &[(TxnId, u64, DeadSubs)]) -> SpillEntry {
+    let parts = owners.iter().map(|(owner, spill, dead)| SpillPart {
+        owner: *owner,
+        spill: *spill,
+        through: Lsn::new(0x3456),
+        dead: dead.clone(),
+    });
+    SpillEntry {
+        kind,
+        run: RunEntry {
+            origin: Origin::Provisional,
+            ..entry(number, (1, 0x1_0000_0007), ("cat", "dog"))
+        },
+        parts: parts.collect(),
     }
 }
 
@@ -35,6 +55,10 @@ fn manifest(generation: u64) -> Manifest {
     let run = |level, number, stamps: (u64, u64), rows: (&str, &str)| ListedRun {
         level,
         entry: entry(number, stamps, rows),
+    };
+    let adopted = |number, spill, rows: (&str, &str), dead| ListedRun {
+        level: 0,
+        entry: entry(number, (1, 2), rows).adopted(Lsn::new(0x2001), Adopted { spill, dead }),
     };
     Manifest {
         uuid: 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef,
@@ -47,7 +71,7 @@ fn manifest(generation: u64) -> Manifest {
         scan_crc: 0x1234_5678,
         log_end: Lsn::new(0x4_0000),
         next_table: 9,
-        next_run: 6,
+        next_run: 11,
         tables: vec![
             TableEntry {
                 id: TableId(1),
@@ -66,10 +90,33 @@ fn manifest(generation: u64) -> Manifest {
         }],
         runs: vec![
             run(0, 5, (0x2001, 0x4000), ("ant", "wasp")),
+            adopted(10, 2, ("ant", "bee"), DeadSubs::new([(4, 9), (12, 12)])),
+            adopted(7, 1, ("bee", "wasp"), DeadSubs::NONE),
             run(0, 2, (0x1001, 0x2000), ("", "bee")),
             run(1, 4, (0x0801, 0x1000), ("ant", "bee")),
             run(1, 1, (1, 0x1fff), ("beetle", "wasp")),
             run(6, 3, (1, 1), ("bee", "bee")),
+        ],
+        spills: vec![
+            spill(Kind::Lock, 8, &[(TxnId::new(2, 7), 3, DeadSubs::NONE)]),
+            spill(
+                Kind::Mixed,
+                9,
+                &[
+                    (TxnId::new(2, 7), 4, DeadSubs::new([(2, 3), (5, u32::MAX)])),
+                    (TxnId::new(3, 1), 1, DeadSubs::NONE),
+                ],
+            ),
+        ],
+        unfinished: vec![
+            UnfinishedTxn {
+                txn: TxnId::new(2, 7),
+                state: Bytes::from_static(b"prepared"),
+            },
+            UnfinishedTxn {
+                txn: TxnId::new(3, 1),
+                state: Bytes::new(),
+            },
         ],
     }
 }
@@ -251,27 +298,36 @@ fn a_failing_write_leaves_the_old_or_the_new_one_and_can_be_repeated() {
 #[test]
 fn runs_that_cannot_stand_so_in_levels_are_refused() {
     type Change = fn(&mut Vec<ListedRun>);
-    let changes: [(&str, Change); 14] = [
+    let changes: [(&str, Change); 21] = [
         ("W5", |runs| runs.swap(0, 1)),
-        ("W5", |runs| runs[1].entry.newest = Lsn::new(0x2001)),
-        ("W5", |runs| runs.swap(2, 3)),
+        ("W5", |runs| runs.swap(1, 2)),
+        ("W5", |runs| runs[3].entry.newest = Lsn::new(0x2001)),
         ("W5", |runs| {
-            runs[2].entry.largest = runs[3].entry.smallest.clone();
+            runs[1].entry.origin = runs[2].entry.origin.clone();
         }),
-        ("levels", |runs| runs[2].level = 0xff),
-        ("levels", |runs| runs[4].level = 0),
-        ("levels", |runs| runs[4].level = LEVEL_MAX + 1),
-        ("number", |runs| runs[3].entry.number = 5),
-        ("number", |runs| runs[3].entry.number = 6),
+        ("W5", |runs| runs[1].entry.origin = Origin::Committed),
+        ("W5", |runs| runs[2].entry.origin = Origin::Committed),
+        ("S1", |runs| runs[1].entry.oldest = Lsn::new(0x2000)),
+        ("S1", |runs| runs[0].entry.origin = Origin::Provisional),
+        ("W5", |runs| runs.swap(4, 5)),
+        ("W5", |runs| {
+            runs[4].entry.largest = runs[5].entry.smallest.clone();
+        }),
+        ("levels", |runs| runs[4].level = 0xff),
+        ("levels", |runs| runs[6].level = 0),
+        ("levels", |runs| runs[6].level = LEVEL_MAX + 1),
+        ("number", |runs| runs[5].entry.number = 5),
+        ("number", |runs| runs[5].entry.number = 8),
+        ("number", |runs| runs[5].entry.number = 11),
         ("rows", |runs| {
-            runs[4].entry.largest = Bytes::from_static(b"\0\0\0\0");
+            runs[6].entry.largest = Bytes::from_static(b"\0\0\0\0");
         }),
         ("rows", |runs| {
-            runs[4].entry.smallest = Bytes::from_static(b"\0\0\0");
+            runs[6].entry.smallest = Bytes::from_static(b"\0\0\0");
         }),
-        ("counts", |runs| runs[4].entry.rows = 0),
-        ("counts", |runs| runs[4].entry.rows = 18),
-        ("counts", |runs| runs[4].entry.tombstones = 18),
+        ("counts", |runs| runs[6].entry.rows = 0),
+        ("counts", |runs| runs[6].entry.rows = 18),
+        ("counts", |runs| runs[6].entry.tombstones = 18),
     ];
     let disk = SimDisk::new(1);
     for (rule, change) in changes {
@@ -280,6 +336,57 @@ fn runs_that_cannot_stand_so_in_levels_are_refused() {
         let error = Manifest::decode(disk.as_ref(), "manifest", &broken.encode()).unwrap_err();
         assert!(error.to_string().contains(rule), "{rule}: {error}");
     }
+}
+
+#[test]
+fn spills_without_an_owner_or_of_another_kind_are_refused() {
+    type Change = fn(&mut Manifest);
+    let changes: [(&str, Change); 8] = [
+        ("S4", |all| all.unfinished.swap(0, 1)),
+        ("S4", |all| drop(all.unfinished.pop())),
+        ("S1", |all| all.spills[0].run.origin = Origin::Committed),
+        ("V2", |all| all.spills[1].kind = Kind::Write),
+        ("V2", |all| all.spills[1].parts.swap(0, 1)),
+        ("V2", |all| all.spills[1].parts.clear()),
+        ("rows", |all| all.spills[0].run.rows = 0),
+        ("number", |all| all.spills[0].run.number = 1),
+    ];
+    let disk = SimDisk::new(1);
+    for (rule, change) in changes {
+        let mut broken = manifest(1);
+        change(&mut broken);
+        let error = Manifest::decode(disk.as_ref(), "manifest", &broken.encode()).unwrap_err();
+        assert!(error.to_string().contains(rule), "{rule}: {error}");
+    }
+}
+
+#[test]
+fn what_manifest_and_log_name_is_needed_while_its_owner_outlives_a_crash() {
+    let (first, second, third) = (TxnId::new(2, 7), TxnId::new(3, 1), TxnId::new(3, 2));
+    let logged = |number, owner, replaces: &[u64]| LoggedSpill {
+        number,
+        owners: vec![owner],
+        replaces: replaces.to_vec(),
+    };
+    let log = [
+        logged(20, third, &[]),
+        logged(21, second, &[]),
+        // In the place of one that the manifest lists, and of one of the log.
+        logged(22, first, &[8]),
+        logged(23, third, &[20]),
+    ];
+    let manifest = manifest(1);
+    let needed = |alive: &[TxnId]| {
+        let needed = manifest.needed_spills(&log, &|owner| alive.contains(&owner));
+        needed.into_iter().collect::<Vec<_>>()
+    };
+    // S6: a mixed one is needed for any of its owners.
+    assert_eq!(needed(&[]), []);
+    assert_eq!(needed(&[first]), [9, 22]);
+    assert_eq!(needed(&[second]), [9, 21]);
+    assert_eq!(needed(&[third]), [23]);
+    assert_eq!(needed(&[first, second, third]), [9, 21, 22, 23]);
+    assert_eq!(manifest.needed_spills(&[], &|_| true).len(), 2);
 }
 
 #[test]
@@ -330,8 +437,8 @@ proptest! {
 
     #[test]
     fn hostile_bytes_with_a_good_checksum_never_panic(
-        changes in prop::collection::vec((16..620_usize, prop_oneof![Just(0), Just(0xff), any::<u8>()]), 1..8),
-        len in prop_oneof![3 => Just(usize::MAX), 1 => 32..620_usize],
+        changes in prop::collection::vec((16..1600_usize, prop_oneof![Just(0), Just(0xff), any::<u8>()]), 1..8),
+        len in prop_oneof![3 => Just(usize::MAX), 1 => 32..1600_usize],
     ) {
         let disk: Arc<SimDisk> = SimDisk::new(1);
         let mut bytes = manifest(1).encode();

@@ -16,7 +16,7 @@ use lockstone_base::disk::{Disk, DiskFile};
 use zerocopy::FromBytes;
 
 use super::block::Block;
-use super::entry::{Identity, RunEntry};
+use super::entry::{Identity, Origin, RunEntry};
 use super::format::{FOOTER_BYTES, Footer, HEAD_BYTES};
 use super::index::Index;
 use super::reader::{Opening, Run, corrupt, open_file};
@@ -42,7 +42,7 @@ pub struct RunLayout {
     pub filter_at: u64,
     /// Where the index starts, and the filter ends.
     pub index_at: u64,
-    /// Where the footer starts, and the index ends.
+    /// Where the footer starts; the index ends there, or where a spill's summary starts.
     pub footer_at: u64,
 }
 
@@ -64,7 +64,7 @@ pub struct RunBlock {
 pub struct RunVersion<'a> {
     /// The encoded row.
     pub row: &'a [u8],
-    /// The commit that made it, or one that stands for all of the run.
+    /// The commit that made it, or one that stands for all of the run; in a spill, its place among its row's.
     pub stamp: Lsn,
     /// The value; `None`: a tombstone.
     pub value: Option<&'a [u8]>,
@@ -79,7 +79,10 @@ impl RunFile {
     pub fn open(disk: &Arc<dyn Disk>, name: &str) -> Result<Self, StorageError> {
         let path = disk.path(name);
         let refuse = |offset, what| corrupt(&path, offset, what);
-        let number = file_name::run_number(name).ok_or_else(|| refuse(None, Damage::Magic))?;
+        let (number, origin) = file_name::run_number(name)
+            .map(|number| (number, Origin::Committed))
+            .or_else(|| Some((file_name::spill_number(name)?, Origin::Provisional)))
+            .ok_or_else(|| refuse(None, Damage::Magic))?;
         let file = open_file(disk.as_ref(), name)?;
         let bytes = file.len()?;
         let least = (HEAD_BYTES + FOOTER_BYTES) as u64;
@@ -109,7 +112,7 @@ impl RunFile {
         };
         let footer = opening.footer(number, claim.uuid.get(), bytes)?;
         opening.check_head(number, Some(bytes))?;
-        let index = index_of(file.as_ref(), number, &footer, footer_at).map_err(|error| {
+        let index = index_of(file.as_ref(), number, &footer).map_err(|error| {
             error.unwrap_or_else(|what| refuse(Some(footer.index_at.get()), what))
         })?;
         let entry = RunEntry {
@@ -124,6 +127,7 @@ impl RunFile {
             newest: Lsn::new(footer.newest.get()),
             smallest: Bytes::copy_from_slice(index.smallest()),
             largest: Bytes::copy_from_slice(index.largest()),
+            origin,
         };
         Self::listed(disk, footer.salt.get(), &entry)
     }
@@ -190,7 +194,7 @@ impl RunFile {
         })
     }
 
-    /// Shows every version of the block `number`, in version order; how many there were.
+    /// Shows every version of the block `number` that counts, in version order; how many the block has.
     ///
     /// # Errors
     /// The disk's; [`StorageError::Corrupt`] with the block's place: none of it was shown.
@@ -207,10 +211,13 @@ impl RunFile {
             .verify_bytes(&self.index, number as usize, &bytes)?;
         let mut row = Vec::new();
         for entry in (0..block.len()).map_while(|index| block.entry(index)) {
+            if self.run.behind_dead(entry.stamp).is_some() {
+                continue;
+            }
             block.row_into(entry.suffix, &mut row);
             visit(RunVersion {
                 row: &row,
-                stamp: entry.stamp,
+                stamp: self.run.stamp_of(entry.stamp),
                 value: entry.value.and_then(|value| bytes.get(value)),
             });
         }
@@ -223,10 +230,9 @@ fn index_of(
     file: &dyn DiskFile,
     number: u64,
     footer: &Footer,
-    footer_at: u64,
 ) -> Result<Index, Result<StorageError, Damage>> {
     let start = footer.index_at.get();
-    let mut bytes = vec![0; (footer_at - start) as usize];
+    let mut bytes = vec![0; (footer.summary_at.get() - start) as usize];
     file.read_at(start, &mut bytes)
         .map_err(|error| Ok(error.into()))?;
     let place = Place {

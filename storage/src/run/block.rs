@@ -3,7 +3,7 @@
 //! Built by `block_builder`, searched in place by `Run` and its cursors.
 //!
 //! ```text
-//! BlockHead  prefix  [row ends]  rows without prefix  stamps  [tombstones]  [value ends]  values
+//! BlockHead  prefix  [row ends]  rows without prefix  stamps  [tombstones]  [marks]  [value ends]  values
 //! ```
 //!
 //! 1. What all entries have in common stands in the head alone: rows of one length and values of one length
@@ -20,8 +20,9 @@ use lockstone_base::Lsn;
 use lockstone_base::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use zerocopy::FromBytes;
 
-use super::format::{BLOCK_HEAD_BYTES, BlockHead, TOMBSTONES, VALUES_VARY};
+use super::format::{BLOCK_HEAD_BYTES, BlockHead, MARKED, TOMBSTONES, VALUES_VARY};
 use super::layout::{Even, Layout};
+use super::marks::{self, Mark};
 use crate::checksum::Place;
 use crate::error::{Damage, Section};
 use crate::version::version_order;
@@ -145,6 +146,12 @@ impl<'a> Block<'a> {
             }
         }
         self.layout.values.range(self.bytes, index).map(Some)
+    }
+
+    /// The mark of the entry number `index`, if the block is a spill's.
+    #[inline]
+    pub(super) fn mark(&self, index: usize) -> Option<Mark> {
+        marks::mark(self.bytes, self.layout.marks?, self.len(), index)
     }
 
     /// What lies there in the block; nothing outside it.
@@ -343,7 +350,7 @@ impl<'a> Block<'a> {
         let rules = [
             (self.len() > 0, "it is empty"),
             (
-                head.flags & !(TOMBSTONES | VALUES_VARY) == 0,
+                head.flags & !(TOMBSTONES | VALUES_VARY | MARKED) == 0,
                 "it has flags that nobody knows",
             ),
             (

@@ -7,7 +7,10 @@
 use lockstone_base::Lsn;
 use zerocopy::IntoBytes;
 
-use super::format::{BLOCK_HEAD_BYTES, BlockHead, END_BYTES, TOMBSTONES, VALUES_VARY, VARIES};
+use super::format::{
+    BLOCK_HEAD_BYTES, BlockHead, END_BYTES, MARKED, TOMBSTONES, VALUES_VARY, VARIES,
+};
+use super::marks::{self, Mark};
 use crate::checksum::Place;
 use crate::version::VersionRef;
 
@@ -31,6 +34,7 @@ struct Pending {
     value_end: usize,
     stamp: Lsn,
     deleted: bool,
+    mark: Option<Mark>,
 }
 
 impl BlockBuilder {
@@ -47,7 +51,7 @@ impl BlockBuilder {
         BLOCK_HEAD_BYTES + prefix + rows + values + ends > BYTES_AIM
     }
 
-    pub(super) fn push(&mut self, version: VersionRef<'_>) {
+    pub(super) fn push(&mut self, version: VersionRef<'_>, mark: Option<Mark>) {
         self.prefix_bytes = self.prefix_with(version.row);
         self.rows.extend_from_slice(version.row);
         self.values
@@ -57,6 +61,7 @@ impl BlockBuilder {
             value_end: self.values.len(),
             stamp: version.stamp,
             deleted: version.value.is_none(),
+            mark,
         });
     }
 
@@ -93,6 +98,10 @@ impl BlockBuilder {
         if value_bytes.is_none() {
             flags |= VALUES_VARY;
         }
+        let marks = self.entries.iter().filter_map(|entry| entry.mark);
+        if marks.clone().next().is_some() {
+            flags |= MARKED;
+        }
         let head = BlockHead {
             checksum: 0.into(),
             entries: (self.entries.len() as u16).into(),
@@ -110,6 +119,9 @@ impl BlockBuilder {
             out.extend_from_slice(delta.get(..stamp_bytes).unwrap_or_default());
         }
         self.push_tombstones(flags, out);
+        if flags & MARKED != 0 {
+            marks::push(marks, out);
+        }
         if value_bytes.is_none() {
             push_ends(self.entries.iter().map(|entry| entry.value_end), out);
         }

@@ -49,6 +49,7 @@ impl Run {
         let mut counts = Counts::default();
         let parts = self.reopen().and_then(|file| {
             self.forget_parts(file.as_ref());
+            self.summary()?;
             Ok((self.verify_index()?, self.verify_filter()?, file))
         });
         let (index, filter, file) = match parts {

@@ -285,6 +285,9 @@ impl RunCursor {
         if !self.all_visible && stamp > self.quest.at {
             return self.skip_invisible(at);
         }
+        if self.run.behind_dead(stamp).is_some() {
+            return AGAIN;
+        }
         self.prefixed = block.row_again(suffix, &mut self.row, self.prefixed && self.single);
         let value = block.value(at).flatten();
         self.yielded(self.here.bytes.start, stamp, value)
@@ -324,7 +327,7 @@ impl RunCursor {
         };
         if self.single {
             self.next = at;
-            if stamp > self.quest.at {
+            if !self.all_visible && stamp > self.quest.at {
                 return AGAIN;
             }
             self.prefixed = block.row_again(suffix, &mut self.row, self.prefixed);
@@ -351,21 +354,25 @@ impl RunCursor {
         };
         // The row's newer versions may lie in blocks before this one; the newest visible one lies in the
         // block that the index names.
-        let place = (self.row.as_slice(), self.quest.at);
-        let holder = index.find(place);
-        if holder > self.here.number {
-            return AGAIN;
-        }
-        let block = match run.block(index, holder, Touch::Behind) {
-            Ok(block) => block,
-            Err(error) => return self.step_over(index, holder, error),
-        };
-        match block.entry(block.position(place)) {
-            Some(entry) if block.compare(entry.suffix, &self.row).is_eq() => {
-                let (start, _) = index.bounds(holder);
-                self.yielded(start as usize, entry.stamp, entry.value)
+        let mut place = (self.row.as_slice(), run.place_at(self.quest.at));
+        loop {
+            let holder = index.find(place);
+            if holder > self.here.number {
+                return AGAIN;
             }
-            _ => AGAIN,
+            let block = match run.block(index, holder, Touch::Behind) {
+                Ok(block) => block,
+                Err(error) => return self.step_over(index, holder, error),
+            };
+            let entry = block.entry(block.position(place));
+            let Some(entry) = entry.filter(|it| block.compare(it.suffix, place.0).is_eq()) else {
+                return AGAIN;
+            };
+            let Some(older) = run.behind_dead(entry.stamp) else {
+                let (start, _) = index.bounds(holder);
+                return self.yielded(start as usize, entry.stamp, entry.value);
+            };
+            place.1 = older;
         }
     }
 
@@ -381,7 +388,7 @@ impl RunCursor {
             .suffix(self.next)
             .zip(block.value(self.next).flatten());
         let Some((suffix, value)) = found.zip(block.stamp(self.next)).map(|(found, stamp)| {
-            self.stamp = stamp;
+            self.stamp = self.run.stamp_of(stamp);
             found
         }) else {
             return false;
@@ -455,7 +462,7 @@ impl RunCursor {
     /// Has come to a row, whose value lies there in the block that starts at `start`.
     #[inline]
     fn yielded(&mut self, start: usize, stamp: Lsn, value: Option<Range<usize>>) -> Flow {
-        self.stamp = stamp;
+        self.stamp = self.run.stamp_of(stamp);
         self.value = value.map(|value| value.start + start..value.end + start);
         self.skips = 0;
         Flow::Break(Step::Row)

@@ -7,13 +7,14 @@
 //! blocks    one behind the other                             block.rs
 //! filter    over the rows, without stamps                    filter.rs
 //! index     the last version of each block                   index.rs
+//! [summary] of a spill: whose, and what they add up to       provisional
 //! Footer    the file's last bytes
 //! ```
 //!
 //! 1. Every byte is covered by a checksum that is bound to the salt, the run's number, the section and,
 //!    for a block, its number (F12).
-//! 2. The checksums form a tree: the manifest has the footer's, the footer the filter's and the index's,
-//!    the index the blocks'. An older block in the place of a newer one is found (F13).
+//! 2. The checksums form a tree: the manifest has the footer's, the footer the filter's, the index's and the
+//!    summary's, the index the blocks'. An older block in the place of a newer one is found (F13).
 //! 3. The sections fill the file without gaps, so that each has only one possible length.
 
 use zerocopy::little_endian::{U16, U32, U64, U128};
@@ -62,10 +63,14 @@ pub(super) struct Footer {
     pub(super) index_checksum: U32,
     /// How many bytes all rows share at their start.
     pub(super) shared_bytes: U32,
+    /// Where the summary starts, and the index ends; where the footer starts if there is none.
+    pub(super) summary_at: U64,
+    pub(super) summary_checksum: U32,
 }
 
 /// The first bytes of a block. Behind it: the prefix, the rows' ends if they vary, the rows without the
-/// prefix, the stamps, the bits of tombstones if there are any, the values' ends if they vary, the values.
+/// prefix, the stamps, the bits of tombstones if there are any, the marks if it is a spill's, the values' ends if they
+/// vary, the values.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct BlockHead {
@@ -90,6 +95,9 @@ pub(super) const TOMBSTONES: u8 = 1;
 
 /// A flag of a block: its values are not all of one length.
 pub(super) const VALUES_VARY: u8 = 2;
+
+/// A flag of a block: its versions have marks.
+pub(super) const MARKED: u8 = 4;
 
 /// What the end of a row or a value takes, where they vary.
 pub(super) const END_BYTES: usize = size_of::<u16>();
@@ -121,7 +129,7 @@ pub(super) const BLOCK_HEAD_BYTES: usize = size_of::<BlockHead>();
 
 const _: () = {
     assert!(HEAD_BYTES == 24);
-    assert!(FOOTER_BYTES == 124);
+    assert!(FOOTER_BYTES == 136);
     assert!(BLOCK_HEAD_BYTES == 24);
     assert!(size_of::<IndexCell>() == 16);
     assert!(size_of::<IndexSlot>() == 20);
@@ -204,10 +212,13 @@ impl Footer {
             return Err(Damage::Checksum(Section::Footer));
         }
         let (head, filter, index) = (HEAD_BYTES as u64, self.filter_at.get(), self.index_at.get());
-        let end = bytes.saturating_sub(FOOTER_BYTES as u64);
+        let (summary, end) = (
+            self.summary_at.get(),
+            bytes.saturating_sub(FOOTER_BYTES as u64),
+        );
         let rules = [
             (
-                head < filter && filter < index && index < end,
+                head < filter && filter < index && index < summary && summary <= end,
                 "the sections overlap",
             ),
             (self.blocks.get() > 0, "it has no blocks"),

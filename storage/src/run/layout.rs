@@ -7,7 +7,10 @@ use std::ops::Range;
 
 use zerocopy::FromBytes;
 
-use super::format::{BLOCK_HEAD_BYTES, BlockHead, END_BYTES, TOMBSTONES, VALUES_VARY, VARIES};
+use super::format::{
+    BLOCK_HEAD_BYTES, BlockHead, END_BYTES, MARKED, TOMBSTONES, VALUES_VARY, VARIES,
+};
+use super::marks;
 use crate::error::{Damage, Section};
 
 /// Where in a block its parts lie: what is taken from its head once.
@@ -22,6 +25,8 @@ pub(super) struct Layout {
     pub(super) oldest: u64,
     /// Where the bits of tombstones lie, if there are any.
     pub(super) tombstones: Option<usize>,
+    /// Where the marks lie, if there are any.
+    pub(super) marks: Option<usize>,
     pub(super) values: Column,
 }
 
@@ -120,6 +125,7 @@ impl Layout {
         stamps: 0,
         oldest: 0,
         tombstones: None,
+        marks: None,
         values: Column::EMPTY,
     };
 
@@ -144,9 +150,14 @@ impl Layout {
         } else {
             0
         };
+        let marks = (head.flags & MARKED != 0).then_some(tombstones + bits);
+        let marks_bytes = match marks {
+            Some(at) => marks::length(bytes, at, entries).ok_or(cut)?,
+            None => 0,
+        };
         let value_bytes = head.value_bytes.get() as usize;
         let values = Column::new(
-            tombstones + bits,
+            tombstones + bits + marks_bytes,
             entries,
             (head.flags & VALUES_VARY == 0).then_some(value_bytes),
         );
@@ -161,6 +172,7 @@ impl Layout {
             stamps,
             oldest: head.oldest.get(),
             tombstones: has_tombstones.then_some(tombstones),
+            marks,
             values,
         })
     }

@@ -67,14 +67,13 @@ impl Run {
     }
 
     fn get_group(&self, index: &Index, open: &mut [&mut Question<'_>], at: Lsn, waits: bool) {
+        let at = self.place_at(at);
         let places = open.iter().map(|question| (question.row, at));
         let spots: Spots = places.map(|place| index.spot(place)).collect();
         self.ask_for(index, &spots, waits);
         self.touch(index, &spots);
         for (question, spot) in open.iter_mut().zip(spots) {
-            if spot.block < index.blocks() {
-                question.take(self.get_at(index, spot, (question.row, at)));
-            }
+            question.take(self.get_at(index, spot, (question.row, at)));
         }
     }
 

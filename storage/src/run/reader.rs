@@ -21,7 +21,7 @@ use lockstone_base::disk::{Disk, DiskFile, Map, OpenMode};
 use zerocopy::FromBytes;
 
 use super::block::{Block, Expected};
-use super::entry::{Identity, RunEntry};
+use super::entry::{Identity, Origin, RunEntry};
 use super::filter;
 use super::format::{FOOTER_BYTES, Footer, HEAD_BYTES, Head, VERSION};
 use super::index::{Index, Spot};
@@ -29,7 +29,6 @@ use super::part::Part;
 use super::window::{self, WINDOW_BYTES, Window};
 use crate::checksum::Place;
 use crate::error::{Damage, Section, StorageError};
-use crate::file_name;
 use crate::version::Version;
 
 /// A value that is longer shares the run's map; a shorter one is copied: that is cheaper than counting who
@@ -44,6 +43,7 @@ const ASK_BYTES: usize = 64 << 10;
 pub(crate) struct Run {
     entry: RunEntry,
     salt: u64,
+    name: String,
     disk: Arc<dyn Disk>,
     map: Map,
     pub(super) footer: Footer,
@@ -74,7 +74,7 @@ impl Run {
         identity: Identity,
         entry: &RunEntry,
     ) -> Result<Self, StorageError> {
-        let name = file_name::run(entry.number);
+        let name = entry.file_name();
         let opening = Opening {
             path: &disk.path(&name),
             file: open_file(disk.as_ref(), &name)?,
@@ -86,8 +86,9 @@ impl Run {
             && footer.versions.get() == entry.versions
             && footer.rows.get() == entry.rows
             && footer.tombstones.get() == entry.tombstones
-            && footer.oldest.get() == entry.oldest.get()
-            && footer.newest.get() == entry.newest.get();
+            && (matches!(entry.origin, Origin::Adopted(_))
+                || footer.oldest.get() == entry.oldest.get()
+                    && footer.newest.get() == entry.newest.get());
         if !same {
             let footer_at = entry.bytes - FOOTER_BYTES as u64;
             return Err(corrupt(opening.path, Some(footer_at), Damage::Swapped));
@@ -97,6 +98,7 @@ impl Run {
         Ok(Self {
             entry: entry.clone(),
             salt: identity.salt,
+            name,
             disk: Arc::clone(disk),
             map,
             footer,
@@ -116,9 +118,9 @@ impl Run {
         self.salt
     }
 
-    /// Whether no row is in it twice.
+    /// Whether no row is in it twice, and every version counts.
     pub(super) fn has_single_versions(&self) -> bool {
-        self.footer.rows.get() == self.footer.versions.get()
+        self.footer.rows.get() == self.footer.versions.get() && !self.has_dead()
     }
 
     /// The newest version of `row`, whose [hash](crate::row_hash::row_hash) is `hash`, at or below `at`.
@@ -136,11 +138,8 @@ impl Run {
             return Ok(None);
         }
         let index = self.index()?;
-        let spot = index.spot((row, at));
-        if spot.block == index.blocks() {
-            return Ok(None);
-        }
-        self.get_at(index, spot, (row, at))
+        let place = (row, self.place_at(at));
+        self.get_at(index, index.spot(place), place)
     }
 
     /// The newest version at or behind `place` of its row, which lies at `spot` if anywhere.
@@ -148,25 +147,31 @@ impl Run {
     pub(super) fn get_at(
         &self,
         index: &Index,
-        spot: Spot,
-        place: (&[u8], Lsn),
+        mut spot: Spot,
+        mut place: (&[u8], Lsn),
     ) -> Result<Option<Version>, StorageError> {
-        let block = self.block(index, spot.block, Touch::One)?;
-        let position = block.position_near(place, spot.share);
-        match block.entry(position) {
-            Some(entry) if block.compare(entry.suffix, place.0).is_eq() => {
-                let (start, _) = index.bounds(spot.block);
-                let shift = start as usize;
-                let value = entry
-                    .value
-                    .map(|value| value.start + shift..value.end + shift);
-                Ok(Some(Version {
-                    stamp: entry.stamp,
-                    value: value.map(|value| self.value(value)),
-                }))
+        while spot.block < index.blocks() {
+            let block = self.block(index, spot.block, Touch::One)?;
+            let position = block.position_near(place, spot.share);
+            let entry = block.entry(position);
+            let Some(entry) = entry.filter(|it| block.compare(it.suffix, place.0).is_eq()) else {
+                break;
+            };
+            if let Some(older) = self.behind_dead(entry.stamp) {
+                place.1 = older;
+                spot = index.spot(place);
+                continue;
             }
-            _ => Ok(None),
+            let shift = index.bounds(spot.block).0 as usize;
+            let value = entry
+                .value
+                .map(|value| value.start + shift..value.end + shift);
+            return Ok(Some(Version {
+                stamp: self.stamp_of(entry.stamp),
+                value: value.map(|value| self.value(value)),
+            }));
         }
+        Ok(None)
     }
 
     /// Asks the kernel to fetch a part of the map.
@@ -175,7 +180,7 @@ impl Run {
     }
 
     /// The bytes of a value that lies there in the map: a copy if it is short, else sharing the map.
-    pub(super) fn value(&self, place: std::ops::Range<usize>) -> Bytes {
+    pub(crate) fn value(&self, place: std::ops::Range<usize>) -> Bytes {
         if place.len() <= COPY_BYTES_MAX {
             return Bytes::copy_from_slice(self.bytes(place));
         }
@@ -219,7 +224,7 @@ impl Run {
     /// Reads the index from the device and checks everything about it; as a part of the map.
     pub(super) fn verify_index(&self) -> Result<Index, StorageError> {
         let start = self.footer.index_at.get();
-        let end = self.entry.bytes - FOOTER_BYTES as u64;
+        let end = self.footer.summary_at.get();
         let bytes = self.section(Section::Index, start..end, self.footer.index_checksum.get())?;
         let index = Index::new(bytes, &self.footer).map_err(|what| self.corrupt_at(start, what))?;
         // What the manifest says of them has found the run; its own are what is searched.
@@ -240,6 +245,20 @@ impl Run {
             return Err(self.corrupt_at(start, what));
         }
         Ok(filter)
+    }
+
+    /// Where in the file a spill says what it is.
+    pub(crate) fn summary_at(&self) -> u64 {
+        self.footer.summary_at.get()
+    }
+
+    /// What a spill says of itself, read from the device and checked: nothing, if this is none.
+    ///
+    /// # Errors
+    /// The disk's, and [`StorageError::Corrupt`].
+    pub(crate) fn summary(&self) -> Result<Bytes, StorageError> {
+        let bounds = self.summary_at()..self.entry.bytes - FOOTER_BYTES as u64;
+        self.section(Section::Summary, bounds, self.footer.summary_checksum.get())
     }
 
     /// A section, verified, as a part of the map.
@@ -346,7 +365,10 @@ impl Run {
             block.validate(&Expected {
                 before: before.ok_or_else(|| index.smallest()),
                 last: index.last(number).ok_or(outside)?,
-                stamps: (self.entry.oldest, self.entry.newest),
+                stamps: (
+                    Lsn::new(self.footer.oldest.get()),
+                    Lsn::new(self.footer.newest.get()),
+                ),
             })?;
             Ok(block)
         };
@@ -358,7 +380,7 @@ impl Run {
     /// # Errors
     /// The disk's; [`StorageError::Corrupt`] if the file is missing.
     pub(super) fn reopen(&self) -> Result<Arc<dyn DiskFile>, StorageError> {
-        open_file(self.disk.as_ref(), &file_name::run(self.entry.number))
+        open_file(self.disk.as_ref(), &self.name)
     }
 
     fn place(&self, section: Section, number: u64) -> Place {
@@ -370,9 +392,8 @@ impl Run {
         }
     }
 
-    pub(super) fn corrupt_at(&self, offset: u64, what: Damage) -> StorageError {
-        let path = self.disk.path(&file_name::run(self.entry.number));
-        corrupt(&path, Some(offset), what)
+    pub(crate) fn corrupt_at(&self, offset: u64, what: Damage) -> StorageError {
+        corrupt(&self.disk.path(&self.name), Some(offset), what)
     }
 }
 

@@ -5,6 +5,7 @@
 //!    never carries damage on (F11).
 //! 2. Memory: one window. The file is open while the walk goes on.
 //! 3. The walk ends at the first error.
+//! 4. V4: of an adopted run a row's first version that is alive is shown, and nothing else of the row.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use lockstone_base::Lsn;
 use lockstone_base::disk::DiskFile;
 
 use super::layout::Layout;
+use super::marks::Mark;
 use super::reader::Run;
 use super::window::{self, WINDOW_BYTES, Window};
 use crate::error::StorageError;
@@ -32,6 +34,8 @@ pub(crate) struct RunWalker {
     /// The number of the next entry of the block.
     next: usize,
     row: Vec<u8>,
+    /// Of an adopted run, the row shown last.
+    passed: Option<Vec<u8>>,
     prefix_bytes: usize,
     stamp: Lsn,
     /// Where the value lies in the window.
@@ -49,6 +53,7 @@ impl Run {
             next_block: 0,
             next: 0,
             row: Vec::new(),
+            passed: None,
             prefix_bytes: 0,
             stamp: Lsn::ZERO,
             value: None,
@@ -91,18 +96,34 @@ impl RunWalker {
             return false;
         };
         let block = layout.of(self.window.get(place.clone()));
-        let Some(entry) = block.entry(self.next) else {
-            return false;
-        };
-        self.next += 1;
-        self.row.truncate(self.prefix_bytes);
-        self.row.extend_from_slice(entry.suffix);
-        self.stamp = entry.stamp;
-        let shift = place.start;
-        self.value = entry
-            .value
-            .map(|value| value.start + shift..value.end + shift);
-        true
+        while let Some(entry) = block.entry(self.next) {
+            self.next += 1;
+            self.row.truncate(self.prefix_bytes);
+            self.row.extend_from_slice(entry.suffix);
+            if self.run.is_adopted() {
+                let is_dead = self.run.behind_dead(entry.stamp).is_some();
+                if is_dead || self.passed.as_ref() == Some(&self.row) {
+                    continue;
+                }
+                self.passed.get_or_insert_default().clone_from(&self.row);
+            }
+            self.stamp = self.run.stamp_of(entry.stamp);
+            let shift = place.start;
+            self.value = entry
+                .value
+                .map(|value| value.start + shift..value.end + shift);
+            return true;
+        }
+        false
+    }
+}
+
+impl RunWalker {
+    /// The mark of the version that the walk has come to, if the run is a spill.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        let (layout, place) = self.block.as_ref()?;
+        let block = layout.of(self.window.get(place.clone()));
+        block.mark(self.next.checked_sub(1)?)
     }
 }
 

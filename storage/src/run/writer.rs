@@ -1,6 +1,6 @@
 //! Writing a run: versions in order, to a file of their own.
 //!
-//! Called by the flush and by compactions.
+//! Called by the flush, by compactions and by spills.
 //! 1. Memory: one write buffer, the index (one row a block), eight bytes for each row's hash.
 //! 2. The file is synced when [`RunWriter::finish`] returns; its name is the caller's to sync.
 //! 3. A failed write leaves a file that nothing lists.
@@ -13,13 +13,13 @@ use lockstone_base::disk::{Disk, DiskFile, OpenMode};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::block_builder::BlockBuilder;
-use super::entry::{Identity, RunEntry};
+use super::entry::{Identity, Origin, RunEntry};
 use super::filter;
 use super::format::{Footer, Head};
 use super::index::IndexBuilder;
+use super::marks::Mark;
 use crate::checksum::Place;
 use crate::error::{Damage, Section, StorageError};
-use crate::file_name;
 use crate::row_hash::row_hash;
 use crate::version::{VersionRef, version_order};
 
@@ -38,6 +38,8 @@ pub(crate) struct RunPlan {
 pub(crate) struct RunWriter<'a> {
     disk: &'a dyn Disk,
     plan: RunPlan,
+    name: String,
+    origin: Origin,
     /// Made with the first version.
     file: Option<Arc<dyn DiskFile>>,
     buffer: Vec<u8>,
@@ -56,6 +58,15 @@ pub(crate) struct RunWriter<'a> {
 impl<'a> RunWriter<'a> {
     /// A writer of the run that `plan` says. There is no file before the first version.
     pub(crate) fn new(disk: &'a dyn Disk, plan: RunPlan) -> Self {
+        Self::of_origin(disk, plan, Origin::Committed)
+    }
+
+    /// A writer of a spill.
+    pub(crate) fn spill(disk: &'a dyn Disk, plan: RunPlan) -> Self {
+        Self::of_origin(disk, plan, Origin::Provisional)
+    }
+
+    fn of_origin(disk: &'a dyn Disk, plan: RunPlan, origin: Origin) -> Self {
         let mut footer = Footer::new_zeroed();
         footer.uuid = plan.identity.uuid.into();
         footer.number = plan.number.into();
@@ -63,6 +74,8 @@ impl<'a> RunWriter<'a> {
         Self {
             disk,
             plan,
+            name: origin.file_name(plan.number),
+            origin,
             file: None,
             buffer: Vec::new(),
             buffer_at: 0,
@@ -86,6 +99,19 @@ impl<'a> RunWriter<'a> {
         stamp: Lsn,
         value: Option<&[u8]>,
     ) -> Result<(), StorageError> {
+        self.add_marked(VersionRef { row, stamp, value }, None)
+    }
+
+    /// As [`RunWriter::add`], with the version's mark: all versions of a run have one, or none.
+    ///
+    /// # Errors
+    /// As [`RunWriter::add`].
+    pub(crate) fn add_marked(
+        &mut self,
+        version: VersionRef<'_>,
+        mark: Option<Mark>,
+    ) -> Result<(), StorageError> {
+        let VersionRef { row, stamp, value } = version;
         let new_row = if self.file.is_some() {
             let (before, before_stamp) = (&self.last.0, self.last.1);
             if version_order((before, before_stamp), (row, stamp)).is_ge() {
@@ -96,7 +122,6 @@ impl<'a> RunWriter<'a> {
             self.begin(row)?;
             true
         };
-        let version = VersionRef { row, stamp, value };
         if self.block.is_full_for(version) {
             self.finish_block()?;
         }
@@ -111,7 +136,7 @@ impl<'a> RunWriter<'a> {
         self.footer.tombstones += u64::from(value.is_none());
         self.footer.oldest = self.footer.oldest.get().min(stamp.get()).into();
         self.footer.newest = self.footer.newest.get().max(stamp.get()).into();
-        self.block.push(version);
+        self.block.push(version, mark);
         Ok(())
     }
 
@@ -124,7 +149,15 @@ impl<'a> RunWriter<'a> {
     ///
     /// # Errors
     /// The disk's; the file may be there in part.
-    pub(crate) fn finish(mut self) -> Result<Option<RunEntry>, StorageError> {
+    pub(crate) fn finish(self) -> Result<Option<RunEntry>, StorageError> {
+        self.finish_with(&[])
+    }
+
+    /// As [`RunWriter::finish`], with a spill's summary.
+    ///
+    /// # Errors
+    /// As [`RunWriter::finish`].
+    pub(crate) fn finish_with(mut self, summary: &[u8]) -> Result<Option<RunEntry>, StorageError> {
         if self.file.is_none() {
             return Ok(None);
         }
@@ -139,6 +172,10 @@ impl<'a> RunWriter<'a> {
         self.footer.shared_bytes = (shared_bytes as u32).into();
         self.footer.index_checksum = self.place(Section::Index, 0).checksum(&[&index]).into();
         self.buffer.extend_from_slice(&index);
+        self.footer.summary_at = self.bytes_so_far().into();
+        let checksum = self.place(Section::Summary, 0).checksum(&[summary]);
+        self.footer.summary_checksum = checksum.into();
+        self.buffer.extend_from_slice(summary);
         self.footer.seal(self.plan.identity.salt);
         self.buffer.extend_from_slice(self.footer.as_bytes());
         let bytes = self.bytes_so_far();
@@ -158,12 +195,12 @@ impl<'a> RunWriter<'a> {
             newest: Lsn::new(self.footer.newest.get()),
             smallest: self.smallest,
             largest: self.last.0.into(),
+            origin: self.origin,
         }))
     }
 
     fn begin(&mut self, smallest: &[u8]) -> Result<(), StorageError> {
-        let name = file_name::run(self.plan.number);
-        self.file = Some(self.disk.open(&name, OpenMode::CreateNew)?);
+        self.file = Some(self.disk.open(&self.name, OpenMode::CreateNew)?);
         self.smallest = Bytes::copy_from_slice(smallest);
         self.footer.smallest_bytes = (smallest.len() as u32).into();
         self.index = IndexBuilder::new(smallest);
@@ -175,7 +212,7 @@ impl<'a> RunWriter<'a> {
 
     fn out_of_order(&self) -> StorageError {
         StorageError::Corrupt {
-            file: self.disk.path(&file_name::run(self.plan.number)),
+            file: self.disk.path(&self.name),
             offset: None,
             what: Damage::malformed(
                 Section::Block,

@@ -223,7 +223,8 @@ impl Head {
         self.first = first_bytes(self.lane.version().row);
     }
 
-    /// By row in the direction, then newest first. The first bytes decide most of it: nothing else is looked at then.
+    /// By row in the direction, then newest first; of one stamp, of which a commit may have adopted several runs, the
+    /// newer source first. The first bytes decide most of it: nothing else is looked at then.
     #[inline]
     fn order(&self, other: &Self, direction: Direction) -> Ordering {
         let toward = |order: Ordering| match direction {
@@ -234,7 +235,9 @@ impl Head {
             return toward(self.first.cmp(&other.first));
         }
         let (a, b) = (self.lane.version(), other.lane.version());
-        toward(a.row.cmp(b.row)).then_with(|| b.stamp.cmp(&a.stamp))
+        toward(a.row.cmp(b.row))
+            .then_with(|| b.stamp.cmp(&a.stamp))
+            .then(self.rank.cmp(&other.rank))
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) struct Retired {
     pub(super) memtables: Vec<Arc<Memtable>>,
     pub(super) runs: Vec<Arc<Run>>,
     /// Runs that nobody has any more, whose files are still to be removed.
-    pub(super) files: HashSet<u64>,
+    pub(super) files: BTreeMap<u64, String>,
 }
 
 impl Catalogue {
@@ -161,7 +161,9 @@ impl Retired {
             Arc::strong_count(run) == 1 && !listed.contains(&run.entry().number)
         };
         let runs: Vec<_> = self.runs.extract_if(.., is_unread).collect();
-        self.files.extend(runs.iter().map(|run| run.entry().number));
+        let entries = runs.iter().map(|run| run.entry());
+        self.files
+            .extend(entries.map(|run| (run.number, run.file_name())));
         (memtables, runs)
     }
 }

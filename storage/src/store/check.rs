@@ -7,7 +7,6 @@ use std::collections::HashSet;
 
 use super::Store;
 use crate::error::{Damage, StorageError};
-use crate::file_name;
 
 /// What [`Store::check`] found.
 #[derive(Debug, Clone, Default)]
@@ -42,7 +41,7 @@ impl Store {
         let mut done = 0;
         progress(done, total);
         for run in sources.tree.runs() {
-            let name = file_name::run(run.entry().number);
+            let name = run.entry().file_name();
             if !names.contains(&name) {
                 check.findings.push(StorageError::Corrupt {
                     file: self.disk.path(&name),

@@ -23,7 +23,7 @@ use crate::error::StorageError;
 use crate::file_name;
 use crate::manifest::LEVEL_MAX;
 use crate::merge::Merge;
-use crate::run::{Run, RunEntry};
+use crate::run::{Origin, Run, RunEntry};
 use crate::walk::Walker;
 
 /// What a compaction is for.
@@ -286,22 +286,32 @@ impl Store {
         let rules = job.rules(droppable.horizon, &droppable.tables);
         let inputs = job.inputs.iter().map(Run::walk).collect();
         let stop = Stop::new(stop);
-        let mut kept = Keep::new(Stoppable::new(Merge::new(inputs), &stop), rules);
+        let merge = match job.origin() {
+            Origin::Descended => Merge::newest_first(inputs),
+            _ => Merge::new(inputs),
+        };
+        let mut kept = Keep::new(Stoppable::new(merge, &stop), rules);
         while kept.advance().map_err(Blame::Input.of())? {
             outputs.add(kept.version()).map_err(Blame::Order.of())?;
         }
         if stop.stopped.get() {
             return Ok(None);
         }
-        self.made(outputs).map(Some).map_err(Blame::Output.of())
+        self.made(job.origin(), outputs)
+            .map(Some)
+            .map_err(Blame::Output.of())
     }
 
     /// The runs that were written, durable and open.
     fn made(
         &self,
+        origin: Origin,
         outputs: &mut Outputs<'_, impl FnMut() -> u64>,
     ) -> Result<Vec<Arc<Run>>, StorageError> {
-        let entries = outputs.finish()?;
+        let mut entries = outputs.finish()?;
+        for entry in &mut entries {
+            entry.origin = origin.clone();
+        }
         if !entries.is_empty() {
             self.disk.sync_dir()?;
         }
@@ -358,7 +368,11 @@ impl Store {
     /// F11: whoever could not be read is left alone.
     fn note_failure(&self, job: &Job, error: &StorageError, blame: Blame) {
         let numbers = || job.inputs.iter().map(|run| run.entry().number);
-        let path = |number: u64| self.disk.path(&file_name::run(number));
+        let path = |number: u64| {
+            let run = job.inputs.iter().find(|run| run.entry().number == number);
+            let name = run.map(|run| run.entry().file_name());
+            self.disk.path(&name.unwrap_or_default())
+        };
         let mut catalogue = self.catalogue.lock();
         match (blame, error) {
             (Blame::Input, _) => {

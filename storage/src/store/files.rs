@@ -10,7 +10,6 @@ use std::io::ErrorKind;
 
 use super::{Store, StorePart};
 use crate::error::StorageError;
-use crate::file_name;
 use crate::manifest::Manifest;
 
 impl Store {
@@ -50,12 +49,12 @@ impl Store {
             if !catalogue.retired.is_read(&catalogue.listed) {
                 self.departures.wait_no_more();
             }
-            let files: Vec<_> = catalogue.retired.files.iter().copied().collect();
+            let files = catalogue.retired.files.clone();
             (freed, files)
         };
         drop(freed);
-        for number in &files {
-            match self.disk.remove(&file_name::run(*number)) {
+        for (number, name) in &files {
+            match self.disk.remove(name) {
                 // An earlier try was told that it failed, and had not.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 removed => removed?,

@@ -197,7 +197,10 @@ impl Store {
         let names = disk.list()?;
         let beyond = names
             .iter()
-            .filter_map(|name| file_name::run_number(name)?.checked_add(1))
+            .filter_map(|name| {
+                file_name::run_number(name).or_else(|| file_name::spill_number(name))
+            })
+            .filter_map(|number| number.checked_add(1))
             .max();
         let next_run = manifest.next_run.max(beyond.unwrap_or_default());
         let listed = manifest.runs.iter().map(|run| run.entry.number).collect();
@@ -232,6 +235,11 @@ impl Store {
             first_run: next_run,
             scrubbed: Mutex::default(),
         })
+    }
+
+    /// A number that no file ever had: for a spill.
+    pub fn take_number(&self) -> u64 {
+        self.catalogue.lock().take_number()
     }
 
     /// Does all that can be done for a commit before it has its LSN: brings `batch` into its final shape

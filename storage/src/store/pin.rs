@@ -12,7 +12,6 @@ use lockstone_base::disk::{Disk, OpenMode};
 
 use super::Store;
 use crate::error::StorageError;
-use crate::file_name;
 use crate::manifest::ListedRun;
 use crate::sources::Sources;
 
@@ -61,7 +60,7 @@ impl Pin {
         stop: &AtomicBool,
     ) -> Result<bool, StorageError> {
         for run in &self.runs {
-            let name = file_name::run(run.entry.number);
+            let name = run.entry.file_name();
             if stop.load(Ordering::Acquire)
                 || !to.link_from(from, &name)? && !copy_file(from, to, &name, stop)?
             {

@@ -1,6 +1,7 @@
 //! The store against a model: a map from row to all its versions, under random commits, rotations,
 //! flushes, compactions, manifests, crashes and reads at every LSN that may be read.
 
+mod adoption;
 mod compaction;
 mod damage;
 mod parallel;

@@ -1,7 +1,8 @@
 //! The runs in their levels: level 0 newest first, below it levels whose runs share no row.
 //!
 //! Built by the store, outside every latch, and replaced as a whole; read through the list of sources.
-//! 1. W5: in level 0 every stamp of a run is above every stamp of the runs behind it.
+//! 1. W5: in level 0 every stamp of a run is above every stamp of the runs behind it; of one stamp only runs that
+//!    were adopted may follow, the later spill first (S1).
 //! 2. W5: of a row, what a level has is newer than what the levels below it have; so the first level, from
 //!    the top, with a visible version has the newest one.
 //! 3. In a level below 0 the runs ascend by row, and no row is in two of them: at most one can have it.
@@ -50,7 +51,7 @@ impl Tree {
             }
         }
         assert!(
-            l0.is_sorted_by(|newer, older| older.entry().newest < newer.entry().oldest),
+            l0.is_sorted_by(|newer, older| newer.entry().is_newer_than(older.entry())),
             "W5: level 0 is ordered by stamp"
         );
         Self {
@@ -184,7 +185,7 @@ impl Tree {
     pub(crate) fn flushed(&self, run: Arc<Run>) -> Self {
         let newest = self.l0.first();
         assert!(
-            newest.is_none_or(|newest| newest.entry().newest < run.entry().oldest),
+            newest.is_none_or(|newest| run.entry().is_newer_than(newest.entry())),
             "W5: level 0 is ordered by stamp"
         );
         let mut tree = self.clone();

@@ -195,7 +195,7 @@ fn a_scrub_sees_what_has_gone_bad_below_the_cache() {
         40,
         last.1 - 1,
         run.footer.filter_at.get(),
-        entry.bytes - 130,
+        entry.bytes - 140,
     ] {
         disk.flip_byte_below_cache(NAME, at);
         let found = get(&run, b"\0\0\0\x01row0001", u64::MAX);

@@ -73,7 +73,7 @@ fn a_flipped_byte_of_each_section_is_found_and_marks_its_run_alone() {
     let rig = rig_with_runs();
     assert!(rig.newest_answers());
     let last = rig.last_run();
-    let footer_at = rig.disk.read_file(&last).len() - 128;
+    let footer_at = rig.disk.read_file(&last).len() - 136;
     let mut sections = BTreeMap::new();
     for at in (24..footer_at as u64).rev().step_by(29) {
         rig.disk.flip_byte(&last, at);
