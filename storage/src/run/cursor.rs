@@ -4,9 +4,8 @@
 //! 1. A scan's cursor steps over a damaged block and tells what it hides: all rows from the last one of the
 //!    block before, which may go on in it, to its own last one, which may go on behind it.
 //! 2. A row whose newest visible version may lie in a damaged block is not yielded from the run at all.
-//! 3. Where a walk's end lies in a block is looked up once, when the block is entered.
-//! 4. What cannot be read is told by a step: a stretch ends before it (F11).
-//! 5. Versions that a step skips are skipped one by one while they are few, then by search: a row that was
+//! 3. What cannot be read is told by a step: a stretch ends before it (F11).
+//! 4. Versions that a step skips are skipped one by one while they are few, then by search: a row that was
 //!    written a million times costs a scan what any row costs.
 
 use std::ops::{ControlFlow, Range};
@@ -17,8 +16,8 @@ use lockstone_base::Lsn;
 
 use super::block::Block;
 use super::index::Index;
-use super::layout::Layout;
 use super::reader::{Run, Touch};
+use super::walked::Walked;
 use super::window::Fetched;
 use crate::cursor::{Cursor, Direction, Quest, Step};
 use crate::error::StorageError;
@@ -48,7 +47,7 @@ pub(crate) struct RunCursor {
     all_visible: bool,
     progress: Progress,
     /// The block that is walked.
-    here: Place,
+    here: Walked,
     fetched: Fetched,
     /// Forward: the number of the next entry to look at. Backward: how many entries are left.
     next: usize,
@@ -71,32 +70,6 @@ enum Progress {
     Ended,
 }
 
-/// A block, and what a walk through it needs to know.
-#[derive(Debug, Clone)]
-struct Place {
-    number: usize,
-    /// Where it lies in the map.
-    bytes: Range<usize>,
-    layout: Layout,
-    /// Which entries the walk does not go beyond.
-    entries: Range<usize>,
-    /// The walk ends in it.
-    has_end: bool,
-}
-
-impl Place {
-    /// In the place of a block that cannot be read.
-    fn lost(number: usize) -> Self {
-        Self {
-            number,
-            bytes: 0..0,
-            layout: Layout::EMPTY,
-            entries: 0..0,
-            has_end: false,
-        }
-    }
-}
-
 type Flow = ControlFlow<Step>;
 
 const AGAIN: Flow = Flow::Continue(());
@@ -109,7 +82,7 @@ impl RunCursor {
             run,
             quest,
             progress: Progress::Fresh,
-            here: Place::lost(0),
+            here: Walked::lost(0),
             fetched: Fetched::default(),
             next: 0,
             row: Vec::new(),
@@ -192,35 +165,9 @@ impl RunCursor {
         if let Some(bytes) = self.fetched.step_to(index, number, &self.quest) {
             self.run.will_need(bytes);
         }
-        let (start, end) = index.bounds(number);
-        let (entries, has_end) = self.within(index, number, block);
         self.next = if self.is_forward() { 0 } else { block.len() };
-        self.here = Place {
-            number,
-            bytes: start as usize..end as usize,
-            layout: block.layout(),
-            entries,
-            has_end,
-        };
+        self.here = Walked::new(&self.quest, index, number, block);
         self.prefixed = false;
-    }
-
-    /// Which entries of a block the walk does not go beyond, and whether it ends in it.
-    fn within(&self, index: &Index, number: usize, block: &Block<'_>) -> (Range<usize>, bool) {
-        let range = &self.quest.range;
-        if self.is_forward() {
-            let last = index.last(number);
-            let end = range.end();
-            let end = end.filter(|_| !last.is_some_and(|(row, _)| range.below_high(row)));
-            let stop = end.map(|(row, stamp)| block.position((row, stamp)));
-            (0..stop.unwrap_or(block.len()), stop.is_some())
-        } else {
-            let before = number.checked_sub(1).and_then(|before| index.last(before));
-            let start = range.start();
-            let start = start.filter(|_| !before.is_some_and(|(row, _)| range.above_low(row)));
-            let stop = start.map(|(row, stamp)| block.position((row, stamp)));
-            (stop.unwrap_or(0)..block.len(), stop.is_some())
-        }
     }
 
     /// Goes to the next block; there is always one, or an end.
@@ -247,7 +194,7 @@ impl RunCursor {
     /// Tells of a damaged block and goes on behind it, if the range reaches it.
     fn step_over(&mut self, index: &Index, number: usize, error: StorageError) -> Flow {
         let hidden = self.run.hidden(index, number, error);
-        self.here = Place::lost(number);
+        self.here = Walked::lost(number);
         self.next = 0;
         let reached = if self.is_forward() {
             // The last row may go on in the next block, behind versions that are lost.

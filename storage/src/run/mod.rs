@@ -25,6 +25,7 @@ mod adopted;
 mod entries;
 mod many;
 mod lost;
+mod walked;
 mod cursor;
 mod walker;
 mod check;
