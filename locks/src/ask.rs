@@ -14,7 +14,8 @@ use lockstone_base::TableId;
 use crate::contended::{HashedRow, Wider};
 use crate::met::{InTheWay, Met};
 use crate::owner::Owner;
-use crate::ranges::{Asked, RangeLook};
+use crate::range_look::RangeLook;
+use crate::ranges::Asked;
 use crate::shards::Shards;
 use crate::target::Target;
 use crate::ticket::Ticket;
@@ -77,16 +78,30 @@ pub(crate) fn settle(shards: &Shards, (hash, row): &HashedRow, wakes: &mut Wakes
     shards.latch(*hash).settle(*hash, row, wakes);
 }
 
-/// K6: the owner has given something back, or stopped waiting, or ended: whoever is registered with it asks again, if there
-/// is nobody else whom that waits for.
-pub(crate) fn left(shards: &Shards, owner: &Owner, wakes: &mut Wakes) {
-    let wide = owner.contended().take_wide();
-    for wider in wide {
+/// K6: the owner has given these back, or stopped waiting for them: each range around one of them that is registered with it
+/// asks again, if there is nobody else whom that waits for. Tables wait for its end.
+pub(crate) fn left(shards: &Shards, owner: &Owner, targets: &[Target], wakes: &mut Wakes) {
+    let wide: Vec<Wider> = owner.contended().wide().collect();
+    if targets.is_empty() || !shards.wide().has_ranges() {
+        return;
+    }
+    let range = |wider| match wider {
+        Wider::Range(number) => Some(number),
+        Wider::Table(_) => None,
+    };
+    let ranges = wide.into_iter().filter_map(range);
+    let ranges = shards
+        .wide()
+        .latch()
+        .ranges
+        .gave_back(owner, ranges, targets);
+    for wider in ranges.into_iter().map(Wider::Range) {
+        owner.contended().forget_wide(wider);
         tell(shards, owner, wider, wakes);
     }
 }
 
-/// The same, of one that is registered.
+/// K6: the owner has ended, or left: the same, of one that is registered.
 pub(crate) fn tell(shards: &Shards, owner: &Owner, wider: Wider, wakes: &mut Wakes) {
     match wider {
         Wider::Range(number) => {

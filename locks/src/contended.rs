@@ -7,7 +7,6 @@
 //! Crash: memory only.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem;
 
 use lockstone_base::{RowKey, TableId};
 
@@ -68,9 +67,5 @@ impl Contended {
 
     pub(crate) fn wide(&self) -> impl Iterator<Item = Wider> {
         self.wide.iter().copied()
-    }
-
-    pub(crate) fn take_wide(&mut self) -> BTreeSet<Wider> {
-        mem::take(&mut self.wide)
     }
 }

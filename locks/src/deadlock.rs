@@ -23,7 +23,7 @@ use crate::cycle::{Cycle, CycleEdge};
 use crate::matrix::{column, conflicts};
 use crate::met::Met;
 use crate::owner::{AbortCause, Owner};
-use crate::ranges::{RangeLook, RowAsk};
+use crate::range_look::{RangeLook, RowAsk};
 use crate::row_lock::RowLock;
 use crate::shards::{Latched, Shards};
 use crate::target::Target;

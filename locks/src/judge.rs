@@ -1,6 +1,6 @@
 //! `Wound`: who dies when somebody stronger wants what he has.
 //!
-//! Called under the latch of what is wanted: by `row_lock`, and by `table` for ranges and tables.
+//! Called under the latch of what is wanted: by `row_lock`, `ranges` and `tables`, and by `table` for ranges and tables.
 //! 1. L5: all are judged, then wounded, each by one compare-and-swap. Nobody is wounded by one that dies.
 //!
 //! Crash: holds no state.
@@ -37,6 +37,17 @@ pub(crate) fn wound(
     let victims = victims.filter(wounded).collect();
     ticket.note_won();
     Ok(victims)
+}
+
+/// Whether `owner`, which has won and waits, is to be woken because of these: only if it would wound somebody. So each call takes
+/// somebody out of its way.
+pub(crate) fn is_called<'a>(
+    owner: &Owner,
+    in_the_way: impl Iterator<Item = &'a Arc<Owner>>,
+) -> bool {
+    let rank = owner.settled_rank();
+    let mut active = in_the_way.filter(|other| other.is_active()).peekable();
+    active.peek().is_some() && active.all(|other| rank.exceeds(other.settled_rank()))
 }
 
 /// One of these whom `owner` must not wound.

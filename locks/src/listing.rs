@@ -14,7 +14,7 @@ use crate::decision::{LockEntry, LockStatus, WaitEntry, WaitsFor};
 use crate::matrix::{column, conflicts};
 use crate::met::{InTheWay, Met, Standing};
 use crate::owner::Owner;
-use crate::ranges::RowAsk;
+use crate::range_look::RowAsk;
 use crate::shard::RowView;
 use crate::table::LockTable;
 use crate::tables::{EXCLUSIVE, SHARED};

@@ -44,6 +44,12 @@ impl ModeSet {
         Self(self.0 | bit(mode))
     }
 
+    /// With this mode, and all that are stronger.
+    #[must_use]
+    pub(crate) const fn with_stronger(self, mode: LockMode) -> Self {
+        Self(self.0 | (0b1111 & !(bit(mode) - 1)))
+    }
+
     pub(crate) const fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }

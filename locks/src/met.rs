@@ -59,6 +59,11 @@ impl Met {
         self.holders.is_empty() && self.waiters.is_empty()
     }
 
+    /// Those who were met as holders.
+    pub(crate) fn holders(&self) -> &BTreeSet<OwnerName> {
+        &self.names
+    }
+
     /// Whether one who bears this name was met as a holder.
     pub(crate) fn has_holder(&self, name: OwnerName) -> bool {
         self.names.contains(&name)

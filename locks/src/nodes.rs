@@ -141,13 +141,13 @@ impl Nodes {
     }
 
     pub(crate) fn insert(&mut self, node: Node) -> u32 {
-        self.used += 1;
         let number = self.free;
         if let Some(cell) = self.cell(number)
             && let Cell::Free(next) = *cell
         {
             *cell = Cell::Used(node);
             self.free = next;
+            self.used += 1;
             // The next one's: by then it is there.
             self.expect(next);
             return number;
@@ -157,6 +157,7 @@ impl Nodes {
             number < 1 << NODE_BITS,
             "two thousand million rows are locked at once"
         );
+        self.used += 1;
         if let Some(last) = self.pieces.last_mut().filter(|last| last.len() < PIECE) {
             last.push(Cell::Used(node));
             // The next one's: by then it is there.

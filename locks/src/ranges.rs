@@ -19,47 +19,17 @@ use std::sync::Arc;
 use lockstone_base::{FencingToken, LockMode, RowKey, TableId, TxnId};
 
 use crate::contended::{HashedRow, Wider};
+use crate::judge::is_called;
 use crate::matrix::conflicts;
 use crate::met::{Met, Obstacle, Standing};
 use crate::owner::Owner;
 use crate::range_index::RangeIndex;
+use crate::range_look::{RangeLook, RangeView, RangesMet, RowAsk};
 use crate::slots::OwnerName;
 use crate::target::{RowRange, Target};
 use crate::ticket::{Ticket, UNSTAMPED};
 use crate::wait_queue::Waiter;
 use crate::wakes::Wakes;
-
-/// A range that is held, waited for or asked for, as its ticket says.
-#[derive(Debug, Clone)]
-pub(crate) struct RangeView {
-    pub(crate) owner: Arc<Owner>,
-    pub(crate) ticket: Arc<Ticket>,
-    pub(crate) range: Arc<RowRange>,
-    /// Against whom it comes first, or does not, whatever their order of arrival: by number.
-    turned: BTreeMap<u64, bool>,
-}
-
-impl RangeView {
-    fn is_granted(&self) -> bool {
-        self.ticket.is_granted() && self.owner.binds()
-    }
-
-    fn is_waiting(&self) -> bool {
-        self.ticket.is_waiting() && self.owner.is_active()
-    }
-
-    /// Whether it goes before one that has this number.
-    fn goes_before(&self, number: u64, upgrade: bool) -> bool {
-        let turned = self.turned.get(&number).copied();
-        let first = self.ticket.is_upgrade() || self.ticket.number() < number;
-        turned.unwrap_or(!upgrade && first)
-    }
-
-    /// Its number, if it waits.
-    fn waits(&self) -> Option<u64> {
-        (!self.ticket.is_granted()).then(|| self.ticket.number())
-    }
-}
 
 /// A range, and what is known of its wait.
 #[derive(Debug)]
@@ -68,6 +38,8 @@ struct RangeLock {
     token: FencingToken,
     /// With whom it is registered while it waits.
     registered: BTreeMap<TxnId, Arc<Owner>>,
+    /// Who held something in its way when it looked last, and has given nothing back since: it waits for them.
+    holders: BTreeSet<OwnerName>,
     /// How often a row in it was granted past it: who looked before has to look again.
     changes: u64,
 }
@@ -88,103 +60,6 @@ impl RangeLock {
             owner.contended().forget_wide(Wider::Range(number));
         }
         asked
-    }
-}
-
-/// A row that is asked for, as ranges see it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RowAsk<'a> {
-    pub(crate) row: &'a RowKey,
-    pub(crate) owner: &'a Owner,
-    /// `Update`, if it is to be written.
-    pub(crate) mode: LockMode,
-    /// The largest number there is, if it has not queued.
-    pub(crate) number: u64,
-    /// It counts no waiters.
-    pub(crate) upgrade: bool,
-}
-
-impl<'a> RowAsk<'a> {
-    pub(crate) fn queued(row: &'a RowKey, owner: &'a Owner, ticket: &Ticket) -> Self {
-        Self {
-            row,
-            owner,
-            mode: ticket.beside_ranges(),
-            number: ticket.number(),
-            upgrade: ticket.is_upgrade(),
-        }
-    }
-}
-
-/// What an undecided range looks for in the shards.
-#[derive(Debug)]
-pub(crate) struct RangeLook {
-    pub(crate) view: RangeView,
-    /// The ranges that its owner holds already.
-    own: Vec<(Arc<RowRange>, LockMode)>,
-    changes: u64,
-}
-
-impl RangeLook {
-    /// L1, L2, L3: how another range stands to it, which it overlaps.
-    fn standing(&self, other: &RangeView) -> Standing {
-        let RangeView { owner, ticket, .. } = &self.view;
-        let mode = other.ticket.mode();
-        if !conflicts(ticket.mode(), mode) {
-            return Standing::Apart;
-        }
-        match (other.is_granted(), owner.is(&other.owner)) {
-            (true, true) => Standing::Own,
-            (true, false) => Standing::Holds,
-            (false, false) if other.is_waiting() => {
-                let overlaps = |(range, held): &(Arc<RowRange>, LockMode)| {
-                    conflicts(mode, *held) && range.overlaps(&other.range)
-                };
-                if self.own.iter().any(overlaps) {
-                    Standing::Own
-                } else if other.goes_before(ticket.number(), ticket.is_upgrade()) {
-                    Standing::Ahead(other.ticket.number())
-                } else {
-                    Standing::Behind
-                }
-            }
-            (false, _) => Standing::Apart,
-        }
-    }
-
-    /// L1, L2, L3: how the waiter of a row in it stands to it, of which its owner holds `own`.
-    pub(crate) fn standing_of(
-        &self,
-        row: &RowKey,
-        waiter: &Ticket,
-        own: impl FnOnce() -> Option<LockMode>,
-    ) -> Standing {
-        let (ticket, mode) = (&self.view.ticket, waiter.beside_ranges());
-        let has_row = |(range, held): &(Arc<RowRange>, LockMode)| {
-            conflicts(mode, *held) && range.contains(row)
-        };
-        if self.own.iter().any(has_row) || own().is_some_and(|held| conflicts(waiter.mode(), held))
-        {
-            return Standing::Own;
-        }
-        let turned = self.view.turned.get(&waiter.number()).copied();
-        let is_later = !waiter.is_upgrade() && ticket.number() < waiter.number();
-        if ticket.is_upgrade() || turned.unwrap_or(is_later) {
-            Standing::Behind
-        } else {
-            Standing::Ahead(waiter.number())
-        }
-    }
-
-    /// Whether whoever the other meets was met by this one, which passed over nothing of its owner's.
-    pub(crate) fn covers(&self, other: &Self) -> bool {
-        let (own, others) = (&self.view.ticket, &other.view.ticket);
-        let is_plain = |look: &Self| look.view.turned.is_empty() && !look.view.ticket.is_upgrade();
-        is_plain(self)
-            && is_plain(other)
-            && others.number() <= own.number()
-            && others.mode() <= own.mode()
-            && other.view.range.is_within(&self.view.range)
     }
 }
 
@@ -224,6 +99,7 @@ impl RangeBook {
             view,
             token: UNSTAMPED,
             registered: BTreeMap::new(),
+            holders: BTreeSet::new(),
             changes: 0,
         };
         let number = ticket.number();
@@ -338,16 +214,20 @@ impl RangeBook {
 
     /// L1, L3: the ranges in the way of a row: those that are held, and those that wait and go before it.
     fn in_the_way_of(&self, ask: RowAsk<'_>) -> impl Iterator<Item = &RangeView> {
-        let around = self.around(ask.row).map(|lock| &lock.view);
-        let around = around.filter(move |view| {
+        let around = self.around(ask.row).filter(move |lock| {
+            let view = &lock.view;
             !ask.owner.is(&view.owner) && conflicts(ask.mode, view.ticket.mode())
         });
-        around.filter(move |view| {
+        let stands = move |lock: &&RangeLock| {
+            let view = &lock.view;
+            let passes = ask.may_pass && lock.holders.contains(&ask.owner.name());
             view.is_granted()
                 || (view.is_waiting()
+                    && !passes
                     && view.goes_before(ask.number, ask.upgrade)
                     && !self.waits_for(view, ask.owner))
-        })
+        };
+        around.filter(stands).map(|lock| &lock.view)
     }
 
     /// Who is in the row's way: those who hold ranges, and those who wait for them before it.
@@ -369,18 +249,18 @@ impl RangeBook {
         }
     }
 
-    /// K4: puts the row on the stack of the owner of each range in its way. Whether there are any, and `false` if one of them
-    /// has ended since.
-    pub(crate) fn register_row(&self, hash: u64, ask: RowAsk<'_>) -> (bool, bool) {
-        let (mut any, mut stands) = (false, true);
+    /// K4: puts the row on the stack of the owner of each range in its way.
+    pub(crate) fn register_row(&self, hash: u64, ask: RowAsk<'_>) -> RangesMet {
+        let mut met = RangesMet::NONE;
         for view in self.in_the_way_of(ask) {
             let row = (hash, ask.row.clone());
             let number = view.ticket.number();
             view.owner.contended().push_row(Some(number), row);
-            any = true;
-            stands &= view.owner.binds();
+            met.any = true;
+            met.held |= view.ticket.is_granted();
+            met.stand &= view.owner.binds();
         }
-        (any, stands)
+        met
     }
 
     /// Nobody waits for the row any more.
@@ -419,6 +299,12 @@ impl RangeBook {
         })
     }
 
+    /// What the range covers.
+    pub(crate) fn target(&self, number: u64) -> Option<Target> {
+        let lock = self.locks.get(&number)?;
+        Some(lock.view.ticket.target().clone())
+    }
+
     /// Those who hold, or wait before it for, ranges that this one conflicts with.
     pub(crate) fn meet(&self, look: &RangeLook, met: &mut Met) {
         for RangeLock { view, .. } in self.meeting(&look.view.range) {
@@ -452,9 +338,10 @@ impl RangeBook {
             return Asked::Done;
         }
         // `Wound`: who has won, and waited for one that was committing, judges again when somebody else is in the way.
-        if ticket.has_won() && met.owners().any(|other| other.is_active()) {
+        if ticket.has_won() && is_called(owner, met.owners()) {
             wakes.add(owner);
         }
+        lock.holders.clone_from(met.holders());
         lock.register(met.last_to_go())
     }
 
@@ -465,6 +352,26 @@ impl RangeBook {
             lock.registered.remove(&owner);
             lock.registered.is_empty() && lock.view.is_waiting()
         })
+    }
+
+    /// L9: the owner has given something back, and may hold nothing any more that a range waits for. Which of `ranges` have, or
+    /// meet, one of `targets`.
+    pub(crate) fn gave_back(
+        &mut self,
+        owner: &Owner,
+        ranges: impl Iterator<Item = u64>,
+        targets: &[Target],
+    ) -> Vec<u64> {
+        for number in self.waiting.values().flatten() {
+            if let Some(lock) = self.locks.get_mut(number) {
+                lock.holders.remove(&owner.name());
+            }
+        }
+        let meets = |number: &u64| {
+            let lock = self.locks.get(number);
+            lock.is_some_and(|lock| targets.iter().any(|it| lock.view.range.meets(it)))
+        };
+        ranges.filter(meets).collect()
     }
 
     /// L4: from now on the range goes before the one with `other` as its number, or does not.

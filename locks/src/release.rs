@@ -19,6 +19,7 @@ use crate::owner::Owner;
 use crate::place::Place;
 use crate::shard::Latch;
 use crate::shards::{SHARDS, Shards};
+use crate::target::Target;
 use crate::ticket::Ticket;
 use crate::undo::Step;
 use crate::wakes::Wakes;
@@ -138,12 +139,14 @@ pub(crate) fn roll_back(shards: &Shards, owner: &Arc<Owner>, sub: u32, wakes: &m
         let undo = &mut holdings.undo;
         (undo.split_off(sub), undo.split_off_ranges(sub))
     };
-    restore(shards, owner, undone, wakes);
+    let mut gone = restore(shards, owner, undone, wakes);
     owner.forget_batches(sub);
     for number in ranges.into_iter().rev() {
+        let range = shards.wide().latch().ranges.target(number);
+        gone.extend(range);
         ask::give_back(shards, number, wakes);
     }
-    ask::left(shards, owner, wakes);
+    ask::left(shards, owner, &gone, wakes);
 }
 
 /// L9: undoes those acquisitions of rows by `sub`, the newest sub-transaction, of which `gone` says so by their place.
@@ -166,15 +169,19 @@ pub(crate) fn give_back(
         }
         undone
     };
-    restore(shards, owner, undone, wakes);
-    ask::left(shards, owner, wakes);
+    let gone = restore(shards, owner, undone, wakes);
+    ask::left(shards, owner, &gone, wakes);
 }
 
-fn restore(shards: &Shards, owner: &Owner, undone: Vec<Step>, wakes: &mut Wakes) {
+/// The rows that were restored.
+fn restore(shards: &Shards, owner: &Owner, undone: Vec<Step>, wakes: &mut Wakes) -> Vec<Target> {
+    let mut rows = Vec::with_capacity(undone.len());
     for (place, before) in undone {
         let mut latch = shards.latch_number(place.shard());
+        rows.extend(latch.row(place).cloned().map(Target::Row));
         latch.restore(place, owner, before, wakes);
     }
+    rows
 }
 
 /// Ends the wait of an owner that ended. A grant that it did not take is void, as all it held.

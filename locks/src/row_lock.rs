@@ -17,11 +17,13 @@ use lockstone_base::{FencingToken, LockMode, RowKey};
 use smallvec::SmallVec;
 
 use crate::decision::Blocker;
-use crate::judge::{blocker, blocker_of, wound};
+use crate::judge::{blocker, blocker_of, is_called, wound};
 use crate::matrix::{ModeSet, conflicting, conflicts};
 use crate::met::{InTheWay, Met, Obstacle, Standing};
 use crate::owner::Owner;
-use crate::ranges::{RangeBook, RangeLook, RowAsk};
+use crate::policy::Policy;
+use crate::range_look::{RangeLook, RangesMet, RowAsk};
+use crate::ranges::RangeBook;
 use crate::ticket::{Hold, Ticket, Want};
 use crate::wait_queue::{WaitQueue, Waiter};
 use crate::wide::Around;
@@ -144,6 +146,7 @@ impl RowLock {
             mode: hold.beside_ranges(),
             number: u64::MAX,
             upgrade,
+            may_pass: want.policy == Policy::Wait,
         };
         let ahead = if upgrade { 0 } else { place };
         let by = self.blocker(owner, hold.mode, ahead);
@@ -172,7 +175,9 @@ impl RowLock {
             return Some(blocker(&holder.owner, holder.hold.mode));
         }
         let queued = |waiter: &&Waiter| conflicts(mode, waiter.ticket.mode()) && waiter.is_live();
-        let waiter = self.waiters().take(ahead).find(queued)?;
+        let queue = self.queue.as_deref();
+        let queue = queue.filter(|queue| queue.conflicts_with(mode))?;
+        let waiter = queue.iter().take(ahead).find(queued)?;
         Some(blocker(&waiter.owner, waiter.ticket.mode()))
     }
 
@@ -195,11 +200,8 @@ impl RowLock {
                 || !holder.owner.binds();
             assert!(fits, "L1: {mode} was granted beside {}", holder.hold.mode);
         }
-        let own = self
-            .holders
-            .iter_mut()
-            .find(|holder| owner.is(&holder.owner));
-        match own {
+        let mut own = self.holders.iter_mut();
+        match own.find(|holder| owner.is(&holder.owner)) {
             Some(holder) => holder.hold = hold,
             None => self.holders.push(Holder {
                 owner: Arc::clone(owner),
@@ -211,11 +213,8 @@ impl RowLock {
 
     /// The token of what `owner` holds, from its record.
     pub(crate) fn stamp(&mut self, owner: &Owner, token: FencingToken) {
-        let own = self
-            .holders
-            .iter_mut()
-            .find(|holder| owner.is(&holder.owner));
-        if let Some(holder) = own {
+        let mut own = self.holders.iter_mut();
+        if let Some(holder) = own.find(|holder| owner.is(&holder.owner)) {
             holder.hold.token = token;
         }
     }
@@ -293,8 +292,10 @@ impl RowLock {
         let held = self.holders.iter().map(|holder| holder.hold.mode);
         // Those who hold the row are upgrades: so all holders are ahead of all others.
         let mut ahead = held.fold(ModeSet::EMPTY, ModeSet::with);
+        // A range that is held is in the way of all of these modes, whoever asks for them.
+        let mut barred = ModeSet::EMPTY;
         while let Some(queue) = self.queue.as_deref()
-            && !queue.is_barred(ahead, upgrades)
+            && !queue.is_barred(ahead, barred, upgrades)
             && let Some(waiter) = queue.get(place)
         {
             let ticket = &waiter.ticket;
@@ -306,15 +307,19 @@ impl RowLock {
                 conflicting(mode).meets(ahead)
             };
             let ask = RowAsk::queued(&self.row, &waiter.owner, ticket);
-            let is_first = active && !behind;
-            let (is_within, stood) = if is_first {
+            let is_barred = !upgrade && barred.has(mode);
+            let is_first = active && !behind && !is_barred;
+            let met = if is_first {
                 around.register(self.hash, ask)
             } else {
-                (false, true)
+                RangesMet::NONE
             };
-            stands &= stood;
-            self.is_within |= is_within;
-            let granted = is_first && !is_within && ticket.try_grant();
+            stands &= met.stand;
+            self.is_within |= met.any;
+            if met.held && !upgrade && !ticket.writes() {
+                barred = barred.with_stronger(mode);
+            }
+            let granted = is_first && !met.any && ticket.try_grant();
             if granted {
                 around.granted(ask);
             }
@@ -343,7 +348,7 @@ impl RowLock {
     fn call_winners(&self, around: &mut Around<'_>) {
         for waiter in self.waiters().filter(|waiter| waiter.ticket.has_won()) {
             let in_the_way = self.obstacles(waiter, around.ranges());
-            if in_the_way.iter().any(|(other, _)| other.is_active()) {
+            if is_called(&waiter.owner, in_the_way.iter().map(|(other, _)| other)) {
                 around.wakes.add(&waiter.owner);
             }
         }

@@ -23,7 +23,7 @@ use crate::nodes::{Alone, Held, Node, Nodes};
 use crate::owner::Owner;
 use crate::place::Place;
 use crate::placing::{self, Placed};
-use crate::ranges::RangeLook;
+use crate::range_look::RangeLook;
 use crate::row_lock::RowLock;
 use crate::slots::Slots;
 use crate::sweep::Sweep;
@@ -307,6 +307,12 @@ impl Latch<'_> {
     /// K5: what one that ended left at `place` goes; if the place is another row's by now, that is none the worse.
     pub(crate) fn let_go(&mut self, place: Place, wakes: &mut Wakes) {
         self.change(place.node(), wakes, |_| {});
+    }
+
+    /// Whose place it is.
+    pub(crate) fn row(&self, place: Place) -> Option<&RowKey> {
+        let node = self.shard.nodes.get(place.node())?;
+        Some(&node.row)
     }
 
     /// L9: sets what `owner`, which is active, holds at `place` back to `before`.

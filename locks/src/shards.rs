@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use crate::index::Signpost;
 use crate::met::{InTheWay, Met};
 use crate::owner::Owner;
-use crate::ranges::RangeLook;
+use crate::range_look::RangeLook;
 use crate::row_lock::RowLock;
 use crate::shard::{Latch, RowView, Shard};
 use crate::slots::Slots;

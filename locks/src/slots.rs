@@ -154,6 +154,7 @@ impl<T> Slots<T> {
     }
 
     /// Everyone who sits in a slot. One who took a table SHARED before the caller raised its flag is among them (K7).
+    /// Visits every slot there is, a latch each: as many as there were transactions at once.
     pub(crate) fn all(&self) -> impl Iterator<Item = Arc<T>> {
         let numbers = 0..self.fresh.load(Ordering::SeqCst);
         numbers.filter_map(|number| self.slot(number)?.owner.lock().upgrade())

@@ -8,6 +8,7 @@
 //!
 //! Latch order: owner, then shard, then the wide locks; never two owners. Crash: memory only.
 
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -257,14 +258,14 @@ impl LockTable {
         if ticket.row().is_some() {
             let judged = self.shards.latch(ticket.hash()).judge(waiter, wakes);
             if ticket.is_cancelled() {
-                ask::left(&self.shards, owner, wakes);
+                ask::left(&self.shards, owner, slice::from_ref(ticket.target()), wakes);
             }
             return judged;
         }
         let judged = self.judge_wide(waiter);
         if ticket.is_cancelled() {
             ask::withdraw(&self.shards, ticket, wakes);
-            ask::left(&self.shards, owner, wakes);
+            ask::left(&self.shards, owner, slice::from_ref(ticket.target()), wakes);
         } else {
             ask::ask(&self.shards, ticket, wakes);
         }
@@ -345,7 +346,7 @@ impl LockTable {
     pub fn cancel(&self, owner: &Arc<Owner>, ticket: &Arc<Ticket>, wakes: &mut Wakes) -> Outcome {
         if self.try_cancel(ticket) {
             ask::withdraw(&self.shards, ticket, wakes);
-            ask::left(&self.shards, owner, wakes);
+            ask::left(&self.shards, owner, slice::from_ref(ticket.target()), wakes);
         }
         let outcome = self.outcome(owner, ticket);
         outcome.expect("K4: a ticket that was cancelled, or could not be, is decided")
@@ -355,7 +356,7 @@ impl LockTable {
     pub fn abandon(&self, owner: &Arc<Owner>, ticket: &Arc<Ticket>, wakes: &mut Wakes) {
         if self.try_cancel(ticket) {
             ask::withdraw(&self.shards, ticket, wakes);
-            ask::left(&self.shards, owner, wakes);
+            ask::left(&self.shards, owner, slice::from_ref(ticket.target()), wakes);
         }
         {
             let mut holdings = owner.latch();
@@ -378,7 +379,7 @@ impl LockTable {
         if let Target::Range(_) = ticket.target() {
             ask::give_back(&self.shards, ticket.number(), wakes);
         }
-        ask::left(&self.shards, owner, wakes);
+        ask::left(&self.shards, owner, slice::from_ref(ticket.target()), wakes);
     }
 
     /// What the owner waits for.

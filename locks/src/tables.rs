@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use lockstone_base::{FencingToken, LockMode, TableId, TxnId};
 
 use crate::contended::Wider;
+use crate::judge::is_called;
 use crate::matrix::conflicts;
 use crate::met::{InTheWay, Obstacle};
 use crate::owner::Owner;
@@ -143,7 +144,8 @@ impl Exclusive {
                 let in_the_way = self.holders(owner, ticket.mode());
                 if !in_the_way.is_empty() {
                     // `Wound`: as in `ranges`.
-                    if ticket.has_won() && in_the_way.iter().any(|(other, _)| other.is_active()) {
+                    let others = in_the_way.iter().map(|(other, _)| other);
+                    if ticket.has_won() && is_called(owner, others) {
                         wakes.add(owner);
                     }
                     self.first = ticket.number();

@@ -88,6 +88,15 @@ impl RowRange {
             && Self::reaches(point, self.end())
     }
 
+    /// Whether the target is a row in it, or a range that overlaps it. No table does.
+    pub(crate) fn meets(&self, target: &Target) -> bool {
+        match target {
+            Target::Row(row) => self.contains(row),
+            Target::Range(range) => self.overlaps(range),
+            Target::Table(_) => false,
+        }
+    }
+
     /// Whether some row may lie in both.
     pub fn overlaps(&self, other: &Self) -> bool {
         let pairs = [

@@ -87,11 +87,12 @@ impl WaitQueue {
     }
 
     /// Whether nobody in the queue can be granted who is behind waiters of the modes `ahead`, `upgrades` of them upgrades:
-    /// an upgrade can, wherever it stands.
-    pub(crate) fn is_barred(&self, ahead: ModeSet, upgrades: usize) -> bool {
+    /// an upgrade can, wherever it stands. The modes `barred` can't.
+    pub(crate) fn is_barred(&self, ahead: ModeSet, barred: ModeSet, upgrades: usize) -> bool {
         let mut waiting = LockMode::ALL.into_iter().zip(self.modes);
-        let barred = |(mode, count)| count == 0 || conflicting(mode).meets(ahead);
-        upgrades == self.upgrades && waiting.all(barred)
+        let is_barred =
+            |(mode, count)| count == 0 || barred.has(mode) || conflicting(mode).meets(ahead);
+        upgrades == self.upgrades && waiting.all(is_barred)
     }
 
     /// Whether somebody in the queue conflicts with `mode`, if only the one who has that.

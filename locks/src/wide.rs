@@ -17,7 +17,8 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::contended::HashedRow;
 use crate::met::Obstacle;
 use crate::owner::Owner;
-use crate::ranges::{RangeBook, RowAsk};
+use crate::range_look::{RangesMet, RowAsk};
+use crate::ranges::RangeBook;
 use crate::tables::TableBook;
 use crate::ticket::Ticket;
 use crate::wakes::Wakes;
@@ -93,6 +94,15 @@ impl Wide {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Whether there is any range.
+    pub(crate) fn has_ranges(&self) -> bool {
+        let counts = self.ranges.iter();
+        counts
+            .map(|count| count.load(Ordering::SeqCst))
+            .sum::<usize>()
+            > 0
+    }
+
     /// K6: publishes a range that waits or asks, and counts it.
     pub(crate) fn publish(&self, books: &mut Books, owner: &Arc<Owner>, ticket: &Arc<Ticket>) {
         books.ranges.insert(owner, ticket);
@@ -149,10 +159,10 @@ impl<'a> Around<'a> {
         self.ranges()?.obstacles_of_row(ask).next()
     }
 
-    /// K4: has the row come back when a range in its way goes. Whether there is one, and `false` if one has gone meanwhile.
-    pub(crate) fn register(&self, hash: u64, ask: RowAsk<'_>) -> (bool, bool) {
+    /// K4: has the row come back when a range in its way goes.
+    pub(crate) fn register(&self, hash: u64, ask: RowAsk<'_>) -> RangesMet {
         self.ranges()
-            .map_or((false, true), |ranges| ranges.register_row(hash, ask))
+            .map_or(RangesMet::NONE, |ranges| ranges.register_row(hash, ask))
     }
 
     /// Nobody waits for the row any more.

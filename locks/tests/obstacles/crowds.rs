@@ -120,3 +120,127 @@ fn a_range_that_is_waited_for_elsewhere_makes_nobody_search() {
     let (alone, beside) = (least(3, || queue(false)), least(3, || queue(true)));
     assert!(beside < alone * 10, "{alone:?}, {beside:?}");
 }
+
+/// How often `winner` was woken in a hundred judgements, which nobody else had a part in.
+fn calls(stage: &Stage, (winner, bell): (&Arc<Owner>, &Bell), ticket: &Arc<Ticket>) -> usize {
+    let before = bell.rung();
+    for _ in 0..100 {
+        let judged = stage.locks.wound(winner, ticket, &mut Wakes::new());
+        assert!(matches!(judged, Decision::Queued(_)), "{judged:?}");
+    }
+    bell.rung() - before
+}
+
+/// L5: it has won, and one as strong as itself has come in between: it waits for him, and nothing calls it to judge for nothing.
+#[test]
+fn a_winner_is_not_woken_by_its_own_judgement() {
+    let stage = Stage::new();
+    let (commits, _) = stage.begin(Priority::normal(1));
+    granted(stage.row(&commits, b"b", Share, Policy::Wait));
+    let (equal, _) = stage.begin(Priority::high(9));
+    granted(stage.row(&equal, b"b", KeyShare, Policy::Wait));
+    assert!(commits.try_commit());
+    let (winner, bell) = stage.begin(Priority::high(9));
+    let ticket = queued(stage.row(&winner, b"b", NoKeyUpdate, Policy::Wound));
+    queued(stage.row(&equal, b"b", NoKeyUpdate, Policy::Wait));
+    assert_eq!(calls(&stage, (&winner, &bell), &ticket), 0);
+}
+
+/// The same of a range.
+#[test]
+fn a_winner_of_a_range_is_not_woken_by_its_own_judgement() {
+    let stage = Stage::new();
+    let (commits, _) = stage.begin(Priority::normal(1));
+    granted(stage.row(&commits, b"b", Update, Policy::Wait));
+    let (equal, _) = stage.begin(Priority::high(9));
+    granted(stage.row(&equal, b"c", KeyShare, Policy::Wait));
+    assert!(commits.try_commit());
+    let (winner, bell) = stage.begin(Priority::high(9));
+    let ticket = queued(stage.range(&winner, (b"a", b"z"), Share, Policy::Wound));
+    granted(stage.row(&equal, b"c", Update, Policy::Wait));
+    stage.released(&commits);
+    assert_eq!(calls(&stage, (&winner, &bell), &ticket), 0);
+}
+
+/// A holder of `held` rows, and a range that waits for him.
+fn awaited_by_a_range(stage: &Stage, held: u32) -> (Arc<Owner>, Arc<Ticket>) {
+    let writer = stage.auto();
+    for n in 0..held {
+        granted(stage.row(&writer, &key(n), Update, Policy::Wait));
+    }
+    let waits = queued(stage.range(&stage.auto(), ALL, Update, Policy::Wait));
+    (writer, waits)
+}
+
+/// L2: a range waits for the one who holds rows in it: what he takes there besides is no reason to look at all of them.
+#[test]
+fn who_writes_on_in_a_range_that_waits_for_him_pays_for_what_he_writes() {
+    let writes = |held: u32| {
+        let stage = Stage::new();
+        let (writer, waits) = awaited_by_a_range(&stage, held);
+        let took = crowd(100, |at| {
+            let key = key(1_000_000 + at as u32);
+            granted(stage.row(&writer, &key, Update, Policy::Wait));
+        });
+        stage.commit(&writer);
+        assert!(waits.is_granted());
+        took
+    };
+    let (few, many) = (least(5, || writes(10)), least(5, || writes(30_000)));
+    assert!(many < few * 20, "{few:?}, {many:?}");
+}
+
+/// L2, L9: he has given all of it back, and goes past it no more.
+#[test]
+fn who_holds_nothing_in_a_range_any_more_waits_behind_it() {
+    let stage = Stage::new();
+    let [writer, other, ranged] = [stage.auto(), stage.auto(), stage.auto()];
+    granted(stage.row_at(&writer, b"m", (Update, 1), Policy::Wait));
+    granted(stage.row(&other, b"n", Update, Policy::Wait));
+    let waits = queued(stage.range(&ranged, ALL, Update, Policy::Wait));
+    granted(stage.row_at(&writer, b"o", (Update, 1), Policy::Wait));
+    stage.locks.rollback_to(&writer, 1, &mut Wakes::new());
+    let behind = queued(stage.row(&writer, b"p", Update, Policy::Wait));
+    stage.commit(&other);
+    assert!(waits.is_granted() && behind.is_waiting());
+}
+
+/// K6: a range that waits is told of what was given back in it, and of nothing else.
+#[test]
+fn what_is_given_back_elsewhere_makes_no_range_look() {
+    let undo = |held: u32| {
+        let stage = Stage::new();
+        let (writer, waits) = awaited_by_a_range(&stage, held);
+        let took = crowd(100, |at| {
+            let sub = 1 + at as u32;
+            stage.locks.rollback_to(&writer, sub, &mut Wakes::new());
+            granted(stage.row_at(&writer, &[255, 1], (Update, sub), Policy::Wait));
+            stage.locks.rollback_to(&writer, sub, &mut Wakes::new());
+        });
+        stage.commit(&writer);
+        assert!(waits.is_granted());
+        took
+    };
+    let (few, many) = (least(5, || undo(10)), least(5, || undo(30_000)));
+    assert!(many < few * 20, "{few:?}, {many:?}");
+}
+
+/// K4: those who could share the row wait for the range around it: the first is registered with that, for all.
+#[test]
+fn sharers_who_wait_for_a_range_do_not_count_each_other() {
+    let queue = |count: usize| {
+        let stage = Stage::new();
+        let ranged = stage.auto();
+        granted(stage.range(&ranged, ALL, Update, Policy::Wait));
+        let mut all = Vec::new();
+        let took = crowd(count, |_| {
+            let owner = stage.auto();
+            all.push(queued(stage.row(&owner, &key(1), Share, Policy::Wait)));
+        });
+        stage.commit(&ranged);
+        assert!(all.iter().all(|waits| waits.is_granted()));
+        took
+    };
+    let (few, many) = (least(5, || queue(200)), least(3, || queue(4_000)));
+    assert!(many < few * 120, "{few:?}, {many:?}");
+}
