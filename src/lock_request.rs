@@ -17,6 +17,7 @@ use lockstone_locks::{
     Batch, Blocker, Decision, Grant, Outcome, Policy, RangeRequest, Refusal, Request, RowRange,
     TableLock, TableMode, Target, Terms, Ticket, Wakes,
 };
+use lockstone_storage::StorageError;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -431,6 +432,10 @@ fn refused(engine: &Engine, txn: &TxnState, wanted: &Wanted<'_>, refusal: Refusa
                 holder: Box::new(holder(blocker)),
             }
         }
+        Refusal::Unreadable(why) => match why.0.downcast_ref::<StorageError>() {
+            Some(error) => error.clone().into(),
+            None => Error::invalid(why.to_string()),
+        },
         _ => ended(engine, txn),
     }
 }

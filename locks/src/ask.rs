@@ -9,12 +9,13 @@
 
 use std::sync::Arc;
 
-use lockstone_base::TableId;
+use lockstone_base::{LockMode, TableId};
 
 use crate::contended::{HashedRow, Wider};
-use crate::met::{InTheWay, Met};
+use crate::lookup;
+use crate::met::{InTheWay, Met, Standing};
 use crate::owner::Owner;
-use crate::range_look::RangeLook;
+use crate::range_look::{RangeLook, RangeView};
 use crate::ranges::Asked;
 use crate::shards::Shards;
 use crate::target::Target;
@@ -39,11 +40,31 @@ pub(crate) fn ask_range(shards: &Shards, number: u64, wakes: &mut Wakes) -> Met 
             return Met::default();
         };
         let mut met = Met::default();
+        look_into_runs(shards, &look, &mut met);
         shards.in_the_way_of(&look, &mut met);
         let mut books = shards.wide().latch();
         if books.ranges.conclude(&look, &mut met, wakes) == Asked::Done {
             return met;
         }
+    }
+}
+
+/// K6: brings in those who have spilled rows in the range's way. Nobody can say whether a run that cannot be read has such: its
+/// owners keep the range waiting.
+fn look_into_runs(shards: &Shards, look: &RangeLook, met: &mut Met) {
+    if !shards.runs().any() {
+        return;
+    }
+    let RangeView {
+        owner,
+        ticket,
+        range,
+        ..
+    } = &look.view;
+    // Another who looks there may meet what this one has spilled.
+    met.is_partial = true;
+    for unreadable in lookup::look_in_range(shards, owner, (range, ticket.mode())) {
+        met.add(&unreadable, LockMode::Update, Standing::Holds);
     }
 }
 

@@ -10,6 +10,7 @@
 
 use lockstone_base::{LockMode, RowKey};
 
+use crate::decision::Request;
 use crate::policy::Policy;
 use crate::ticket::{Grant, Want};
 
@@ -55,6 +56,17 @@ impl Terms {
         }
     }
 
+    pub(crate) fn request(self, row: &RowKey) -> Request<'_> {
+        Request {
+            row,
+            mode: self.mode,
+            writes: self.writes,
+            sub: self.sub,
+            policy: self.policy,
+        }
+    }
+
+    /// While there is no run.
     pub(crate) fn want(self, ask: &Ask) -> Want<'_> {
         Want {
             row: &ask.row,
@@ -64,6 +76,7 @@ impl Terms {
             sub: self.sub,
             order: self.order,
             policy: self.policy,
+            own_is_known: true,
         }
     }
 }

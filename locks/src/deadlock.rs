@@ -71,7 +71,7 @@ impl Queue {
     fn of_row(shards: &Shards, ticket: &Ticket, row: &RowKey) -> Self {
         let latch = shards.latch(ticket.hash());
         let lock = latch.find(ticket.hash(), row);
-        let holders = lock.into_iter().flat_map(RowLock::holders);
+        let holders = lock.into_iter().flat_map(|lock| lock.holders().iter());
         let holders = holders.map(|holder| (Arc::clone(&holder.owner), holder.hold.mode));
         let waiters = lock.into_iter().flat_map(RowLock::waiters);
         let waiters = waiters.filter(|waiter| waiter.is_live()).cloned();

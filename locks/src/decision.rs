@@ -10,6 +10,7 @@ use lockstone_base::{FencingToken, LockMode, Rank, RowKey, TxnId};
 
 use crate::cycle::Cycle;
 use crate::policy::Policy;
+use crate::runs::Unreadable;
 use crate::target::{RowRange, Target};
 use crate::ticket::{Grant, Ticket};
 
@@ -66,6 +67,8 @@ pub enum Refusal {
     Deadlock(Arc<Cycle>),
     /// The transaction is no longer Active; [`Owner::cause`](crate::Owner::cause) says why.
     Ended,
+    /// K2: a run in which the row may be locked cannot be read.
+    Unreadable(Unreadable),
 }
 
 /// Who is in the way.

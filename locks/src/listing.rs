@@ -5,16 +5,20 @@
 //!
 //! Crash: memory only.
 
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use lockstone_base::{FencingToken, LockMode, RowKey, TableId};
+use lockstone_base::{FencingToken, LockMode, RowKey, TableId, TxnId};
 
 use crate::ask;
 use crate::decision::{LockEntry, LockStatus, WaitEntry, WaitsFor};
+use crate::lookup;
 use crate::matrix::{column, conflicts};
 use crate::met::{InTheWay, Met, Standing};
 use crate::owner::Owner;
 use crate::range_look::RowAsk;
+use crate::runs::{Listed, RunList};
 use crate::shard::RowView;
 use crate::table::LockTable;
 use crate::tables::{EXCLUSIVE, SHARED};
@@ -90,8 +94,12 @@ impl LockTable {
     /// of arrival; then the tables that somebody holds or awaits EXCLUSIVE, with all who share them.
     /// Stops nobody for longer than a shard takes, so it shows no single moment.
     pub fn list(&self) -> Vec<LockEntry> {
-        let mut entries = Vec::new();
+        let (mut entries, mut spilled) = (Vec::new(), None);
         self.shards.each(|row| list_row(&row, &mut entries));
+        self.complete(&mut entries);
+        while let Some(more) = self.list_runs(&mut spilled) {
+            entries.extend(more);
+        }
         // Stable: the order within a row is kept.
         entries.sort_by(|a, b| a.target.row().cmp(&b.target.row()));
         entries.extend(self.list_wide());
@@ -104,10 +112,61 @@ impl LockTable {
         let mut entries = Vec::new();
         let visit = |row: RowView<'_>| list_row(&row, &mut entries);
         if self.shards.stretch(&mut from.rows, visit) {
+            self.complete(&mut entries);
+            return Some(entries);
+        }
+        if let Some(entries) = self.list_runs(&mut from.spilled) {
             return Some(entries);
         }
         let is_over = std::mem::replace(&mut from.wide, true);
         (!is_over).then(|| self.list_wide())
+    }
+
+    /// L1: who holds a row in memory may hold it in a stronger mode by runs.
+    fn complete(&self, entries: &mut [LockEntry]) {
+        if !self.shards.runs().any() {
+            return;
+        }
+        let (_, list) = self.shards.runs().now();
+        let owners = list.iter().flat_map(|listed| &listed.owners);
+        let owners: BTreeMap<TxnId, _> = owners.map(|(_, owner)| (owner.id(), owner)).collect();
+        for entry in entries {
+            if let (Target::Row(row), LockStatus::Granted) = (&entry.target, entry.status)
+                && let Some(owner) = owners.get(&entry.txn)
+                && let Ok(Some(hold)) = lookup::held_by(&list, owner, row)
+                && hold.mode > entry.mode
+            {
+                (entry.mode, entry.token) = (hold.mode, owner.token(hold));
+            }
+        }
+    }
+
+    /// K9: the next few hundred locks that are in runs alone; `None` at the end. One that is spilled meanwhile may have been listed
+    /// before; what cannot be read is not listed.
+    fn list_runs(&self, place: &mut Option<RunsPlace>) -> Option<Vec<LockEntry>> {
+        let begin = || RunsPlace {
+            list: self.shards.runs().now().1,
+            run: 0,
+            row: None,
+        };
+        let place = place.get_or_insert_with(begin);
+        let (before, listed) = (place.list.get(..place.run)?, place.list.get(place.run)?);
+        let found = place.found(listed);
+        let last = found.last().map(|(row, _)| row.clone());
+        let mut entries = Vec::new();
+        for (row, owner) in found {
+            let hash = self.shards.hash(&row);
+            let is_listed = self.shards.latch(hash).is_in_memory(&owner, hash, &row)
+                || !matches!(lookup::held_by(before, &owner, &row), Ok(None));
+            let held = lookup::held_by(&place.list, &owner, &row).ok().flatten();
+            if let Some(hold) = held.filter(|_| !is_listed && owner.binds()) {
+                let (row, granted) = (Target::Row(row), LockStatus::Granted);
+                entries.push(entry(&row, hold.mode, &owner, granted, owner.token(hold)));
+            }
+        }
+        place.run += usize::from(last.is_none());
+        place.row = last;
+        Some(entries)
     }
 
     /// K9: ranges and tables, as lists show them. Of a table that nobody holds or awaits EXCLUSIVE nobody needs to know who
@@ -144,9 +203,53 @@ impl LockTable {
 #[derive(Debug, Default)]
 pub struct ListPlace {
     rows: (usize, u32),
+    /// None: the runs were not begun.
+    spilled: Option<RunsPlace>,
     /// Ranges and tables were listed.
     wide: bool,
 }
+
+/// How far a list of runs has come.
+#[derive(Debug)]
+struct RunsPlace {
+    list: RunList,
+    run: usize,
+    /// The last row of it that was listed.
+    row: Option<RowKey>,
+}
+
+impl RunsPlace {
+    /// The next rows of a run, with those who have locked them.
+    fn found(&self, listed: &Listed) -> Vec<(RowKey, Arc<Owner>)> {
+        let from = match &self.row {
+            Some(row) => Bound::Excluded(row),
+            None => Bound::Unbounded,
+        };
+        let mut found: Vec<(RowKey, Arc<Owner>)> = Vec::new();
+        let read = listed.run.visit(from, &mut |row, record| {
+            let is_new = found.last().is_none_or(|(last, _)| last != row);
+            if is_new && found.len() >= RUN_ROWS {
+                return ControlFlow::Break(());
+            }
+            let owner = listed.owner(record.owner);
+            let is_known = |owner: &&Arc<Owner>| {
+                let same = found.iter().rev().take_while(|(last, _)| last == row);
+                same.clone().any(|(_, known)| known.is(owner))
+            };
+            if let Some(owner) = owner.filter(|owner| !is_known(owner)) {
+                found.push((row.clone(), Arc::clone(owner)));
+            }
+            ControlFlow::Continue(())
+        });
+        match read {
+            Ok(()) => found,
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+/// Rows of a run that are listed in one step.
+const RUN_ROWS: usize = 256;
 
 /// A line of a list: held with a token or without, or waited for.
 fn entry(
@@ -169,8 +272,9 @@ fn entry(
 
 fn list_row(view: &RowView<'_>, entries: &mut Vec<LockEntry>) {
     let row = Target::Row(view.row.clone());
-    for (owner, hold) in &view.holders {
-        let token = owner.token(*hold);
+    let in_memory = view.holders.iter();
+    for (owner, hold) in in_memory.filter_map(|(owner, _, hold)| Some((owner, (*hold)?))) {
+        let token = owner.token(hold);
         entries.push(entry(&row, hold.mode, owner, LockStatus::Granted, token));
     }
     for waiter in &view.waiters {
@@ -190,7 +294,7 @@ struct Queue {
 fn row_queue(view: RowView<'_>) -> Option<(RowKey, Queue)> {
     let holders = view.holders.into_iter();
     let queue = Queue {
-        holders: holders.map(|(owner, hold)| (owner, hold.mode)).collect(),
+        holders: holders.map(|(owner, hold, _)| (owner, hold.mode)).collect(),
         waiters: view.waiters,
         upgrades_count_waiters: false,
     };

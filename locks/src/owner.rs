@@ -24,6 +24,7 @@ use smallvec::SmallVec;
 use crate::contended::Contended;
 use crate::cycle::Cycle;
 use crate::slots::{OwnerName, Seat};
+use crate::spilled::Spilled;
 use crate::table_set::TableSet;
 use crate::ticket::{Hold, Ticket, UNSTAMPED};
 use crate::undo::Undo;
@@ -78,6 +79,8 @@ pub(crate) struct Holdings {
     waiting: Option<Arc<Ticket>>,
     /// K7: the tables that it holds EXCLUSIVE.
     pub(crate) exclusive: SmallVec<[TableId; 1]>,
+    /// V1: what of it lies in runs.
+    pub(crate) spilled: Spilled,
 }
 
 impl Holdings {
@@ -103,6 +106,12 @@ impl Holdings {
             self.waiting = None;
         }
         is_it
+    }
+
+    /// Whether any row is held, in memory or by runs, and whether any range is.
+    pub(crate) fn holds(&self) -> (bool, bool) {
+        let (rows, ranges) = self.undo.holds();
+        (rows || self.spilled.runs > 0, ranges)
     }
 
     /// K5: everything, for the release pass.

@@ -9,7 +9,7 @@
 pub(crate) const NODE_BITS: u32 = 25;
 
 /// The entry of a row that is held or waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place(u32);
 
 impl Place {

@@ -22,7 +22,7 @@ use crate::wide::Around;
 pub(crate) enum Placed {
     /// Re-entrant: what is held covers it.
     Covered(Grant),
-    /// Held now; before, the hold was this.
+    /// Held now; before, the hold in memory was this.
     Granted(Grant, Option<Hold>),
     /// In the queue.
     Queued(Queued),
@@ -30,6 +30,10 @@ pub(crate) enum Placed {
     Refused(Blocker),
     /// Its rank does not exceed this one's.
     Died(Blocker),
+    /// K2: it would have queued, or been refused; what its owner itself has spilled of the row is to be brought in first.
+    OwnUnknown,
+    /// K2: there are runs that were not looked at.
+    Unknown,
 }
 
 /// A request that waits, or did for a moment.
@@ -56,7 +60,10 @@ pub(crate) fn ask(
         by,
     } = match lock.decide(owner, &want, around) {
         Verdict::Covered(mode) => return Placed::Covered(Grant::covered(mode, place)),
-        Verdict::Granted(before) => return Placed::Granted(want.granted(place, before), before),
+        Verdict::Granted(before) => {
+            return Placed::Granted(want.granted(place, before.held), before.memory);
+        }
+        Verdict::Blocked(_) if !want.own_is_known => return Placed::OwnUnknown,
         Verdict::Blocked(blocked) => blocked,
     };
     if want.policy == Policy::NoWait {

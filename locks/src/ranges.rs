@@ -45,6 +45,10 @@ struct RangeLock {
 }
 
 impl RangeLock {
+    fn is_undecided(&self) -> bool {
+        self.view.ticket.is_undecided() && self.view.owner.is_active()
+    }
+
     /// Whether it was not registered with all of these.
     fn register<'a>(&mut self, owners: impl Iterator<Item = &'a Arc<Owner>>) -> Asked {
         let (number, mut asked) = (self.view.ticket.number(), Asked::Done);
@@ -285,11 +289,14 @@ impl RangeBook {
         }
     }
 
+    /// K3: whether a range that has the row is undecided.
+    pub(crate) fn is_awaited_at(&self, row: &RowKey) -> bool {
+        self.around(row).any(RangeLock::is_undecided)
+    }
+
     /// What the range looks for, while it is undecided.
     pub(crate) fn look(&self, number: u64) -> Option<RangeLook> {
-        let undecided =
-            |lock: &&RangeLock| lock.view.ticket.is_undecided() && lock.view.owner.is_active();
-        let lock = self.locks.get(&number).filter(undecided)?;
+        let lock = self.locks.get(&number).filter(|lock| lock.is_undecided())?;
         let own = self.held_by(&lock.view.owner);
         let own = own.map(|view| (Arc::clone(&view.range), view.ticket.mode()));
         Some(RangeLook {

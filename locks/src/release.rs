@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ask;
 use crate::batch::VISIT_ROWS_MAX;
+use crate::lookup;
 use crate::owner::Owner;
 use crate::place::Place;
 use crate::shard::Latch;
@@ -84,6 +85,9 @@ pub(crate) fn release_pass(
 ) {
     assert!(!owner.binds(), "K5: only what ended is released");
     let mut held = owner.latch().take();
+    if held.spilled.runs > 0 {
+        shards.runs().forget(owner);
+    }
     if let Some(ticket) = held.waiting() {
         end_wait(shards, ticket, wakes);
         wakes.add(owner);
@@ -106,6 +110,7 @@ pub(crate) fn release_pass(
     let left = places.len().saturating_sub(leftovers.released_at_once);
     let at_once = places.get(left..).unwrap_or_default();
     let_go(shards, at_once, wakes);
+    let_go(shards, &held.spilled.met, wakes);
     shards.slots().give_back(owner.seat());
     if left > 0 {
         leftovers.ends.fetch_add(1, Ordering::AcqRel);
@@ -127,7 +132,7 @@ fn let_go(shards: &Shards, places: &[Place], wakes: &mut Wakes) {
 
 /// L9: undoes what sub-transactions from `sub` on acquired.
 pub(crate) fn roll_back(shards: &Shards, owner: &Arc<Owner>, sub: u32, wakes: &mut Wakes) {
-    let (undone, ranges) = {
+    let (undone, ranges, met) = {
         let mut holdings = owner.latch();
         assert!(
             holdings.waiting().is_none(),
@@ -137,9 +142,11 @@ pub(crate) fn roll_back(shards: &Shards, owner: &Arc<Owner>, sub: u32, wakes: &m
             return; // Its release pass gives everything back.
         }
         let undo = &mut holdings.undo;
-        (undo.split_off(sub), undo.split_off_ranges(sub))
+        let undone = (undo.split_off(sub), undo.split_off_ranges(sub));
+        (undone.0, undone.1, holdings.spilled.roll_back(sub))
     };
     let mut gone = restore(shards, owner, undone, wakes);
+    gone.extend(lookup::look_again(shards, owner, &met, wakes));
     owner.forget_batches(sub);
     for number in ranges.into_iter().rev() {
         let range = shards.wide().latch().ranges.target(number);

@@ -14,9 +14,9 @@
 use std::sync::Arc;
 
 use lockstone_base::{FencingToken, LockMode, RowKey};
-use smallvec::SmallVec;
 
 use crate::decision::Blocker;
+use crate::holders::{Holder, Holders};
 use crate::judge::{blocker, blocker_of, is_called, wound};
 use crate::matrix::{ModeSet, conflicting, conflicts};
 use crate::met::{InTheWay, Met, Obstacle, Standing};
@@ -24,25 +24,16 @@ use crate::owner::Owner;
 use crate::policy::Policy;
 use crate::range_look::{RangeLook, RangesMet, RowAsk};
 use crate::ranges::RangeBook;
-use crate::ticket::{Hold, Ticket, Want};
+use crate::ticket::{Before, Hold, Ticket, Want};
 use crate::wait_queue::{WaitQueue, Waiter};
 use crate::wide::Around;
-
-/// One who holds the row.
-#[derive(Debug)]
-pub(crate) struct Holder {
-    pub(crate) owner: Arc<Owner>,
-    pub(crate) hold: Hold,
-    /// The row is on the owner's contended stack.
-    on_stack: bool,
-}
 
 /// A row that is held or waited for.
 #[derive(Debug)]
 pub(crate) struct RowLock {
     row: RowKey,
     hash: u64,
-    holders: SmallVec<[Holder; 1]>,
+    holders: Holders,
     /// Only when contended.
     queue: Option<Box<WaitQueue>>,
     /// A waiter of the queue has won, and waits for one that was committing.
@@ -57,7 +48,7 @@ pub(crate) enum Verdict {
     /// L2: what is held covers it.
     Covered(LockMode),
     /// Granted; the hold is what was held before.
-    Granted(Option<Hold>),
+    Granted(Before),
     /// It would queue.
     Blocked(Blocked),
 }
@@ -67,7 +58,7 @@ pub(crate) enum Verdict {
 pub(crate) struct Blocked {
     /// At which place.
     pub(crate) place: usize,
-    pub(crate) before: Option<Hold>,
+    pub(crate) before: Before,
     /// It counts no waiters: the row, or a range around it, is held.
     pub(crate) upgrade: bool,
     /// One who is in its way.
@@ -77,15 +68,10 @@ pub(crate) struct Blocked {
 impl RowLock {
     /// A row that nobody holds, or one alone.
     pub(crate) fn new(row: RowKey, hash: u64, alone: Option<(Arc<Owner>, Hold)>) -> Self {
-        let holder = |(owner, hold)| Holder {
-            owner,
-            hold,
-            on_stack: false,
-        };
         Self {
             row,
             hash,
-            holders: alone.into_iter().map(holder).collect(),
+            holders: alone.map(Holders::alone).unwrap_or_default(),
             queue: None,
             has_winners: false,
             is_within: false,
@@ -97,15 +83,14 @@ impl RowLock {
         self.queue.is_none() && self.holders.iter().all(|holder| !holder.owner.binds())
     }
 
-    /// The one who holds it, if nobody waits and its contended stack does not name the row, which would be forgotten.
+    /// The one who holds it, if nobody waits, and nothing would be forgotten: that its contended stack names the row, or what it
+    /// holds by runs.
     pub(crate) fn alone(&self) -> Option<&Holder> {
-        let alone = self.queue.is_none() && self.holders.len() == 1;
-        self.holders
-            .first()
-            .filter(|holder| alone && !holder.on_stack)
+        let only = self.holders.only().filter(|holder| holder.is_plain());
+        only.filter(|_| self.queue.is_none())
     }
 
-    pub(crate) fn holders(&self) -> &[Holder] {
+    pub(crate) fn holders(&self) -> &Holders {
         &self.holders
     }
 
@@ -119,8 +104,12 @@ impl RowLock {
     }
 
     pub(crate) fn held(&self, owner: &Owner) -> Option<Hold> {
-        let own = self.holders.iter().find(|holder| owner.is(&holder.owner));
-        own.map(|holder| holder.hold)
+        self.holders.of(owner).map(|holder| holder.hold)
+    }
+
+    /// V1: what `owner` holds of it in memory.
+    pub(crate) fn in_memory(&self, owner: &Owner) -> Option<Hold> {
+        self.holders.of(owner).and_then(Holder::in_memory)
     }
 
     /// K1: grants, or says who is in the way. The row must be settled.
@@ -130,12 +119,15 @@ impl RowLock {
         want: &Want<'_>,
         around: &mut Around<'_>,
     ) -> Verdict {
-        let before = self.held(owner);
-        if let Some(hold) = before.filter(|hold| hold.covers(want.mode, want.writes)) {
+        let before = self.holders.before(owner);
+        if let Some(hold) = before
+            .held
+            .filter(|hold| hold.covers(want.mode, want.writes))
+        {
             return Verdict::Covered(hold.mode);
         }
-        let hold = want.hold(before);
-        let upgrade = before.is_some() || around.held(owner, want.row).is_some();
+        let hold = want.hold(before.held);
+        let upgrade = before.held.is_some() || around.held(owner, want.row).is_some();
         let place = match self.queue.as_deref() {
             Some(queue) => queue.place(want.order, upgrade),
             None => 0,
@@ -161,7 +153,7 @@ impl RowLock {
         if let Some(queue) = self.queue.as_deref().filter(|_| !upgrade) {
             queue.note_overtaking(place, want.mode);
         }
-        self.hold(owner, hold);
+        self.holders.add(owner, hold);
         around.granted(ask);
         self.register_holders();
         Verdict::Granted(before)
@@ -191,58 +183,45 @@ impl RowLock {
         queue.get(place + 1).is_some()
     }
 
-    /// Makes `owner` a holder, or its hold stronger.
-    fn hold(&mut self, owner: &Arc<Owner>, hold: Hold) {
-        let mode = hold.mode;
-        for holder in &self.holders {
-            let fits = !conflicts(mode, holder.hold.mode)
-                || owner.is(&holder.owner)
-                || !holder.owner.binds();
-            assert!(fits, "L1: {mode} was granted beside {}", holder.hold.mode);
-        }
-        let mut own = self.holders.iter_mut();
-        match own.find(|holder| owner.is(&holder.owner)) {
-            Some(holder) => holder.hold = hold,
-            None => self.holders.push(Holder {
-                owner: Arc::clone(owner),
-                hold,
-                on_stack: false,
-            }),
-        }
-    }
-
     /// The token of what `owner` holds, from its record.
     pub(crate) fn stamp(&mut self, owner: &Owner, token: FencingToken) {
-        let mut own = self.holders.iter_mut();
-        if let Some(holder) = own.find(|holder| owner.is(&holder.owner)) {
-            holder.hold.token = token;
-        }
+        self.holders.stamp(owner, token);
     }
 
-    /// L9: sets what `owner` holds back to `before`. Nothing, if it holds nothing any more.
+    /// L9: sets what `owner` holds in memory back to `before`. Nothing, if it holds nothing any more.
     pub(crate) fn restore(&mut self, owner: &Owner, before: Option<Hold>) {
-        let own = self
-            .holders
-            .iter()
-            .position(|holder| owner.is(&holder.owner));
-        match (own, before) {
-            (Some(at), None) => {
-                let gone = self.holders.remove(at);
-                if gone.on_stack {
-                    let row = (self.hash, self.row.clone());
-                    owner.contended().forget_row(None, &row);
-                }
-            }
-            (Some(at), Some(before)) => {
-                if let Some(holder) = self.holders.get_mut(at) {
-                    assert!(
-                        before.mode <= holder.hold.mode,
-                        "L9: a rollback never strengthens a lock"
-                    );
-                    holder.hold = before;
-                }
-            }
-            (None, _) => {}
+        let gone = self.holders.restore(owner, before);
+        self.gone(gone);
+    }
+
+    /// K2: `owner` holds the row by runs. Whether that was not known. K4: if somebody waits, it is on its stack, its own too.
+    pub(crate) fn bring_in(&mut self, owner: &Arc<Owner>, spilled: Hold) -> bool {
+        let is_new = self.holders.bring_in(owner, spilled);
+        self.register_holders();
+        is_new
+    }
+
+    /// L9: what `owner` holds by runs, after a rollback. Nothing, if nobody has met it.
+    pub(crate) fn look_again(&mut self, owner: &Owner, spilled: Option<Hold>) {
+        let gone = self.holders.look_again(owner, spilled);
+        self.gone(gone);
+    }
+
+    /// V1, K3: `owner` holds the row by a run from now on, unless somebody waits for it: then by both. Whether by the run alone.
+    pub(crate) fn drop_memory(&mut self, owner: &Owner) -> bool {
+        let drops = self.queue.is_none();
+        if drops {
+            let gone = self.holders.drop_memory(owner);
+            self.gone(gone);
+        }
+        drops
+    }
+
+    /// The contended stack of one who holds the row no more does not name it.
+    fn gone(&self, holder: Option<Holder>) {
+        if let Some(holder) = holder.filter(|holder| holder.on_stack) {
+            let row = (self.hash, self.row.clone());
+            holder.owner.contended().forget_row(None, &row);
         }
     }
 
@@ -260,7 +239,7 @@ impl RowLock {
     /// sure that every holder in somebody's way will come back here (K4).
     pub(crate) fn settle(&mut self, around: &mut Around<'_>) {
         loop {
-            self.holders.retain(|holder| holder.owner.binds());
+            self.holders.drop_void();
             if self.queue.is_none() {
                 return;
             }
@@ -336,7 +315,7 @@ impl RowLock {
             if let Some(Waiter { owner, ticket }) = left {
                 if granted {
                     ahead = ahead.with(mode);
-                    self.hold(&owner, ticket.hold());
+                    self.holders.add(&owner, ticket.hold());
                 }
                 around.wakes.add(&owner);
             }
@@ -420,7 +399,7 @@ impl RowLock {
     /// K6: who is in the way of a range that has the row.
     pub(crate) fn in_the_way_of(&self, look: &RangeLook, met: &mut Met) {
         let (asks, mode) = (&look.view.owner, look.view.ticket.mode());
-        for Holder { owner, hold, .. } in &self.holders {
+        for Holder { owner, hold, .. } in self.holders.iter() {
             if conflicts(mode, hold.beside_ranges()) && owner.binds() {
                 let own = asks.is(owner);
                 let standing = if own { Standing::Own } else { Standing::Holds };

@@ -36,7 +36,7 @@ use crate::wide::{Around, Wide};
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
     index: Index,
-    nodes: Nodes,
+    pub(crate) nodes: Nodes,
     sweep: Sweep,
 }
 
@@ -50,16 +50,20 @@ pub(crate) struct Latch<'a> {
     pub(crate) wide: &'a Wide,
 }
 
+/// One who holds a row.
+pub(crate) type Shown = (Arc<Owner>, Hold, Option<Hold>);
+
 /// Who holds a row and who waits for it.
 #[derive(Debug)]
 pub(crate) struct RowView<'a> {
     pub(crate) row: &'a RowKey,
-    pub(crate) holders: SmallVec<[(Arc<Owner>, Hold); 1]>,
+    /// With what they hold, and how much of it in memory.
+    pub(crate) holders: SmallVec<[Shown; 1]>,
     pub(crate) waiters: Vec<Waiter>,
 }
 
 impl Shard {
-    fn number(&self, hash: u64, row: &RowKey) -> Option<u32> {
+    pub(crate) fn number(&self, hash: u64, row: &RowKey) -> Option<u32> {
         let is_it = |number| self.nodes.get(number).is_some_and(|node| node.row == *row);
         self.index.find(hash, is_it)
     }
@@ -68,7 +72,7 @@ impl Shard {
         self.nodes.get(self.number(hash, row)?)
     }
 
-    fn remove(&mut self, number: u32) {
+    pub(crate) fn remove(&mut self, number: u32) {
         let Some(node) = self.nodes.get(number) else {
             return;
         };
@@ -93,7 +97,8 @@ impl Latch<'_> {
             return self.request_within(owner, want, &mut around);
         }
         let own = Alone::new(owner.name(), want.hold(None));
-        let (number, is_new) = self.node(&want, || Held::Alone(own));
+        let row = (want.hash, want.row);
+        let (number, is_new) = self.node(row, || Held::Alone(own));
         let place = Place::new(self.number, number);
         if is_new {
             return Placed::Granted(want.granted(place, None), None);
@@ -129,27 +134,32 @@ impl Latch<'_> {
             return Placed::Covered(Grant::covered(mode, Place::NONE));
         }
         let free = || RowLock::new(want.row.clone(), want.hash, None);
-        let (number, _) = self.node(&want, || Held::Contended(Box::new(free())));
+        let row = (want.hash, want.row);
+        let (number, _) = self.node(row, || Held::Contended(Box::new(free())));
         self.ask(number, owner, want, around)
     }
 
     /// The row's node, and whether it is new: then it is as said.
-    fn node(&mut self, want: &Want<'_>, held: impl FnOnce() -> Held) -> (u32, bool) {
+    pub(crate) fn node(
+        &mut self,
+        (hash, row): (u64, &RowKey),
+        held: impl FnOnce() -> Held,
+    ) -> (u32, bool) {
         let Shard { index, nodes, .. } = &mut *self.shard;
         let same = |number| {
             nodes
                 .get(number)
-                .is_some_and(|node: &Node| node.row == *want.row)
+                .is_some_and(|node: &Node| node.row == *row)
         };
-        match index.locate(want.hash, same) {
+        match index.locate(hash, same) {
             Ok(number) => (number, false),
             Err(free) => {
                 let number = nodes.insert(Node {
-                    row: want.row.clone(),
-                    hash: want.hash,
+                    row: row.clone(),
+                    hash,
                     held: held(),
                 });
-                index.insert(free, want.hash, number);
+                index.insert(free, hash, number);
                 // It may have grown.
                 index.tell(self.signpost);
                 (number, true)
@@ -175,6 +185,14 @@ impl Latch<'_> {
         want: Want<'_>,
         around: &mut Around<'_>,
     ) -> Placed {
+        let place = Place::new(self.number, number);
+        let placed = placing::ask(self.contended(number), owner, (want, place), around);
+        self.tidy(number);
+        placed
+    }
+
+    /// The row's lock, which decides instead of its node.
+    pub(crate) fn contended(&mut self, number: u32) -> &mut RowLock {
         let node = self.shard.nodes.get_mut(number).expect(USED);
         if let Held::Alone(alone) = &node.held {
             let holder = self.slots.owner(alone.owner);
@@ -185,14 +203,11 @@ impl Latch<'_> {
         let Held::Contended(lock) = &mut node.held else {
             unreachable!("what was held alone has become a lock above");
         };
-        let place = Place::new(self.number, number);
-        let placed = placing::ask(lock, owner, (want, place), around);
-        self.tidy(number);
-        placed
+        lock
     }
 
     /// A lock that nobody needs any more goes, or becomes its node again.
-    fn tidy(&mut self, number: u32) {
+    pub(crate) fn tidy(&mut self, number: u32) {
         let Some(node) = self.shard.nodes.get_mut(number) else {
             return;
         };
@@ -287,7 +302,12 @@ impl Latch<'_> {
     }
 
     /// Changes a lock, if the node has one, and settles it.
-    fn change(&mut self, number: u32, wakes: &mut Wakes, change: impl FnOnce(&mut RowLock)) {
+    pub(crate) fn change(
+        &mut self,
+        number: u32,
+        wakes: &mut Wakes,
+        change: impl FnOnce(&mut RowLock),
+    ) {
         let wide = self.wide;
         let Some(node) = self.shard.nodes.get_mut(number) else {
             return;
@@ -407,12 +427,16 @@ impl Latch<'_> {
         let (holders, lock) = match &node.held {
             Held::Alone(alone) => {
                 let owner = self.slots.owner(alone.owner)?;
-                (SmallVec::from_buf([(owner, alone.hold())]), None)
+                let hold = alone.hold();
+                (SmallVec::from_buf([(owner, hold, Some(hold))]), None)
             }
             Held::Contended(lock) => {
                 let holders = lock.holders().iter();
                 let holders = holders.filter(|holder| holder.owner.binds());
-                let holders = holders.map(|holder| (Arc::clone(&holder.owner), holder.hold));
+                let holders = holders.map(|holder| {
+                    let owner = Arc::clone(&holder.owner);
+                    (owner, holder.hold, holder.in_memory())
+                });
                 (holders.collect(), Some(&**lock))
             }
         };

@@ -5,14 +5,17 @@
 //!
 //! Crash: memory only.
 
+use lockstone_base::RowKey;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
+use crate::hash::RowHasher;
 use crate::index::Signpost;
 use crate::met::{InTheWay, Met};
 use crate::owner::Owner;
 use crate::range_look::RangeLook;
 use crate::row_lock::RowLock;
+use crate::runs::Runs;
 use crate::shard::{Latch, RowView, Shard};
 use crate::slots::Slots;
 use crate::target::Target;
@@ -28,9 +31,11 @@ const SHARD_BIT: u32 = 48;
 /// The shards, each on cache lines of its own.
 #[derive(Debug)]
 pub(crate) struct Shards {
+    hasher: RowHasher,
     rows: Box<[Aligned]>,
     slots: Slots<Owner>,
     wide: Wide,
+    runs: Runs,
 }
 
 #[derive(Debug, Default)]
@@ -42,12 +47,24 @@ struct Aligned {
 }
 
 impl Shards {
-    pub(crate) fn new() -> Self {
+    /// Whose rows are hashed under `seed`.
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
+            hasher: RowHasher::new(seed),
             rows: (0..SHARDS).map(|_| Aligned::default()).collect(),
             slots: Slots::new(),
             wide: Wide::default(),
+            runs: Runs::default(),
         }
+    }
+
+    pub(crate) fn hash(&self, row: &RowKey) -> u64 {
+        self.hash_bytes(row.as_bytes())
+    }
+
+    /// Of an encoded row.
+    pub(crate) fn hash_bytes(&self, row: &[u8]) -> u64 {
+        self.hasher.hash(row)
     }
 
     pub(crate) fn slots(&self) -> &Slots<Owner> {
@@ -57,6 +74,11 @@ impl Shards {
     /// Ranges and tables. Latched behind any shard.
     pub(crate) fn wide(&self) -> &Wide {
         &self.wide
+    }
+
+    /// What is spilled. Asked without any latch; a load of it comes under a shard's.
+    pub(crate) fn runs(&self) -> &Runs {
+        &self.runs
     }
 
     /// Which shard a hash is in.

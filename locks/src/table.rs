@@ -15,11 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use lockstone_base::{FencingToken, LockMode, RowKey, TxnId};
 
 use crate::ask;
-use crate::batch::{Batch, Terms};
 use crate::cycle::Cycle;
 use crate::decision::{Blocker, Decision, Refusal, Request};
-use crate::hash::RowHasher;
 use crate::judge::{stronger, wound};
+use crate::lookup;
 use crate::owner::{AbortCause, Notify, Owner};
 use crate::place::Place;
 use crate::placing::{Placed, Queued};
@@ -28,7 +27,7 @@ use crate::shards::{SHARDS, Shards};
 use crate::standoff::Standoffs;
 use crate::tables::EXCLUSIVE;
 use crate::target::Target;
-use crate::ticket::{Outcome, Ticket, UNSTAMPED, Want};
+use crate::ticket::{Hold, Outcome, Ticket, UNSTAMPED, Want};
 use crate::wait_queue::Waiter;
 use crate::wakes::Wakes;
 
@@ -38,9 +37,8 @@ mod tests;
 /// All locks of a database.
 #[derive(Debug)]
 pub struct LockTable {
-    hasher: RowHasher,
     pub(crate) shards: Shards,
-    leftovers: Leftovers,
+    pub(crate) leftovers: Leftovers,
     standoffs: Standoffs,
     wounds: AtomicU64,
 }
@@ -53,8 +51,7 @@ impl LockTable {
 
     fn releasing_at_once(rows: usize, seed: u64) -> Self {
         Self {
-            hasher: RowHasher::new(seed),
-            shards: Shards::new(),
+            shards: Shards::new(seed),
             leftovers: Leftovers::new(rows),
             standoffs: Standoffs::default(),
             wounds: AtomicU64::new(0),
@@ -77,40 +74,66 @@ impl LockTable {
     /// If the owner's rank is not settled, if it waits already, or if a sub-transaction number
     /// falls.
     pub fn request(&self, owner: &Arc<Owner>, request: Request<'_>, wakes: &mut Wakes) -> Decision {
-        let hash = self.hasher.hash(request.row.as_bytes());
-        let want = Want {
+        let mut want = Want {
             row: request.row,
-            hash,
+            hash: self.shards.hash(request.row),
             mode: request.mode,
             writes: request.writes,
             sub: request.sub,
             order: owner.order(),
             policy: request.policy,
+            own_is_known: false,
         };
-        let mut holdings = owner.latch();
-        if !owner.is_active() {
-            return Decision::Refused(Refusal::Ended);
-        }
-        assert!(
-            holdings.waiting().is_none(),
-            "K4: a transaction that waits asks for nothing"
-        );
-        let mut latch = self.shards.latch(hash);
-        self.leftovers.sweep_before(&mut latch, 1);
-        let placed = latch.request(owner, want, wakes);
-        drop(latch);
-        match placed {
-            Placed::Covered(grant) => Decision::Granted(grant),
-            Placed::Refused(blocker) => Decision::Refused(Refusal::WouldBlock(blocker)),
-            Placed::Granted(grant, before) => {
-                holdings.undo.push(grant.place, request.sub, before);
-                Decision::Granted(grant)
+        let (mut looked, mut own_is_known) = (None, false);
+        loop {
+            let mut holdings = owner.latch();
+            if !owner.is_active() {
+                return Decision::Refused(Refusal::Ended);
             }
-            Placed::Died(blocker) => Decision::Refused(Refusal::Conflict(blocker)),
-            Placed::Queued(queued) => {
-                holdings.wait_for(Arc::clone(&queued.ticket));
-                drop(holdings);
-                self.queued(owner, queued, wakes)
+            assert!(
+                holdings.waiting().is_none(),
+                "K4: a transaction that waits asks for nothing"
+            );
+            want.own_is_known = own_is_known || holdings.spilled.runs == 0;
+            let mut latch = self.shards.latch(want.hash);
+            let placed = if self.shards.runs().are_known(looked) {
+                self.leftovers.sweep_before(&mut latch, 1);
+                latch.request(owner, want, wakes)
+            } else {
+                Placed::Unknown
+            };
+            drop(latch);
+            match placed {
+                Placed::Covered(grant) => return Decision::Granted(grant),
+                Placed::Refused(blocker) => {
+                    return Decision::Refused(Refusal::WouldBlock(blocker));
+                }
+                Placed::Granted(grant, before) => {
+                    holdings.undo.push(grant.place, request.sub, before);
+                    return Decision::Granted(grant);
+                }
+                Placed::Died(blocker) => return Decision::Refused(Refusal::Conflict(blocker)),
+                Placed::Queued(queued) => {
+                    holdings.wait_for(Arc::clone(&queued.ticket));
+                    drop(holdings);
+                    return self.queued(owner, queued, wakes);
+                }
+                // K2: what it says is to be looked up holds no latch.
+                Placed::Unknown => {
+                    drop(holdings);
+                    match lookup::look(&self.shards, owner, &want) {
+                        Ok(epoch) => (looked, own_is_known) = (Some(epoch), false),
+                        Err(refusal) => return Decision::Refused(refusal),
+                    }
+                }
+                Placed::OwnUnknown => {
+                    drop(holdings);
+                    let row = (want.hash, want.row);
+                    if let Err(error) = lookup::look_for_own(&self.shards, owner, row) {
+                        return Decision::Refused(Refusal::Unreadable(error));
+                    }
+                    own_is_known = true;
+                }
             }
         }
     }
@@ -118,75 +141,7 @@ impl LockTable {
     /// A row is going to be asked for soon: a hint, which costs little and may be wrong. The row is in two parts.
     pub fn expect(&self, row: (&[u8], &[u8])) {
         if let Some(row) = RowKey::in_place(row.0, row.1) {
-            self.shards.expect(self.hasher.hash(row.as_bytes()));
-        }
-    }
-
-    /// The rows number 0 to `rows`, to be asked for by [`LockTable::request_batch`].
-    pub fn batch<'r>(
-        &self,
-        rows: impl Iterator<Item = &'r [u8]>,
-        row: impl Fn(usize) -> RowKey,
-    ) -> Batch {
-        let hashes: Vec<u64> = rows.map(|row| self.hasher.hash(row)).collect();
-        Batch::new(&hashes, row, SHARDS, Shards::index)
-    }
-
-    /// Asks for the rows of a batch, many in one hold of a shard's latch; each is decided as by
-    /// [`LockTable::request`]. `None` when all are held. Else the decision of the row at which the batch
-    /// stands: once that is granted, [`Batch::granted`] says so, and the call is made again.
-    ///
-    /// # Panics
-    /// As [`LockTable::request`].
-    pub fn request_batch(
-        &self,
-        owner: &Arc<Owner>,
-        batch: &mut Batch,
-        terms: Terms,
-        wakes: &mut Wakes,
-    ) -> Option<Decision> {
-        let terms = Terms {
-            order: owner.order(),
-            ..terms
-        };
-        loop {
-            let visit = batch.visit(|a, b| Shards::index(a) == Shards::index(b));
-            let hash = batch.next()?.hash;
-            let mut holdings = owner.latch();
-            if !owner.is_active() {
-                return Some(Decision::Refused(Refusal::Ended));
-            }
-            assert!(
-                holdings.waiting().is_none(),
-                "K4: a transaction that waits asks for nothing"
-            );
-            let mut latch = self.shards.latch(hash);
-            self.leftovers.sweep_before(&mut latch, visit);
-            for _ in 0..visit {
-                if let Some(ahead) = batch.ahead() {
-                    latch.expect(ahead.hash);
-                }
-                let ask = batch.next()?;
-                match latch.request(owner, terms.want(ask), wakes) {
-                    Placed::Covered(grant) => batch.granted(grant),
-                    Placed::Refused(blocker) => {
-                        return Some(Decision::Refused(Refusal::WouldBlock(blocker)));
-                    }
-                    Placed::Granted(grant, before) => {
-                        holdings.undo.push(grant.place, terms.sub, before);
-                        batch.granted(grant);
-                    }
-                    Placed::Died(blocker) => {
-                        return Some(Decision::Refused(Refusal::Conflict(blocker)));
-                    }
-                    Placed::Queued(queued) => {
-                        drop(latch);
-                        holdings.wait_for(Arc::clone(&queued.ticket));
-                        drop(holdings);
-                        return Some(self.queued(owner, queued, wakes));
-                    }
-                }
-            }
+            self.shards.expect(self.shards.hash(&row));
         }
     }
 
@@ -475,9 +430,12 @@ impl LockTable {
     }
 
     fn held(&self, owner: &Arc<Owner>, row: &RowKey) -> Option<(LockMode, Option<FencingToken>)> {
-        let hash = self.hasher.hash(row.as_bytes());
-        let latch = self.shards.latch(hash);
-        let hold = latch.held(owner, hash, row).filter(|_| owner.binds());
+        let hash = self.shards.hash(row);
+        let hold = self.shards.latch(hash).held(owner, hash, row);
+        // A run that cannot be read shows no lock; it is not given to anybody else for that (K2).
+        let spilled = lookup::held(&self.shards, owner, row).ok().flatten();
+        let hold = hold.into_iter().chain(spilled).reduce(Hold::join);
+        let hold = hold.filter(|_| owner.binds());
         let hold = hold.map(|hold| (hold.mode, owner.token(hold)));
         let around = self.shards.wide().latch_if_ranges(row.table());
         let around = around.and_then(|books| books.ranges.held(owner, row));

@@ -75,6 +75,14 @@ impl RowRange {
         self.start.as_ref()
     }
 
+    /// Where its rows begin, among those of all tables.
+    pub(crate) fn first_row(&self) -> Bound<RowKey> {
+        match &self.start {
+            Bound::Unbounded => Bound::Included(RowKey::new(self.table, &[])),
+            bound => bound.clone(),
+        }
+    }
+
     /// Where it ends; unbounded: with the table.
     pub fn end(&self) -> Bound<&RowKey> {
         self.end.as_ref()

@@ -77,6 +77,15 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
+    /// L1: what one holds by two records: the stronger, and of two in one mode the older.
+    pub(crate) fn join(self, other: Self) -> Self {
+        let is_other = (other.mode, self.sub) > (self.mode, other.sub);
+        Self {
+            writes: self.writes || other.writes,
+            ..if is_other { other } else { self }
+        }
+    }
+
     /// L2: whether it covers what is wanted, beside rows and beside ranges.
     pub(crate) fn covers(self, mode: LockMode, writes: bool) -> bool {
         self.mode >= mode && self.beside_ranges() >= beside_ranges(mode, writes)
@@ -93,6 +102,15 @@ pub(crate) fn beside_ranges(mode: LockMode, writes: bool) -> LockMode {
     if writes { LockMode::Update } else { mode }
 }
 
+/// What an owner held of a row before an acquisition.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Before {
+    /// In all: what makes the request an upgrade.
+    pub(crate) held: Option<Hold>,
+    /// L9: without what lies in runs, which a rollback leaves there.
+    pub(crate) memory: Option<Hold>,
+}
+
 /// A queued request.
 #[derive(Debug)]
 pub struct Ticket {
@@ -103,7 +121,7 @@ pub struct Ticket {
     /// What is held once it is granted.
     hold: Hold,
     sub: u32,
-    before: Option<Hold>,
+    before: Before,
     upgrade: bool,
     /// Nobody was ahead of it when it came.
     first: bool,
@@ -139,6 +157,8 @@ pub(crate) struct Want<'a> {
     pub(crate) sub: u32,
     pub(crate) order: u64,
     pub(crate) policy: Policy,
+    /// K2: what the owner itself has spilled of the row, if anything, has been brought in: it may queue, or be refused.
+    pub(crate) own_is_known: bool,
 }
 
 impl Want<'_> {
@@ -175,7 +195,7 @@ impl Ticket {
     /// Of a row at `place`, of which its owner held `before`; `upgrade` if it held that, or a range around it.
     pub(crate) fn of_row(
         want: Want<'_>,
-        before: Option<Hold>,
+        before: Before,
         upgrade: bool,
         place: Place,
         number: u64,
@@ -190,7 +210,7 @@ impl Ticket {
         Self {
             hash: want.hash,
             place,
-            hold: want.hold(before),
+            hold: want.hold(before.held),
             before,
             ..Self::new(wide, number)
         }
@@ -227,7 +247,7 @@ impl Ticket {
                 token: UNSTAMPED,
             },
             sub: want.sub,
-            before: None,
+            before: Before::default(),
             upgrade: want.upgrade,
             first: false,
             number,
@@ -286,8 +306,9 @@ impl Ticket {
         self.sub
     }
 
+    /// L9: what was held in memory before it was granted.
     pub(crate) fn before(&self) -> Option<Hold> {
-        self.before
+        self.before.memory
     }
 
     /// What is held once it is granted.
@@ -319,7 +340,7 @@ impl Ticket {
     }
 
     pub(crate) fn grant(&self) -> Grant {
-        Grant::over(self.before, self.hold.mode, self.place)
+        Grant::over(self.before.held, self.hold.mode, self.place)
     }
 
     pub(crate) fn place(&self) -> Place {
@@ -392,8 +413,9 @@ mod tests {
             sub: 0,
             order: 0,
             policy: Policy::Wait,
+            own_is_known: true,
         };
-        Ticket::of_row(want, None, false, Place::new(0, 0), 0)
+        Ticket::of_row(want, Before::default(), false, Place::new(0, 0), 0)
     }
 
     #[test]

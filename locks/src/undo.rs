@@ -7,6 +7,8 @@
 //!
 //! Crash: memory only.
 
+use std::collections::BTreeSet;
+
 use smallvec::SmallVec;
 
 use crate::place::Place;
@@ -39,6 +41,8 @@ pub(crate) struct Undo {
     starts: SmallVec<[Start; 1]>,
     /// The ranges, by sub-transaction and number.
     ranges: Vec<(u32, u64)>,
+    /// V1: so many acquisitions, the first ones, were copied.
+    copied: usize,
 }
 
 impl Undo {
@@ -87,6 +91,7 @@ impl Undo {
             return Vec::new();
         };
         self.starts.truncate(keep);
+        self.copied = self.copied.min(start.taken as usize);
         let mut strengthened = self.strengthened.split_off(start.strengthened as usize);
         let places = self.places.drain(start.taken as usize..);
         let numbered = places
@@ -99,6 +104,60 @@ impl Undo {
             (place, before.map(|last| last.before))
         };
         places.into_iter().map(step).collect()
+    }
+
+    /// V1: every acquisition, the oldest first, with its sub-transaction; and what was held before.
+    pub(crate) fn acquisitions(&self) -> impl Iterator<Item = (Place, u32, Option<Hold>)> {
+        let mut starts = self.starts.iter().peekable();
+        let mut strengthened = self.strengthened.iter().peekable();
+        let mut sub = 0;
+        let numbered = self.places.iter().zip(0_u32..);
+        numbered.map(move |(place, at)| {
+            while let Some(start) = starts.next_if(|start| start.taken <= at) {
+                sub = start.sub;
+            }
+            let before = strengthened.next_if(|next| next.at == at);
+            (*place, sub, before.map(|next| next.before))
+        })
+    }
+
+    /// V1: all of them are copied.
+    pub(crate) fn copy(&mut self) {
+        self.copied = self.places.len();
+    }
+
+    /// V1: forgets the acquisitions that were copied and not undone since, but for those of rows that `stay`: it is asked once of each
+    /// row. A row that was strengthened later stays.
+    pub(crate) fn drop_copied(&mut self, mut leaves: impl FnMut(Place) -> bool) -> usize {
+        let copied = std::mem::take(&mut self.copied);
+        let all: Vec<_> = self.acquisitions().collect();
+        let later = all.iter().skip(copied);
+        let mut stay: BTreeSet<Place> = later
+            .filter(|(_, _, before)| before.is_some())
+            .map(|(place, ..)| *place)
+            .collect();
+        let mut left = 0;
+        for (place, _, before) in all.iter().take(copied) {
+            // Of a row's acquisitions the first.
+            if before.is_none() && !stay.contains(place) {
+                if leaves(*place) {
+                    left += 1;
+                } else {
+                    stay.insert(*place);
+                }
+            }
+        }
+        let ranges = std::mem::take(&mut self.ranges);
+        *self = Self {
+            ranges,
+            ..Self::default()
+        };
+        for (at, (place, sub, before)) in all.into_iter().enumerate() {
+            if at >= copied || stay.contains(&place) {
+                self.push(place, sub, before);
+            }
+        }
+        left
     }
 
     /// The places of all that is held; some more than once.

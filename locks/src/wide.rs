@@ -79,7 +79,7 @@ impl Wide {
         if counts.all(|count| count.load(Ordering::SeqCst) == 0) {
             return false;
         }
-        let (rows, ranges) = owner.latch().undo.holds();
+        let (rows, ranges) = owner.latch().holds();
         let books = self.latch();
         ranges || (rows && books.ranges.may_await(owner)) || books.tables.may_await(owner)
     }

@@ -24,6 +24,7 @@
 )]
 
 mod asking;
+mod spilling;
 mod written;
 
 #[path = "interleavings/naive.rs"]
@@ -60,6 +61,7 @@ struct Scene<'a> {
     ranks: &'a [[u32; 3]],
     depth: usize,
     rollbacks: bool,
+    spills: bool,
     played: usize,
     rings: usize,
 }
@@ -143,6 +145,17 @@ impl Scene<'_> {
             }
             if txn < begun {
                 add(Call::End);
+                if self.spills
+                    && !matches!(
+                        steps.last(),
+                        Some(Step {
+                            call: Call::Spill,
+                            ..
+                        })
+                    )
+                {
+                    add(Call::Spill);
+                }
             }
         }
         next
@@ -150,11 +163,21 @@ impl Scene<'_> {
 }
 
 fn explore(calls: &[What], ranks: &[[u32; 3]], depth: usize, rollbacks: bool) {
+    explore_all(calls, ranks, depth, (rollbacks, false));
+}
+
+fn explore_all(
+    calls: &[What],
+    ranks: &[[u32; 3]],
+    depth: usize,
+    (rollbacks, spills): (bool, bool),
+) {
     let mut scene = Scene {
         calls,
         ranks,
         depth,
         rollbacks,
+        spills,
         played: 0,
         rings: 0,
     };
@@ -218,6 +241,32 @@ fn rows_a_range_and_a_table() {
     );
 }
 
+/// K2, K3, V1: whoever spills what he holds, and whenever he does, nobody notices.
+#[test]
+fn one_row_that_is_spilled() {
+    let calls = [row(A, Share), row(A, NoKeyUpdate), row(A, Update)];
+    explore_all(&calls, EQUAL, 5, (false, true));
+    explore_all(&calls, RANKED, 5, (false, true));
+}
+
+#[test]
+fn one_row_that_is_spilled_and_rolled_back() {
+    let calls = [row(A, Share), row(A, Update)];
+    explore_all(&calls, EQUAL, 6, (true, true));
+}
+
+#[test]
+fn two_rows_that_are_spilled() {
+    let calls = [row(A, Share), row(A, Update), row(B, Update)];
+    explore_all(&calls, EQUAL, 5, (false, true));
+}
+
+#[test]
+fn spilled_rows_and_a_range_around_them() {
+    let calls = [row(A, Share), What::put(A), range(Share), range(Update)];
+    explore_all(&calls, EQUAL, 5, (false, true));
+}
+
 /// All kinds and modes, ranks and policies, for as long as it lasts.
 #[test]
 fn random_ones_of_three_to_five() {
@@ -227,6 +276,7 @@ fn random_ones_of_three_to_five() {
         let mut dice = Dice(0x9E37_79B9 + case as u64 * 7919);
         let count = 3 + dice.below(3) as usize;
         let is_ranked = dice.below(2) == 0;
+        let spills = dice.below(2) == 0;
         let ranks: Vec<u32> = (0..count)
             .map(|_| if is_ranked { dice.below(3) as u32 } else { 0 })
             .collect();
@@ -236,7 +286,7 @@ fn random_ones_of_three_to_five() {
         let mut play = Play::new(&ranks, &ages);
         for _ in 0..dice.below(24) {
             let txn = dice.below(count as u64) as usize;
-            if let Some(call) = random(&play, txn, kinds, &mut dice) {
+            if let Some(call) = random(&play, txn, (kinds, spills), &mut dice) {
                 play.step(Step { txn, call });
                 play.check();
             }
@@ -248,7 +298,7 @@ fn random_ones_of_three_to_five() {
     assert!(rings > cases / 100, "{rings}");
 }
 
-fn random(play: &Play, txn: usize, kinds: u64, dice: &mut Dice) -> Option<Call> {
+fn random(play: &Play, txn: usize, (kinds, spills): (u64, bool), dice: &mut Dice) -> Option<Call> {
     if play.has_ended(txn) {
         return None;
     }
@@ -267,6 +317,16 @@ fn random(play: &Play, txn: usize, kinds: u64, dice: &mut Dice) -> Option<Call> 
         6..12 => What::Range(key, key + 1 + dice.below(2) as u8, mode),
         _ => What::EXCLUSIVE,
     };
+    if spills && dice.below(3) == 0 {
+        let calls = [
+            Call::Spill,
+            Call::Copy,
+            Call::Publish,
+            Call::Drop,
+            Call::Merge,
+        ];
+        return Some(calls[dice.below(5) as usize]);
+    }
     Some(match dice.below(12) {
         0 => Call::End,
         1 => Call::Savepoint,

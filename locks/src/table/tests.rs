@@ -71,7 +71,7 @@ fn a_holder_that_ends_while_one_queues_is_not_waited_for() {
     let ring = Ring::new();
     let [holder, waiter] = [1, 2].map(|id| ring.begin(id, &Arc::default()));
     assert!(matches!(ring.lock(&holder), Decision::Granted(_)));
-    let hash = ring.table.hasher.hash(ring.row.as_bytes());
+    let hash = ring.table.shards.hash(&ring.row);
     thread::scope(|scope| {
         let stack = holder.contended();
         let asked = scope.spawn(|| ring.lock(&waiter));
@@ -208,12 +208,13 @@ fn nobody_dies_on_a_stale_view() {
     // The other half of the cycle, published by hand, so that nobody has searched yet.
     let want = Want {
         row: &other,
-        hash: ring.table.hasher.hash(other.as_bytes()),
+        hash: ring.table.shards.hash(&other),
         mode: LockMode::Update,
         writes: false,
         sub: 0,
         order: 0,
         policy: Policy::Wait,
+        own_is_known: true,
     };
     let placed = {
         let mut latch = ring.table.shards.latch(want.hash);
@@ -327,7 +328,7 @@ fn a_range_whose_holder_ends_while_one_queues_for_a_row_is_not_waited_for() {
         .table
         .request_range(&holder, request, &mut Wakes::new());
     assert!(matches!(decision, Decision::Granted(_)));
-    let hash = ring.table.hasher.hash(ring.row.as_bytes());
+    let hash = ring.table.shards.hash(&ring.row);
     thread::scope(|scope| {
         let stack = holder.contended();
         let asked = scope.spawn(|| ring.lock(&waiter));
