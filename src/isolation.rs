@@ -152,6 +152,14 @@ impl View {
     // -----------------------------------------------------------------------------------------------
     // what must be unchanged
 
+    /// Since when it must find things unchanged, and the newest sources: taken while what it sees is kept, so they tell of all that
+    /// changed since. Nothing, if it reads the newest rows anyway, or was rolled back and let go of (W7): then W10 tells its user.
+    fn newest_since(&self, engine: &Engine) -> Option<(Lsn, Lsn, Current)> {
+        let moment = self.snapshot.as_ref()?;
+        let (at, sources) = moment.notes.pinned(|_| engine.newest())?;
+        Some((moment.at, at, sources))
+    }
+
     /// The first of some rows, of which it has just been granted the locks, that a commit has changed which it does not see.
     ///
     /// # Errors
@@ -161,11 +169,10 @@ impl View {
         engine: &Engine,
         rows: impl IntoIterator<Item = &'r [u8]>,
     ) -> Result<Option<&'r [u8]>> {
-        let Some(since) = self.fixed_at() else {
+        // W2: the tail is loaded behind the grant.
+        let Some((since, at, sources)) = self.newest_since(engine) else {
             return Ok(None);
         };
-        // W2: the tail is loaded behind the grant.
-        let (at, sources) = engine.newest();
         if at > since {
             for row in rows {
                 if sources.changed(row, since, at)? {
@@ -185,11 +192,10 @@ impl View {
         engine: &Engine,
         rows: Option<RowBounds>,
     ) -> Result<bool> {
-        let Some((since, rows)) = self.fixed_at().zip(rows) else {
+        // W2, as above.
+        let Some(((since, at, sources), rows)) = self.newest_since(engine).zip(rows) else {
             return Ok(false);
         };
-        // W2, as above.
-        let (at, sources) = engine.newest();
         Ok(at > since && sources.changed_within(rows, since, at)?)
     }
 
@@ -221,10 +227,9 @@ impl View {
         {
             return Ok(Some(gone.id));
         }
-        let Some(since) = self.fixed_at() else {
+        let Some((since, at, sources)) = self.newest_since(engine) else {
             return Ok(None);
         };
-        let (at, sources) = engine.newest();
         if at == since {
             return Ok(None);
         }
