@@ -175,8 +175,8 @@ pub enum OnConflict {
     WoundAfter(Duration),
     /// Refuse at once with `WouldBlock`.
     NoWait,
-    /// `get_for` finds nothing in a row that is locked, and `range_for` passes it over; every other call does as under
-    /// `NoWait`.
+    /// `get_for` finds nothing in a row that is locked, `range_for` and `lock_rows` pass it over, and of a table that another has alone
+    /// every row is; every other call does as under `NoWait`.
     SkipLocked,
 }
 

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::key_range::{KeyRange, RowBounds, row_bounds};
 use crate::lock_request::{self, InLine};
 use crate::log_step::lost;
+use crate::options::OnConflict;
 use crate::row_limits::check_key;
 use crate::txn_state::TxnState;
 
@@ -98,7 +99,8 @@ impl Table {
         Ok(row)
     }
 
-    /// The rows of a range of keys, for a transaction that is about to lock some of them.
+    /// The rows of a range of keys, for a transaction that is about to lock some of them. None, for one that skips what is locked, if
+    /// somebody holds or awaits the table EXCLUSIVE: then all of them are.
     ///
     /// # Errors
     /// As [`Table::row_to_lock`].
@@ -109,7 +111,13 @@ impl Table {
         range: &impl KeyRange,
     ) -> Result<Option<RowBounds>> {
         txn.check(engine)?;
-        self.enter(engine, txn, true)?;
+        match self.enter(engine, txn, true) {
+            Err(Error::WouldBlock { .. }) if txn.policy == OnConflict::SkipLocked => {
+                engine.counters.skip();
+                return Ok(None);
+            }
+            entered => entered?,
+        }
         Ok(row_bounds(self.id_in(engine)?, range))
     }
 

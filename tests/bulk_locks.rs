@@ -174,6 +174,16 @@ fn locked_rows_are_passed_over_if_the_policy_says_so() {
         (txn.holds(&t, key(77)), txn.holds(&t, key(78))),
         (None, Some(LockMode::Share))
     );
+    drop((txn, holder));
+    // Of a table that another has alone every row is locked.
+    let mut holder = db.begin();
+    holder.lock_table(&t).unwrap();
+    let mut txn = db.begin_with(no_wait());
+    let skips = txn.on_conflict(OnConflict::SkipLocked);
+    assert_eq!(skips.lock_rows(&t, .., LockMode::Share).unwrap(), 0);
+    let skips = txn.on_conflict(OnConflict::SkipLocked);
+    let mut cursor = skips.range_for(&t, .., LockMode::Share).unwrap();
+    assert!(cursor.next().is_none());
 }
 
 #[test]

@@ -294,13 +294,9 @@ impl Call {
         }
     }
 
-    /// A scan of a table that another has alone is refused all the same.
-    fn passes_over(self, held: Self) -> bool {
-        match self {
-            Self::GetFor(_) => true,
-            Self::RangeFor(_) => held != Self::LockTable,
-            _ => false,
-        }
+    /// Whether it passes over what is locked; of a table that another has alone that is every row.
+    fn passes_over(self) -> bool {
+        matches!(self, Self::GetFor(_) | Self::RangeFor(_))
     }
 }
 
@@ -344,11 +340,10 @@ fn every_call_under_every_policy_does_what_the_matrix_and_the_policy_say() {
                     let right = match &result {
                         Ok(false) => !clash || (wounds && number > 1),
                         Ok(true) => {
-                            clash && policy == OnConflict::SkipLocked && asked.passes_over(held)
+                            clash && policy == OnConflict::SkipLocked && asked.passes_over()
                         }
                         Err(Error::WouldBlock { .. }) => {
-                            let skips =
-                                policy == OnConflict::SkipLocked && !asked.passes_over(held);
+                            let skips = policy == OnConflict::SkipLocked && !asked.passes_over();
                             clash && (skips || policy == OnConflict::NoWait)
                         }
                         Err(Error::LockTimeout { .. }) => clash && policy == wait,

@@ -346,7 +346,10 @@ impl Mine<'_> {
     fn lock(&mut self, what: What, policy: Policy) -> bool {
         match self.ask(what, policy) {
             None => self.lock(What::SHARED, policy),
-            Some(Decision::Queued(ticket)) => self.wait(what, &ticket, policy == Policy::Wound),
+            Some(Decision::Queued(ticket)) => {
+                assert!(policy != Policy::NoWait, "K1: {what:?} is not waited for");
+                self.wait(what, &ticket, policy == Policy::Wound)
+            }
             Some(decision) => self.decided(what, decision),
         }
     }
