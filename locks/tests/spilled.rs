@@ -271,6 +271,22 @@ fn an_own_spilled_lock_makes_an_upgrade() {
     assert!(stage.is_granted(&waiter, &ticket));
 }
 
+/// L3: nobody has met what it has spilled, and still it goes to the front, past whoever has a higher priority.
+#[test]
+fn an_own_spilled_lock_that_nobody_has_met_makes_an_upgrade() {
+    let stage = Stage::new();
+    let (holder, other) = (stage.begin(1), stage.begin(1));
+    granted(stage.lock(&holder, 7, Share));
+    granted(stage.lock(&other, 7, Share));
+    spill(&stage.locks, &holder).unwrap();
+    let ticket = queued(stage.lock(&holder, 7, Update));
+    let high = stage.begin(9);
+    let behind = queued(stage.lock(&high, 7, Update));
+    stage.commit(&other);
+    assert!(stage.is_granted(&holder, &ticket));
+    assert_eq!(stage.outcome(&high, &behind), None);
+}
+
 /// K1: `NoWait` is refused by a spilled lock, and brings nothing in.
 #[test]
 fn no_wait_brings_nothing_in() {
