@@ -151,12 +151,12 @@ fn bring_in(
 /// whether they do, because a run cannot be read.
 pub(crate) fn look_in_range(
     shards: &Shards,
+    list: &[Listed],
     owner: &Owner,
     (range, mode): (&RowRange, LockMode),
 ) -> Vec<Arc<Owner>> {
     let mut unreadable = Vec::new();
-    let (_, list) = shards.runs().now();
-    for listed in list.iter() {
+    for listed in list {
         let others = listed.owners.iter();
         let others = others.filter(|(_, other)| !owner.is(other) && other.binds());
         let mut looked_for: SmallVec<[u32; 4]> = others.map(|(number, _)| *number).collect();
@@ -174,7 +174,7 @@ pub(crate) fn look_in_range(
             };
             if conflicts(mode, record.hold().beside_ranges()) {
                 // With all that it holds of the row, by whatever run; some of it may be dead.
-                let records = own_records(&list, other, row);
+                let records = own_records(list, other, row);
                 let hold = records.map(|records| {
                     let hash = shards.hash(row);
                     bring_in(shards, other, (hash, row), records)

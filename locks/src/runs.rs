@@ -132,7 +132,8 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    /// Whether there is any: one load.
+    /// Whether there is any: one load. Under a row latch that is enough, however it is ordered, for the row: who lists a run and then
+    /// drops the row's entry does that under the same latch, so whoever misses the entry sees the run counted, and the epoch moved.
     pub(crate) fn any(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }
