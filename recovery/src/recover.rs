@@ -22,7 +22,7 @@ use lockstone_base::Lsn;
 use lockstone_base::clock::Clock;
 use lockstone_base::disk::Disk;
 use lockstone_storage::{
-    DroppedTable, Manifest, Memtable, Replayed, Store, StoreConfig, TableEntry,
+    DroppedTable, Manifest, Memtable, Replay, Replayed, Store, StoreConfig, TableEntry,
 };
 use lockstone_wal::{Access, ChainPoint, Log, LogConfig, LogScan, ScanOptions, Segments};
 
@@ -103,6 +103,7 @@ pub fn recover(
     let (tables, dropped) = (analysis.tables(), analysis.dropped());
     let commit_tail = analysis.commit_tail();
     let replayed = replay(analysis.into_commits(), config.memory_bytes / PIECES);
+    let replayed = replayed.into_iter().map(Replay::from).collect();
     let store = Store::open(disk.clone(), config.store, &old, replayed)?;
     report.replay = clock.now().saturating_sub(scanned);
 

@@ -38,7 +38,7 @@ pub use packed_rows::{PackedRows, RowPacker, Sheet};
 pub use run::{Adopted, Identity, Origin, RunBlock, RunEntry, RunFile, RunLayout, RunVersion};
 pub use sources::{Scan, Sources};
 pub use store::{
-    Current, Droppable, LevelStats, Load, Pin, Retry, Store, StoreCheck, StoreConfig, StorePart,
-    StoreScrub, StoreStats, WholeCompaction,
+    AdoptedRun, Adoption, Current, Droppable, LevelStats, Load, Pin, Replay, Retry, Store,
+    StoreCheck, StoreConfig, StorePart, StoreScrub, StoreStats, Unlisted, WholeCompaction,
 };
 pub use version::{Replayed, Version};

@@ -1,26 +1,32 @@
-//! W2: applying a commit in the append latch neither allocates nor frees, whatever grows or rotates.
+//! W2: applying a commit in the append latch neither allocates nor frees, whatever grows or rotates; nor does one that adopts
+//! what it has spilled.
 //!
 //! A program of its own, because it counts what the whole program allocates in a thread.
 #![forbid(unsafe_code)]
 
 use bytes::Bytes;
-use lockstone_base::{Lsn, RowKey, TableId};
-use lockstone_storage::{Manifest, Prepared, Store, StoreConfig, WriteBatch};
+use lockstone_base::{FencingToken, LockMode, Lsn, RowKey, TableId, TxnId};
+use lockstone_storage::provisional::{Effect, Kind, Record, SpillPlan, SpillWriter};
+use lockstone_storage::{
+    AdoptedRun, Adoption, DeadSubs, Identity, Manifest, Origin, Prepared, Store, StoreConfig,
+    WriteBatch,
+};
 use lockstone_testkit::SimDisk;
+use std::sync::Arc;
+
+const IDENTITY: Identity = Identity { uuid: 1, salt: 2 };
 
 fn store() -> Store {
+    store_on(SimDisk::new(1))
+}
+
+fn store_on(disk: Arc<SimDisk>) -> Store {
     let manifest = Manifest {
-        uuid: 1,
-        salt: 2,
+        uuid: IDENTITY.uuid,
+        salt: IDENTITY.salt,
         ..Manifest::default()
     };
-    Store::open(
-        SimDisk::new(1),
-        StoreConfig::default(),
-        &manifest,
-        Vec::new(),
-    )
-    .expect("an empty disk")
+    Store::open(disk, StoreConfig::default(), &manifest, Vec::new()).expect("an empty disk")
 }
 
 fn batch(rows: impl IntoIterator<Item = u64>, value_bytes: usize) -> WriteBatch {
@@ -41,6 +47,47 @@ fn apply(store: &Store, prepared: &mut Prepared, stamp: u64) {
         "W2: commit {stamp} allocates or frees"
     );
     assert!(prepared.is_empty());
+}
+
+/// Writes a write run of these rows, as the spill number `spill` of its owner.
+fn spill(store: &Store, disk: &SimDisk, spill: u64, rows: std::ops::Range<u64>) -> AdoptedRun {
+    let owner = TxnId::new(1, 1);
+    let plan = SpillPlan {
+        identity: IDENTITY,
+        kind: Kind::Write,
+        owners: vec![owner],
+    };
+    let mut writer = SpillWriter::new(disk, plan, || store.take_number());
+    for id in rows {
+        let row = RowKey::new(TableId(1), &id.to_be_bytes());
+        let record = Record {
+            row: row.as_bytes(),
+            owner,
+            sub: 0,
+            effect: Effect::Put(b"spilled"),
+            mode: LockMode::Update,
+            token: FencingToken::new(Lsn::new(1)),
+            fresh: true,
+            writes: true,
+        };
+        writer.push(&record).expect("an empty disk");
+    }
+    AdoptedRun {
+        entry: writer.finish().expect("an empty disk").remove(0),
+        spill,
+        dead: DeadSubs::NONE,
+    }
+}
+
+/// Adopts, and sees to it that nothing is allocated.
+fn adopt(store: &Store, adoption: &mut Adoption, stamp: u64, prepared: Option<&mut Prepared>) {
+    let stamp = Lsn::new(stamp);
+    let counted = allocation_counter::measure(|| store.adopt(adoption, stamp, prepared));
+    assert_eq!(
+        (counted.count_total, counted.count_current),
+        (0, 0),
+        "W2: the adoption at {stamp:?} allocates or frees"
+    );
 }
 
 fn mixed(number: u64) -> u64 {
@@ -129,4 +176,64 @@ fn room_is_promised_to_each_of_many_threads() {
         }
     });
     assert_eq!(store.stats().memtables, 6);
+}
+
+#[test]
+fn an_adoption_allocates_nothing() {
+    let disk = SimDisk::new(1);
+    let store = store_on(Arc::clone(&disk));
+    let mut stamp = 0;
+    for round in 0..120_u64 {
+        let runs = (1..4).map(|number| spill(&store, &disk, number, round..round + 5));
+        let mut adoption = store.prepare_adoption(runs.collect()).expect("intact runs");
+        // Beside it everything else goes on, and what it has seen may have gone when it comes to its turn.
+        for _ in 0..round % 7 {
+            stamp += 1;
+            apply(&store, &mut store.prepare(batch([mixed(stamp)], 20)), stamp);
+            if round < 40 && round % 3 == 0 {
+                store.rotate(Lsn::new(stamp));
+                store.flush(Lsn::new(stamp)).expect("an empty disk");
+            }
+        }
+        stamp += 1;
+        let mut prepared = (round % 2 == 0).then(|| store.prepare(batch(0..round, 20)));
+        adopt(&store, &mut adoption, stamp, prepared.as_mut());
+        drop((adoption, prepared));
+        stamp += 1;
+        apply(&store, &mut store.prepare(batch(0..3, 20)), stamp);
+    }
+    assert!(store.stats().adopted_runs >= 80 * 3);
+    store.rotate(Lsn::new(stamp));
+    store.flush(Lsn::new(stamp)).expect("an empty disk");
+    let runs = store.runs().into_iter();
+    let adopted = runs.filter(|run| matches!(run.origin, Origin::Adopted(_)));
+    assert_eq!(adopted.count(), 120 * 3);
+}
+
+#[test]
+fn a_promise_holds_behind_adoptions() {
+    // W5: an adoption rotates, with a memtable that was made before others prepared what it will take.
+    let disk = SimDisk::new(1);
+    let store = store_on(Arc::clone(&disk));
+    store.apply(batch([0], 20), Lsn::new(1));
+    let many = |from: u64| {
+        let singles = (from..from + 200).map(|n| batch(n * 64..n * 64 + 64, 20));
+        let chunks = (from..from + 50).map(|n| batch(n..n + 100, 20));
+        let all = singles.chain(chunks).map(|batch| store.prepare(batch));
+        all.collect::<Vec<_>>()
+    };
+    let adoption = || store.prepare_adoption(vec![spill(&store, &disk, 1, 5..9)]);
+    let mut prepared = many(0);
+    let mut adoptions = [(); 2].map(|()| adoption().expect("intact runs"));
+    prepared.extend(many(300));
+    let mut rest = store.prepare(batch(0..64, 20));
+    adopt(&store, &mut adoptions[0], 2, Some(&mut rest));
+    adopt(&store, &mut adoptions[1], 3, None);
+    prepared.extend(many(600));
+    for (stamp, prepared) in (4..).zip(&mut prepared) {
+        apply(&store, prepared, stamp);
+    }
+    let rows = 3 * (200 * 64 + 50 * 100);
+    assert_eq!(store.stats().memory_versions, 1 + 64 + rows);
+    drop(adoptions);
 }

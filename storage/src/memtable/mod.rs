@@ -27,15 +27,16 @@ use lockstone_base::{Apart, Lsn};
 
 use crate::cursor::{Cursor, Quest};
 use crate::merge::Merge;
+use crate::question::Question;
 use crate::version::{Replayed, Version};
 use crate::walk::Walker;
 use chunk::{Chunk, ChunkCursor};
-use prepared::{Promised, Writes};
+use prepared::Writes;
 use singles::{Singles, SinglesCursor};
 use slots::Slots;
 
 pub use prepared::Prepared;
-pub(crate) use prepared::Preparing;
+pub(crate) use prepared::{Preparing, Promised};
 
 /// Chunks are few; room for them is made some at a time.
 const CHUNK_BLOCK_BITS: u32 = 4;
@@ -78,7 +79,9 @@ impl Memtable {
         );
         versions.sort_by(|a, b| a.row.cmp(&b.row).then(b.stamp.cmp(&a.stamp)));
         versions.dedup_by(|a, b| a.row == b.row && a.stamp == b.stamp);
-        let memtable = Self::default();
+        let oldest = versions.iter().map(|version| version.stamp).min();
+        let floor = oldest.map_or(end.get(), |oldest| oldest.get().saturating_sub(1));
+        let memtable = Self::above(Lsn::new(floor));
         memtable.growth.newest.store(end.get(), Ordering::Relaxed);
         let mut bytes = 0;
         if !versions.is_empty() {
@@ -200,6 +203,13 @@ impl Memtable {
         match (single, chunked) {
             (Some(a), Some(b)) => Some(if a.stamp > b.stamp { a } else { b }),
             (a, b) => a.or(b),
+        }
+    }
+
+    /// Answers those of the questions that it has a version at or below `at` for.
+    pub(crate) fn get_many(&self, questions: &mut [Question<'_>], at: Lsn) {
+        for question in questions.iter_mut().filter(|it| it.answer.is_none()) {
+            question.take(Ok(self.get(question.row, question.hash, at)));
         }
     }
 

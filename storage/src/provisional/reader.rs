@@ -20,7 +20,7 @@ use super::summary::{Kind, OwnerPart, Summary};
 use crate::dead_subs::DeadSubs;
 use crate::error::{Damage, Section, StorageError};
 use crate::row_hash::row_hash;
-use crate::run::{Identity, Mark, Run, RunEntry};
+use crate::run::{Adopted, Identity, Mark, Run, RunEntry};
 use crate::version::VersionRef;
 
 /// A row that is looked for, in as many spills as one likes.
@@ -93,6 +93,20 @@ impl ProvisionalRun {
             is_dead: false,
             has_dead: false,
         })
+    }
+
+    /// The run that a commit at `stamp` makes of this spill, which nobody else has.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] if it is no write run: what is only locked is no version (V2).
+    pub(crate) fn into_adopted(self, stamp: Lsn, adopted: Adopted) -> Result<Run, StorageError> {
+        if self.kind() != Kind::Write {
+            let what = Damage::malformed(Section::Summary, "V2: what is adopted is no write run");
+            return Err(self.run.corrupt_at(self.run.summary_at(), what));
+        }
+        let mut run = Arc::into_inner(self.run).expect("S1: who adopts a spill has just opened it");
+        run.adopt(stamp, adopted);
+        Ok(run)
     }
 
     /// The same spill, of which these sub-transactions of `owner` are dead, and no others of it (V4).

@@ -51,7 +51,7 @@ impl<'a> SpillWriter<'a> {
         Self::cut_at(disk, plan, SPILL_BYTES, number)
     }
 
-    pub(super) fn cut_at(
+    pub(crate) fn cut_at(
         disk: &'a dyn Disk,
         plan: SpillPlan,
         file_bytes: u64,

@@ -8,7 +8,7 @@
 
 use lockstone_base::Lsn;
 
-use super::entry::Origin;
+use super::entry::{Adopted, Origin};
 use super::reader::Run;
 
 impl Run {
@@ -51,8 +51,20 @@ impl Run {
         matches!(&self.entry().origin, Origin::Adopted(adopted) if !adopted.dead.is_empty())
     }
 
+    /// This spill, which nobody reads yet, adopted by the commit at `stamp`.
+    pub(crate) fn adopt(&mut self, stamp: Lsn, adopted: Adopted) {
+        self.entry = self.entry.adopted(stamp, adopted);
+    }
+
+    /// Another stamp for a run that was adopted and that nobody reads yet. Allocates nothing (W2).
+    pub(crate) fn set_stamp(&mut self, stamp: Lsn) {
+        assert!(self.is_adopted(), "S1: what is adopted alone has one stamp");
+        self.entry.oldest = stamp;
+        self.entry.newest = stamp;
+    }
+
     /// Whether of each row only the first version that is alive is a version at all.
-    pub(super) fn is_adopted(&self) -> bool {
+    pub(crate) fn is_adopted(&self) -> bool {
         matches!(self.entry().origin, Origin::Adopted(_))
     }
 }

@@ -41,7 +41,7 @@ const ASK_BYTES: usize = 64 << 10;
 /// An open run.
 #[derive(Debug)]
 pub(crate) struct Run {
-    entry: RunEntry,
+    pub(super) entry: RunEntry,
     salt: u64,
     name: String,
     disk: Arc<dyn Disk>,

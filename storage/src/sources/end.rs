@@ -9,15 +9,19 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::damages::Damages;
 use super::level_cursor::LevelCursor;
 use super::list::Sources;
+use super::stack::Layer;
 use crate::cursor::{Cursor, Direction, Quest, Step};
+use crate::memtable::Memtable;
 use crate::merge::first_bytes;
 use crate::run::RunCursor;
+use crate::tree::Level;
 use crate::version::VersionRef;
 
 /// All sources' cursors in one direction.
@@ -50,19 +54,25 @@ enum Lane {
 
 impl End {
     pub(super) fn new(sources: &Sources, quest: &Quest) -> Self {
-        let memtables = sources.memtables.iter().map(|memtable| {
+        let of_memtable = |memtable: &Arc<Memtable>| {
             let cursors = memtable.cursors(quest).into_iter();
             cursors.map(Lane::Memtable).collect()
+        };
+        let of_level = |level: &Arc<Level>| {
+            let cursor = LevelCursor::new(level, quest).map(Box::new);
+            cursor.map(Lane::Level).into_iter().collect()
+        };
+        let active = std::iter::once(of_memtable(&sources.active));
+        let stack = sources.stack.layers().flat_map(|layer| match layer {
+            Layer::Memtable(memtable) => vec![of_memtable(memtable)],
+            Layer::Adopted(group) => group.tree().levels.iter().map(of_level).collect(),
         });
         let l0 = sources.tree.l0.iter().map(|run| {
             let cursor = run.cursor(quest).map(Box::new);
             cursor.map(Lane::Run).into_iter().collect()
         });
-        let levels = sources.tree.levels.iter().map(|level| {
-            let cursor = LevelCursor::new(level, quest).map(Box::new);
-            cursor.map(Lane::Level).into_iter().collect()
-        });
-        let heads = memtables.chain(l0).chain(levels);
+        let levels = sources.tree.levels.iter().map(of_level);
+        let heads = active.chain(stack).chain(l0).chain(levels);
         let heads = heads.enumerate().flat_map(|(rank, lanes): (_, Vec<Lane>)| {
             lanes.into_iter().map(move |lane| Head {
                 rank,

@@ -1,6 +1,6 @@
 //! Where the versions are: one immutable list of memtables and runs, newest first.
 //!
-//! Taken by every reader *after* its LSN (W5), replaced as a whole by rotation, flush and merge.
+//! Taken by every reader *after* its LSN (W5), replaced as a whole by rotation, adoption, flush and merge.
 //! 1. Newest first: of a row, what a source has is newer than what the sources behind it have, so the first
 //!    one with a visible version has the newest one.
 //! 2. Below the drop horizon versions may have been dropped: a reader whose LSN is below it, and not
@@ -13,18 +13,22 @@ use std::sync::Arc;
 use lockstone_base::Lsn;
 
 use super::departure::Departure;
+use super::stack::{Layer, Stack};
 use crate::error::StorageError;
 use crate::memtable::Memtable;
 use crate::question::Question;
 use crate::row_hash::row_hash;
-use crate::tree::Tree;
+use crate::run::{Run, RunEntry};
+use crate::tree::{Group, Tree};
 use crate::version::Version;
 
 /// An immutable list of what holds versions, newest first.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    /// The first one takes commits; the others are sealed.
-    pub(crate) memtables: Vec<Arc<Memtable>>,
+    /// It takes commits.
+    pub(crate) active: Arc<Memtable>,
+    /// Behind it: sealed memtables, and what commits have adopted.
+    pub(crate) stack: Stack,
     /// The runs.
     pub(crate) tree: Arc<Tree>,
     pub(crate) drop_horizon: Lsn,
@@ -47,8 +51,11 @@ impl Sources {
     /// an older source is never asked in its place.
     pub fn get(&self, row: &[u8], at: Lsn) -> Result<Option<Version>, StorageError> {
         let hash = row_hash(self.salt, row);
-        for memtable in &self.memtables {
-            if let Some(version) = memtable.get(row, hash, at) {
+        if let Some(version) = self.active.get(row, hash, at) {
+            return Ok(Some(version));
+        }
+        for layer in self.stack.layers() {
+            if let Some(version) = layer.get(row, hash, at)? {
                 return Ok(Some(version));
             }
         }
@@ -75,25 +82,46 @@ impl Sources {
                 answer: None,
             })
             .collect();
-        for memtable in &self.memtables {
-            for question in questions.iter_mut().filter(|it| it.answer.is_none()) {
-                question.take(Ok(memtable.get(question.row, question.hash, at)));
-            }
-        }
         questions.sort_unstable_by(|a, b| a.row.cmp(b.row));
+        self.active.get_many(&mut questions, at);
+        for layer in self.stack.layers() {
+            layer.get_many(&mut questions, at);
+        }
         self.tree.get_many(&mut questions, at);
         questions.sort_unstable_by_key(|question| question.place);
         let answers = questions.into_iter().map(|question| question.answer);
         answers.map(Option::transpose).collect()
     }
 
-    pub(crate) fn active(&self) -> &Arc<Memtable> {
-        self.memtables
-            .first()
-            .expect("W5: a list begins with the memtable that takes commits")
+    /// The sealed memtables, newest first.
+    pub(crate) fn sealed(&self) -> impl Iterator<Item = &Arc<Memtable>> {
+        self.stack.layers().filter_map(|layer| match layer {
+            Layer::Memtable(memtable) => Some(memtable),
+            Layer::Adopted(_) => None,
+        })
     }
 
-    pub(crate) fn sealed(&self) -> &[Arc<Memtable>] {
-        self.memtables.get(1..).unwrap_or_default()
+    /// The memtables, newest first.
+    pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
+        std::iter::once(&self.active).chain(self.sealed())
+    }
+
+    /// What commits have adopted that is not in the tree yet, newest first.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.stack.layers().filter_map(|layer| match layer {
+            Layer::Adopted(group) => Some(group),
+            Layer::Memtable(_) => None,
+        })
+    }
+
+    /// Whether one of the runs is this one.
+    pub(crate) fn has(&self, run: &RunEntry) -> bool {
+        self.groups().any(|group| group.tree().has(run)) || self.tree.has(run)
+    }
+
+    /// All runs, newest first: what commits have adopted, and the tree's from the top.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = &Arc<Run>> {
+        let adopted = self.groups().flat_map(|group| group.runs());
+        adopted.chain(self.tree.runs())
     }
 }

@@ -3,6 +3,7 @@
 //! Replaced by the store, taken by every reader.
 
 mod departure;
+mod stack;
 mod list;
 mod damages;
 mod level_cursor;
@@ -13,6 +14,7 @@ mod newer;
 pub(crate) use departure::{Departure, Departures};
 pub use list::Sources;
 pub use scan::Scan;
+pub(crate) use stack::{Layer, Place, Stack};
 
 #[cfg(test)]
 mod tests;

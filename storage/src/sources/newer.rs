@@ -23,10 +23,14 @@ impl Sources {
     pub fn changed(&self, row: &[u8], since: Lsn, at: Lsn) -> Result<bool, StorageError> {
         self.assert_keeps(since);
         let hash = row_hash(self.salt, row);
-        // Newest first: behind one that has nothing above `since` none has.
-        let memtables = self.memtables.iter();
-        for memtable in memtables.take_while(|memtable| memtable.newest() > since) {
-            if let Some(version) = memtable.get(row, hash, at) {
+        if self.active.newest() > since
+            && let Some(version) = self.active.get(row, hash, at)
+        {
+            return Ok(version.stamp > since);
+        }
+        let layers = self.stack.layers();
+        for layer in layers.filter(|layer| layer.newest() > since) {
+            if let Some(version) = layer.get(row, hash, at)? {
                 return Ok(version.stamp > since);
             }
         }
@@ -58,14 +62,14 @@ impl Sources {
             at,
             direction: Direction::Forward,
         };
-        for memtable in &self.memtables {
+        for memtable in self.memtables() {
             for mut cursor in memtable.cursors_since(&quest, since) {
                 if has_newer(cursor.as_mut(), since)? {
                     return Ok(true);
                 }
             }
         }
-        let runs = self.tree.runs();
+        let runs = self.runs();
         for run in runs.filter(|run| run.entry().newest > since) {
             if let Some(mut cursor) = run.cursor(&quest)
                 && has_newer(&mut cursor, since)?

@@ -97,18 +97,19 @@ fn layers() -> Layers {
 
 impl Layers {
     fn sources(&self, disk: &Arc<SimDisk>) -> Result<Arc<Sources>, StorageError> {
-        Self::sources_of(disk, vec![Arc::clone(&self.memtable)], &self.entries)
+        Self::sources_of(disk, &self.memtable, &self.entries)
     }
 
     fn sources_of(
         disk: &Arc<SimDisk>,
-        memtables: Vec<Arc<Memtable>>,
+        memtable: &Arc<Memtable>,
         entries: &[RunEntry],
     ) -> Result<Arc<Sources>, StorageError> {
         let disk: Arc<dyn Disk> = Arc::clone(disk) as _;
         let open = |entry| Run::open(&disk, IDENTITY, entry).map(Arc::new);
         Ok(Arc::new(Sources {
-            memtables,
+            active: Arc::clone(memtable),
+            stack: Stack::default(),
             tree: Arc::new(Tree::new(
                 entries
                     .iter()
@@ -326,7 +327,7 @@ fn what_is_ahead_is_what_comes() {
     const AHEAD: usize = 3;
     let layers = layers();
     let all = (Bound::Unbounded, Bound::Unbounded);
-    let sources = Layers::sources_of(&layers.disk, Vec::new(), &layers.entries[1..]).unwrap();
+    let sources = Layers::sources_of(&layers.disk, &Arc::default(), &layers.entries[1..]).unwrap();
     let rows: Vec<_> = sources
         .scan(all.clone(), Lsn::MAX)
         .map(Result::unwrap)

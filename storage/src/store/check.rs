@@ -36,11 +36,11 @@ impl Store {
     pub fn check(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<StoreCheck, StorageError> {
         let sources = self.sources();
         let names: HashSet<String> = self.disk.list()?.into_iter().collect();
-        let total = sources.tree.runs().map(|run| run.entry().bytes).sum();
+        let total = sources.runs().map(|run| run.entry().bytes).sum();
         let mut check = StoreCheck::default();
         let mut done = 0;
         progress(done, total);
-        for run in sources.tree.runs() {
+        for run in sources.runs() {
             let name = run.entry().file_name();
             if !names.contains(&name) {
                 check.findings.push(StorageError::Corrupt {

@@ -3,8 +3,10 @@
 //! Called by the checkpointer; `apply`, `rotate`, readers and compactions go on beside it.
 //! 1. A memtable is flushed when its end is durable, oldest first (S1).
 //! 2. A run enters the list when file and directory are synced.
+//! 3. S1: what was adopted below a memtable enters level 0 with its run, in one step, for that may have the rest of the
+//!    commit; where there is nothing above it, as soon as a rotation has passed it.
 //!
-//! Crash: before the manifest the new files are orphans, and all they hold is in the log.
+//! Crash: before the manifest the new files are orphans, and all they hold is in the log; what was adopted it names.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +18,7 @@ use crate::error::StorageError;
 use crate::file_name;
 use crate::memtable::Memtable;
 use crate::run::{Run, RunPlan, RunWriter};
+use crate::sources::Layer;
 use crate::walk::Walker;
 
 impl Store {
@@ -35,16 +38,7 @@ impl Store {
             self.flush_one(&memtable)?;
             flushed += 1;
         }
-        {
-            let _one_moment = self.catalogue.lock();
-            let sources = self.current();
-            if sources.sealed().is_empty() {
-                // Nothing at or below the active memtable's floor is missing from the runs, even where
-                // commits that wrote nothing moved the tail since the last flush (S1).
-                let floor = sources.active().floor().min(durable);
-                self.raise_flushed_through(floor);
-            }
-        }
+        self.settle(durable);
         if let Err(error) = self.reclaim() {
             tracing::warn!(%error, "replaced runs stay for now");
         }
@@ -53,6 +47,52 @@ impl Store {
             "S1: a flush does not overtake the durable LSN"
         );
         Ok(flushed)
+    }
+
+    /// What lies at or below the active memtable's floor is in the runs, once what was adopted is, even where commits that
+    /// wrote nothing moved the tail since the last flush (S1).
+    fn settle(&self, durable: Lsn) {
+        let _one_moment = self.catalogue.lock();
+        let sources = self.current();
+        if sources.sealed().next().is_none() {
+            let floor = sources.active.floor().min(durable);
+            if sources.groups().any(|group| group.stamp() <= floor) {
+                self.install_flushed(None, |layer| layer.newest() <= floor);
+            }
+            self.raise_flushed_through(floor);
+        }
+    }
+
+    /// Lets the layers below the newest ones, of which `is_flushed` holds, become runs of level 0: `run` what the newest of
+    /// them says, which is a memtable, and all that were adopted. In the catalogue's latch.
+    fn install_flushed(&self, run: Option<Arc<Run>>, is_flushed: impl Fn(&Layer) -> bool) {
+        let sources = self.current();
+        let layers = || {
+            sources
+                .stack
+                .layers()
+                .skip_while(|layer| !is_flushed(layer))
+        };
+        let adopted = layers().filter_map(|layer| match layer {
+            Layer::Adopted(group) => Some(group),
+            Layer::Memtable(_) => None,
+        });
+        let adopted = adopted.flat_map(|group| group.runs()).cloned();
+        let tree = Arc::new(sources.tree.flushed(run.into_iter().chain(adopted)));
+        let flushed = layers().count();
+        assert!(
+            layers()
+                .filter(|layer| matches!(layer, Layer::Memtable(_)))
+                .count()
+                <= 1,
+            "S1: memtables become runs oldest first"
+        );
+        self.install(|sources| {
+            // Others may have come on top meanwhile.
+            let kept = sources.stack.layers().count() - flushed;
+            sources.stack = sources.stack.newest(kept);
+            sources.tree = tree;
+        });
     }
 
     fn raise_flushed_through(&self, to: Lsn) {
@@ -83,16 +123,7 @@ impl Store {
         let bytes = run.as_ref().map_or(0, |run| run.entry().bytes);
         {
             let mut catalogue = self.catalogue.lock();
-            let tree = &self.current().tree;
-            let tree = run.map_or_else(|| Arc::clone(tree), |run| Arc::new(tree.flushed(run)));
-            self.install(|sources| {
-                let oldest = sources.memtables.pop();
-                assert!(
-                    oldest.is_some_and(|oldest| Arc::ptr_eq(&oldest, memtable)),
-                    "S1: memtables become runs oldest first"
-                );
-                sources.tree = tree;
-            });
+            self.install_flushed(run, |layer| layer.is(memtable));
             catalogue.retired.memtables.push(Arc::clone(memtable));
             self.raise_flushed_through(end);
         }

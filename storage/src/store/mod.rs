@@ -1,9 +1,9 @@
 //! The committed store: what readers read, what commits are applied to, what moves to disk and between levels.
 //!
-//! Driven by the write path (`apply`, `rotate`), by readers (`current`, `sources`), by the checkpointer
+//! Driven by the write path (`apply`, `adopt`, `rotate`), by readers (`current`, `sources`), by the checkpointer
 //! (`flush`), by the threads that compact (`compact`), and by whoever writes manifests (`part`,
 //! `manifest_written`).
-//! 1. `apply` and `rotate` run in the log's append latch, never wait for the disk and cannot fail (W2, W5).
+//! 1. `apply`, `adopt` and `rotate` run in the log's append latch, never wait for the disk and cannot fail (W2, W5).
 //! 2. The list of sources is replaced as a whole, and readers take it without a latch; a reader keeps the one it
 //!    took.
 //! 3. A run enters the list when file and directory are synced; a replaced run's file goes when a durable
@@ -14,6 +14,9 @@
 //! is still in the log, or in the runs that it was made of.
 
 mod catalogue;
+mod spares;
+mod replay;
+mod adopt;
 mod flush;
 mod compact;
 mod files;
@@ -38,14 +41,17 @@ use crate::file_name;
 use crate::manifest::{ListedRun, Manifest};
 use crate::memtable::{Memtable, Prepared, Preparing};
 use crate::run::{Identity, Run, RunEntry};
-use crate::sources::{Departure, Departures, Sources};
+use crate::sources::{Departure, Departures, Layer, Place, Sources};
 use crate::tree::Tree;
 use catalogue::Catalogue;
+use spares::Spares;
 
+pub use adopt::Adoption;
 pub use check::StoreCheck;
 pub use compact::{Droppable, Retry, WholeCompaction};
 
 pub use pin::Pin;
+pub use replay::{AdoptedRun, Replay};
 pub use scrub::StoreScrub;
 
 /// How a store is kept.
@@ -70,6 +76,8 @@ pub struct Store {
     /// Held while the list is replaced; never while a file is read or written. Taken last.
     installing: Mutex<()>,
     preparing: Preparing,
+    /// Memtables for adoptions that are prepared.
+    spares: Arc<Spares>,
     /// One flush at a time.
     flushing: Mutex<()>,
     /// What is known of the files; whoever changes the list's tree holds it.
@@ -110,7 +118,7 @@ pub struct Load {
     pub memory_bytes: usize,
     /// Memtables that wait to be flushed.
     pub sealed_memtables: usize,
-    /// Runs of level 0.
+    /// Runs of level 0 that were flushed; those that were adopted do not count.
     pub level_0_runs: usize,
 }
 
@@ -123,6 +131,18 @@ pub struct StorePart {
     pub next_run: u64,
     /// The runs, as a manifest lists them.
     pub runs: Vec<ListedRun>,
+    /// What was adopted and is not among them, the newest first: still spills of their owners, whose commits lie
+    /// above `flushed_through`.
+    pub unlisted: Vec<Unlisted>,
+}
+
+/// What a commit has adopted and no level has yet: to a manifest these are still spills of their owner (S1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unlisted {
+    /// The commit's stamp.
+    pub stamp: Lsn,
+    /// The numbers of the files, the newest first.
+    pub runs: Vec<u64>,
 }
 
 /// What a level holds.
@@ -145,8 +165,10 @@ pub struct StoreStats {
     pub memory_bytes: usize,
     /// Versions in memtables.
     pub memory_versions: usize,
-    /// Runs.
+    /// Runs, adopted ones included.
     pub runs: usize,
+    /// Those of them that commits have adopted and no level has yet.
+    pub adopted_runs: usize,
     /// Their files' lengths together, in bytes.
     pub run_bytes: u64,
     /// Versions in runs.
@@ -172,7 +194,7 @@ pub struct StoreStats {
 impl Store {
     /// Opens the runs that `manifest`, the newest durable one, lists, and puts `replayed`, oldest first,
     /// above them: what recovery read from the log, each with an end at or above the one before and
-    /// `flushed_through`. The commit tail must start at or above these ends: the drop horizon starts at
+    /// `flushed_through`. What was adopted at or below `flushed_through` is passed over: the runs have it. The commit tail must start at or above these ends: the drop horizon starts at
     /// `flushed_through`, since what earlier merges dropped below it is not known any more (W7).
     ///
     /// # Errors
@@ -182,7 +204,7 @@ impl Store {
         disk: Arc<dyn Disk>,
         config: StoreConfig,
         manifest: &Manifest,
-        replayed: Vec<Memtable>,
+        replayed: Vec<Replay>,
     ) -> Result<Self, StorageError> {
         let identity = Identity {
             uuid: manifest.uuid,
@@ -204,10 +226,10 @@ impl Store {
             .max();
         let next_run = manifest.next_run.max(beyond.unwrap_or_default());
         let listed = manifest.runs.iter().map(|run| run.entry.number).collect();
-        let (memtables, tail) = stack(replayed, manifest.flushed_through, manifest.salt);
+        let (stack, tail) = replay::layers(&disk, manifest, replayed)?;
         tracing::debug!(
             runs = runs.len(),
-            memtables = memtables.len(),
+            layers = stack.layers().count(),
             tail = tail.get(),
             "store opened"
         );
@@ -217,7 +239,8 @@ impl Store {
             config,
             identity,
             sources: ArcSwap::from_pointee(Sources {
-                memtables,
+                active: Arc::new(Memtable::above(tail)),
+                stack,
                 tree: Arc::new(Tree::new(runs)),
                 // Compactions of earlier lives dropped nothing above this; what they dropped below is not
                 // known any more, and nobody reads there: the commit tail starts at or above it.
@@ -228,6 +251,7 @@ impl Store {
             departures,
             installing: Mutex::new(()),
             preparing: Preparing::new(manifest.salt),
+            spares: Arc::default(),
             flushing: Mutex::new(()),
             catalogue: Mutex::new(Catalogue::new(next_run, listed)),
             flushed_through: AtomicU64::new(manifest.flushed_through.get()),
@@ -249,7 +273,9 @@ impl Store {
         // The promise stands before the list is taken: a rotation either sees the promise behind its new
         // list, or its list is seen here.
         fence(Ordering::SeqCst);
-        self.current().active().make_room(self.preparing.promised());
+        let promised = self.preparing.promised();
+        self.spares.make_room(promised);
+        self.current().active.make_room(promised);
         prepared
     }
 
@@ -258,7 +284,7 @@ impl Store {
     /// drop once it has given up the latch.
     pub fn apply_prepared(&self, prepared: &mut Prepared, stamp: Lsn) {
         if !prepared.is_empty() {
-            self.current().active().apply(prepared, stamp);
+            self.current().active.apply(prepared, stamp);
         }
     }
 
@@ -275,7 +301,7 @@ impl Store {
     pub fn rotate(&self, end: Lsn) -> bool {
         // One writer, which holds the append latch: nobody else seals, raises or fills the active one.
         let sources = self.current();
-        let active = sources.active();
+        let active = &sources.active;
         if active.is_empty() {
             active.raise_floor(end);
             return false;
@@ -283,7 +309,10 @@ impl Store {
         active.seal(end);
         let next = Arc::new(Memtable::above(end));
         next.make_room(self.preparing.promised());
-        self.install(|sources| sources.memtables.insert(0, Arc::clone(&next)));
+        self.install(|sources| {
+            let sealed = std::mem::replace(&mut sources.active, Arc::clone(&next));
+            sources.stack.put(Place::new(Layer::Memtable(sealed)));
+        });
         // Again, for promises made since by who saw the old list; nobody applies before this returns.
         fence(Ordering::SeqCst);
         next.make_room(self.preparing.promised());
@@ -320,29 +349,28 @@ impl Store {
     /// What all memtables take, in bytes.
     pub fn memory_bytes(&self) -> usize {
         let sources = self.current();
-        let memtables = sources.memtables.iter();
-        memtables.map(|memtable| memtable.bytes()).sum()
+        sources.memtables().map(|memtable| memtable.bytes()).sum()
     }
 
     /// What tells whether the store keeps up with its writers.
     pub fn load(&self) -> Load {
         let sources = self.current();
-        let memtables = sources.memtables.iter();
+        let memtables = sources.memtables();
         Load {
             memory_bytes: memtables.map(|memtable| memtable.bytes()).sum(),
-            sealed_memtables: sources.sealed().len(),
-            level_0_runs: sources.tree.l0.len(),
+            sealed_memtables: sources.sealed().count(),
+            level_0_runs: sources.tree.flushed_runs(),
         }
     }
 
     /// What the memtable that takes commits takes, in bytes.
     pub fn active_bytes(&self) -> usize {
-        self.current().active().bytes()
+        self.current().active.bytes()
     }
 
-    /// How many runs level 0 has: each is asked by every read of a row that it may have.
+    /// How many runs level 0 has that were flushed: what adopted ones cost holds up nobody but who reads.
     pub fn level_0_runs(&self) -> usize {
-        self.current().tree.l0.len()
+        self.current().tree.flushed_runs()
     }
 
     /// Every commit at or below is in the runs (S1).
@@ -350,7 +378,7 @@ impl Store {
         Lsn::new(self.flushed_through.load(Ordering::Acquire))
     }
 
-    /// The runs, from the top: level 0 newest first, the others by row.
+    /// The runs of the levels, from the top: level 0 newest first, the others by row.
     pub fn runs(&self) -> Vec<RunEntry> {
         let sources = self.sources();
         sources.tree.runs().map(|run| run.entry().clone()).collect()
@@ -363,7 +391,8 @@ impl Store {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let levels = sources.tree.sizes();
         let mut stats = StoreStats {
-            memtables: sources.memtables.len(),
+            memtables: sources.memtables().count(),
+            adopted_runs: sources.groups().map(|group| group.runs().count()).sum(),
             levels: levels
                 .map(|(runs, bytes)| LevelStats { runs, bytes })
                 .collect(),
@@ -377,36 +406,17 @@ impl Store {
             ..StoreStats::default()
         };
         drop(catalogue);
-        for memtable in &sources.memtables {
+        for memtable in sources.memtables() {
             stats.memory_bytes += memtable.bytes();
             stats.memory_versions += memtable.versions();
         }
-        for run in sources.tree.runs() {
+        for run in sources.runs() {
             stats.runs += 1;
             stats.run_bytes += run.entry().bytes;
             stats.run_versions += run.entry().versions;
         }
         stats
     }
-}
-
-/// The memtables of a store that begins with `replayed`, newest first, and the tail that they reach.
-fn stack(replayed: Vec<Memtable>, flushed_through: Lsn, salt: u64) -> (Vec<Arc<Memtable>>, Lsn) {
-    let mut tail = flushed_through;
-    let mut memtables = Vec::with_capacity(replayed.len() + 1);
-    for mut memtable in replayed {
-        memtable.index(salt);
-        let end = memtable.end().expect("recovery seals what it replays");
-        assert!(
-            tail <= end,
-            "W5: replayed memtables come oldest first, above what was flushed"
-        );
-        tail = end;
-        memtables.push(Arc::new(memtable));
-    }
-    memtables.push(Arc::new(Memtable::above(tail)));
-    memtables.reverse();
-    (memtables, tail)
 }
 
 #[cfg(test)]

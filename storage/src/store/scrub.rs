@@ -39,7 +39,7 @@ impl Store {
     pub fn scrub(&self, bytes_max: u64) -> StoreScrub {
         let mut place = self.scrubbed.lock();
         let sources = self.sources();
-        let mut runs: Vec<_> = sources.tree.runs().collect();
+        let mut runs: Vec<_> = sources.runs().collect();
         runs.sort_by_key(|run| run.entry().number);
         let mut scrub = StoreScrub::default();
         for run in runs {
@@ -97,7 +97,7 @@ impl Store {
     /// nobody's any more.
     fn note_found(&self, run: &Run, error: &StorageError) -> bool {
         let mut catalogue = self.catalogue.lock();
-        if self.current().tree.has(run.entry()) {
+        if self.current().has(run.entry()) {
             catalogue.note_failed_read(run.entry().number, error)
         } else {
             matches!(error, StorageError::Corrupt { .. })

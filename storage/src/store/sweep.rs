@@ -1,7 +1,7 @@
 //! Removing what a crash left behind: files that nothing needs (S6).
 //!
 //! Called once after open, with the names that the directory had at open.
-//! 1. A run is needed if the list of sources has it, or if it was replaced and its file is still to be removed:
+//! 1. A run is needed if the list of sources has it, adopted or in a level, or if it was replaced and its file is still to be removed:
 //!    a durable manifest or a reader has it.
 //! 2. A spill that was not adopted is needed if who has read manifest and log says so; see `manifest::need`.
 //! 3. Files made since the open are never swept, whoever gives their names.
@@ -56,7 +56,7 @@ impl Store {
         let replaced = catalogue.retired.runs.iter();
         known.extend(replaced.map(|run| run.entry().number));
         known.extend(catalogue.retired.files.keys());
-        known.extend(self.current().tree.runs().map(|run| run.entry().number));
+        known.extend(self.current().runs().map(|run| run.entry().number));
         known
     }
 

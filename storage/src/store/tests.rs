@@ -516,7 +516,7 @@ fn a_reader_never_frees_what_a_flush_or_merge_replaced() {
     }
     rig.put(7, 10);
     let reader = rig.store.sources();
-    let memtable = Arc::downgrade(reader.active());
+    let memtable = Arc::downgrade(&reader.active);
     let run = Arc::downgrade(&reader.tree.l0[0]);
     rig.checkpoint();
     assert!(rig.compact(rig.model.tail).unwrap());

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lockstone_base::TableId;
+use lockstone_base::{Lsn, TableId};
 
 use crate::run::{Run, RunEntry};
 
@@ -32,6 +32,15 @@ impl Level {
             bytes,
             deleting: deleting.map(|(at, _)| at).collect(),
             runs,
+        }
+    }
+
+    /// Gives every run, which were all adopted and which nobody reads yet, the stamp of their commit.
+    pub(super) fn set_stamp(&mut self, stamp: Lsn) {
+        for run in &mut self.runs {
+            Arc::get_mut(run)
+                .expect("a run that nobody reads yet has one owner")
+                .set_stamp(stamp);
         }
     }
 

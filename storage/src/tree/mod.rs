@@ -8,6 +8,7 @@
 //! 3. In a level below 0 the runs ascend by row, and no row is in two of them: at most one can have it.
 
 mod level;
+mod group;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::question::Question;
 use crate::run::{Run, RunEntry};
 use crate::version::Version;
 
+pub(crate) use group::Group;
 pub(crate) use level::Level;
 
 /// The runs in their levels.
@@ -50,10 +52,7 @@ impl Tree {
                 level.push(run);
             }
         }
-        assert!(
-            l0.is_sorted_by(|newer, older| newer.entry().is_newer_than(older.entry())),
-            "W5: level 0 is ordered by stamp"
-        );
+        assert_ordered(&l0);
         Self {
             l0,
             levels: levels.into_iter().map(Level::new).map(Arc::new).collect(),
@@ -181,16 +180,19 @@ impl Tree {
         Self { l0, levels }
     }
 
-    /// The tree with a run that a flush has made.
-    pub(crate) fn flushed(&self, run: Arc<Run>) -> Self {
-        let newest = self.l0.first();
-        assert!(
-            newest.is_none_or(|newest| run.entry().is_newer_than(newest.entry())),
-            "W5: level 0 is ordered by stamp"
-        );
-        let mut tree = self.clone();
-        tree.l0.insert(0, run);
-        tree
+    /// The tree with these runs above all others: what a flush has made, and behind it what was adopted.
+    pub(crate) fn flushed(&self, newest_first: impl IntoIterator<Item = Arc<Run>>) -> Self {
+        let mut l0: Vec<_> = newest_first.into_iter().collect();
+        l0.extend_from_slice(&self.l0);
+        let levels = self.levels.clone();
+        assert_ordered(&l0);
+        Self { l0, levels }
+    }
+
+    /// How many runs of level 0 were not adopted.
+    pub(crate) fn flushed_runs(&self) -> usize {
+        let flushed = |run: &&Arc<Run>| !run.is_adopted();
+        self.l0.iter().filter(flushed).count()
     }
 
     /// Of each level, from level 0 down, how many runs it has and what their files take, in bytes.
@@ -241,6 +243,13 @@ impl RunEntry {
     pub(crate) fn spans(&self, row: &[u8]) -> bool {
         *self.smallest <= *row && *row <= *self.largest
     }
+}
+
+fn assert_ordered(l0: &[Arc<Run>]) {
+    assert!(
+        l0.is_sorted_by(|newer, older| newer.entry().is_newer_than(older.entry())),
+        "W5: level 0 is ordered by stamp"
+    );
 }
 
 /// Asks a run what is open, if there is one.

@@ -110,7 +110,8 @@ fn sources(all: &[Rows], stand: &Stand) -> (Arc<Sources>, Versions) {
         runs.splice(0..0, here);
     }
     let sources = Sources {
-        memtables: vec![Arc::new(active)],
+        active: Arc::new(active),
+        stack: Stack::default(),
         tree: Arc::new(Tree::new(runs)),
         drop_horizon: Lsn::ZERO,
         salt: IDENTITY.salt,
@@ -229,7 +230,8 @@ fn every_flipped_byte_of_an_older_run_is_told_to_a_visit_or_does_no_harm() {
         let runs: Result<Vec<_>, _> = entries.iter().rev().map(open).collect();
         if let Ok(runs) = runs {
             let sources = Arc::new(Sources {
-                memtables: Vec::new(),
+                active: Arc::default(),
+                stack: Stack::default(),
                 tree: Arc::new(Tree::new(runs)),
                 drop_horizon: Lsn::ZERO,
                 salt: IDENTITY.salt,
@@ -276,7 +278,8 @@ fn trust_that_is_lost_on_the_way_is_told_and_lets_nothing_older_through() {
         let victim = Arc::clone(&runs[0].1);
         let name = crate::file_name::run(victim.entry().number);
         let sources = Arc::new(Sources {
-            memtables: Vec::new(),
+            active: Arc::default(),
+            stack: Stack::default(),
             tree: Arc::new(Tree::new(runs)),
             drop_horizon: Lsn::ZERO,
             salt: IDENTITY.salt,

@@ -1,16 +1,18 @@
 //! What the store's tests drive: a store on a simulated disk, and a map of all versions to compare with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use lockstone_base::disk::Disk;
-use lockstone_base::{Lsn, RowKey, TableId};
+use lockstone_base::{Lsn, RowKey, TableId, TxnId};
 use lockstone_testkit::SimDisk;
 
 use super::super::*;
+use crate::manifest::{SpillEntry, SpillPart, UnfinishedTxn};
+use crate::provisional::Kind;
 use crate::version::{Replayed, Version};
 
 pub(super) const UUID: u128 = 0x1234_5678_9abc_def0_0fed_cba9_8765_4321;
@@ -54,6 +56,8 @@ pub(super) fn value(stamp: u64, number: u32, bytes: usize) -> Bytes {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Model {
     pub(super) rows: BTreeMap<Bytes, BTreeMap<u64, Option<Bytes>>>,
+    /// Of those commits that have adopted, by stamp.
+    pub(super) adopted: BTreeMap<u64, Adopting>,
     pub(super) tail: u64,
 }
 
@@ -80,25 +84,72 @@ impl Model {
     }
 
     /// What recovery would read from a log that reaches up to `tail`.
-    pub(super) fn replayed(&self, above: u64, tail: u64) -> Vec<Memtable> {
+    pub(super) fn replayed(&self, above: u64, tail: u64) -> Vec<Replay> {
+        let mut replayed = Vec::new();
+        let mut from = above + 1;
+        for (stamp, commit) in self.adopted_between(above, tail) {
+            replayed.extend(self.memtables(from, stamp - 1));
+            replayed.push(Replay::Adopted {
+                stamp: Lsn::new(*stamp),
+                runs: commit.runs.clone(),
+            });
+            from = *stamp;
+        }
+        replayed.extend(self.memtables(from, tail));
+        // Adopting twice is a no-op, and what has become of these files is nobody's business.
+        let before = self
+            .adopted_between(0, above)
+            .map(|(stamp, commit)| Replay::Adopted {
+                stamp: Lsn::new(*stamp),
+                runs: commit.runs.clone(),
+            });
+        before.chain(replayed).collect()
+    }
+
+    /// The commits that have adopted, with stamps above the first and not above the second.
+    fn adopted_between(
+        &self,
+        above: u64,
+        through: u64,
+    ) -> impl DoubleEndedIterator<Item = (&u64, &Adopting)> + Clone {
+        let is_between = move |stamp: &u64| above < *stamp && *stamp <= through;
+        self.adopted
+            .iter()
+            .filter(move |(stamp, _)| is_between(stamp))
+    }
+
+    /// What commits with these stamps had in memory, in two memtables.
+    fn memtables(&self, from: u64, through: u64) -> [Replay; 2] {
         let versions = self.rows.iter().flat_map(|(row, versions)| {
-            let row = RowKey::from_encoded(row.clone()).unwrap();
+            let key = RowKey::from_encoded(row.clone()).unwrap();
+            let in_memory = |stamp: &u64| {
+                let adopted = self.adopted.get(stamp);
+                adopted.is_none_or(|commit| commit.kept.contains_key(&key))
+            };
             versions
-                .iter()
-                .filter(move |(stamp, _)| above < **stamp && **stamp <= tail)
-                .map(move |(stamp, value)| Replayed {
-                    row: row.clone(),
+                .range(from..=through.max(from))
+                .filter(|(stamp, _)| **stamp <= through && in_memory(stamp))
+                .map(|(stamp, value)| Replayed {
+                    row: key.clone(),
                     stamp: Lsn::new(*stamp),
                     value: value.clone(),
                 })
+                .collect::<Vec<_>>()
         });
+        let middle = Lsn::new(from.midpoint(through));
         let (older, newer): (Vec<_>, Vec<_>) =
-            versions.partition(|version| version.stamp.get() <= above.midpoint(tail));
-        vec![
-            Memtable::replayed(older, Lsn::new(above.midpoint(tail))),
-            Memtable::replayed(newer, Lsn::new(tail)),
-        ]
+            versions.partition(|version| version.stamp <= middle);
+        [(older, middle), (newer, Lsn::new(through))]
+            .map(|(versions, end)| Memtable::replayed(versions, end).into())
     }
+}
+
+/// A commit that has adopted.
+#[derive(Debug, Clone)]
+pub(super) struct Adopting {
+    pub(super) runs: Vec<AdoptedRun>,
+    /// What it kept in memory.
+    pub(super) kept: BTreeMap<RowKey, Option<Bytes>>,
 }
 
 #[derive(Debug)]
@@ -191,7 +242,10 @@ impl Rig {
 
     pub(super) fn next_manifest(&self) -> Manifest {
         let part = self.store.part();
+        let (spills, unfinished) = self.spills(&part);
         Manifest {
+            spills,
+            unfinished,
             generation: self.manifest.generation + 1,
             durable: Lsn::new(self.durable).max(part.flushed_through),
             flushed_through: part.flushed_through,
@@ -199,6 +253,40 @@ impl Rig {
             runs: part.runs,
             ..self.manifest.clone()
         }
+    }
+
+    /// S1, S4: what was adopted and is not listed is still its owners'.
+    fn spills(&self, part: &StorePart) -> (Vec<SpillEntry>, Vec<UnfinishedTxn>) {
+        let unlisted = self.model.adopted.range(part.flushed_through.get() + 1..);
+        let numbers = |commit: &Adopting| commit.runs.iter().map(|run| run.entry.number).collect();
+        let want: Vec<(u64, BTreeSet<u64>)> = unlisted
+            .clone()
+            .rev()
+            .map(|(stamp, commit)| (*stamp, numbers(commit)))
+            .collect();
+        let found: Vec<(u64, BTreeSet<u64>)> = (part.unlisted.iter())
+            .map(|group| (group.stamp.get(), group.runs.iter().copied().collect()))
+            .collect();
+        assert_eq!(found, want, "S1");
+        let owner = |stamp: u64| TxnId::new(1, stamp);
+        let spills = unlisted.clone().flat_map(|(stamp, commit)| {
+            let spill = move |run: &AdoptedRun| SpillEntry {
+                kind: Kind::Write,
+                run: run.entry.clone(),
+                parts: vec![SpillPart {
+                    owner: owner(*stamp),
+                    spill: run.spill,
+                    through: Lsn::new(*stamp),
+                    dead: run.dead.clone(),
+                }],
+            };
+            commit.runs.iter().map(spill)
+        });
+        let unfinished = unlisted.clone().map(|(stamp, _)| UnfinishedTxn {
+            txn: owner(*stamp),
+            state: Bytes::new(),
+        });
+        (spills.collect(), unfinished.collect())
     }
 
     pub(super) fn write_manifest(&mut self) -> Result<(), StorageError> {
@@ -225,10 +313,13 @@ impl Rig {
         let replayed = self.model.replayed(manifest.flushed_through.get(), tail);
         let store = open(&disk, self.shape, &manifest, replayed).unwrap();
         store.sweep(&names).unwrap();
+        // What was adopted and is not listed the store knows; nothing else outlives this crash.
+        store.sweep_spills(&names, &BTreeSet::new()).unwrap();
         let mut model = self.model.clone();
         for versions in model.rows.values_mut() {
             versions.retain(|stamp, _| *stamp <= tail);
         }
+        model.adopted.retain(|stamp, _| *stamp <= tail);
         model.tail = tail;
         Self {
             disk,
@@ -303,6 +394,12 @@ impl Rig {
             let got = got.and_then(|version| version.value);
             assert_eq!(got, self.model.get(row, at), "row {row:?} at {at}");
         }
+        let asked: Vec<_> = self.model.rows.keys().rev().collect();
+        let found = sources.get_many(&asked, Lsn::new(at)).into_iter();
+        for (row, got) in asked.iter().zip(found) {
+            let got = got.unwrap().and_then(|version| version.value);
+            assert_eq!(got, self.model.get(row, at), "of many, row {row:?} at {at}");
+        }
         let all = || sources.scan((Bound::Unbounded, Bound::Unbounded), Lsn::new(at));
         assert_eq!(rows(all()), want, "forwards at {at}");
         let mut backward = rows(all().rev());
@@ -333,7 +430,7 @@ pub(super) fn open(
     disk: &Arc<SimDisk>,
     shape: Shape,
     manifest: &Manifest,
-    replayed: Vec<Memtable>,
+    replayed: Vec<Replay>,
 ) -> Result<Store, StorageError> {
     let disk: Arc<dyn Disk> = Arc::clone(disk) as Arc<dyn Disk>;
     Store::open(disk, StoreConfig { shape }, manifest, replayed)
