@@ -77,9 +77,12 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    /// L1: what one holds by two records: the stronger, and of two in one mode the older.
+    /// L1: what one holds by two records: the stronger, and of two in one mode the older. So its token is the one that granted
+    /// the mode, or last strengthened it; merged spills keep the same (V3).
     pub(crate) fn join(self, other: Self) -> Self {
-        let is_other = (other.mode, self.sub) > (self.mode, other.sub);
+        // What has no record yet is the newest.
+        let age = |hold: Self| (hold.sub, hold.token == UNSTAMPED, hold.token);
+        let is_other = (other.mode, age(self)) > (self.mode, age(other));
         Self {
             writes: self.writes || other.writes,
             ..if is_other { other } else { self }
@@ -427,6 +430,38 @@ mod tests {
             assert!(ticket.is_waiting() && first(&ticket));
             assert!(ways.iter().all(|later| !later(&ticket)));
             assert!(!ticket.is_waiting());
+        }
+    }
+
+    /// L1: whichever is met first: the stronger mode with its token, and of two in one mode the older's.
+    #[test]
+    fn two_records_have_the_token_that_granted_their_mode() {
+        use LockMode::{NoKeyUpdate, Share};
+        let hold = |mode, sub, token| Hold {
+            mode,
+            writes: false,
+            sub,
+            token: FencingToken::new(Lsn::new(token)),
+        };
+        let cases = [
+            (hold(Share, 1, 10), hold(NoKeyUpdate, 2, 20), 20),
+            (hold(NoKeyUpdate, 1, 10), hold(Share, 2, 20), 10),
+            (hold(Share, 1, 10), hold(Share, 2, 20), 10),
+            (hold(Share, 1, 10), hold(Share, 1, 20), 10),
+            (
+                hold(Share, 1, 10),
+                Hold {
+                    token: UNSTAMPED,
+                    ..hold(Share, 1, 0)
+                },
+                10,
+            ),
+        ];
+        for (older, newer, token) in cases {
+            for joined in [older.join(newer), newer.join(older)] {
+                assert_eq!(joined.token, FencingToken::new(Lsn::new(token)));
+                assert_eq!(joined.mode, older.mode.max(newer.mode));
+            }
         }
     }
 }

@@ -4,8 +4,8 @@
 //! 1. V3: neighbours by spill number only; what comes out has the highest of the inputs. The caller logs it, and
 //!    removes the inputs when that is durable.
 //! 2. V3: of each row the newest record of each sub-transaction that can still be rolled back to: of all between
-//!    two savepoints, one. A record that is passed over leaves what the newer one does not say: a stronger mode, a
-//!    larger token, what was written. So no lock becomes weaker and no write is lost.
+//!    two savepoints, one. A record that is passed over leaves what the newer one does not say: a stronger mode
+//!    and its token, what was written. So no lock becomes weaker and no write is lost.
 //! 3. V4: what is dead goes.
 //! 4. Every block is verified anew (F11). Memory: a window for each input, and one record.
 
@@ -147,10 +147,12 @@ impl Pending {
         self.row == older.row && behind(self.sub) == behind(older.sub)
     }
 
-    /// Takes over what an older record says beyond this one.
+    /// Takes over what an older record says beyond this one. The token is that of the record that granted the mode, or last
+    /// strengthened it: the stronger one's, and of two in one mode the older's, as where the table of locks knows both.
     fn absorb(&mut self, older: &Record<'_>) {
-        self.mode = self.mode.max(older.mode);
-        self.token = self.token.max(older.token);
+        if older.mode >= self.mode {
+            (self.mode, self.token) = (older.mode, older.token);
+        }
         self.writes |= older.writes;
         self.fresh = older.fresh;
         if self.written == Written::Nothing {

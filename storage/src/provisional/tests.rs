@@ -376,13 +376,16 @@ proptest! {
             group.sort_by_key(|it| it.sub);
             let newest = group.last().unwrap();
             let written = group.iter().rev().find_map(|it| it.written.clone());
+            let mode = group.iter().map(|it| it.mode).max().unwrap();
+            // Who granted it, or strengthened it last.
+            let token = group.iter().find(|it| it.mode == mode).unwrap().token;
             Owned {
                 row: newest.row.clone(),
                 owner,
                 sub: newest.sub,
                 written,
-                mode: group.iter().map(|it| it.mode).max().unwrap(),
-                token: group.iter().map(|it| it.token).max().unwrap(),
+                mode,
+                token,
                 fresh: group[0].fresh,
                 writes: group.iter().any(|it| it.writes),
             }
