@@ -12,7 +12,7 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lockstone_base::LockMode::{self, KeyShare, NoKeyUpdate, Share, Update};
@@ -304,6 +304,50 @@ fn a_table_that_is_refused_was_in_nobodys_way() {
         }
     });
     assert_eq!(stage.locks.list(), []);
+}
+
+/// K7: EXCLUSIVE raises its flag before it reads who shares the table: whoever shares it while that lasts is read, or meets the
+/// flag. The sharer has the first slot, and many come behind it, so that reading takes long.
+#[test]
+fn nobody_comes_to_share_a_table_between_the_look_and_the_flag() {
+    let stage = Stage::new();
+    let first = stage.auto();
+    let _crowd: Vec<_> = (0..5_000).map(|_| stage.auto()).collect();
+    // Each thread goes on with the slot that it has given back.
+    stage.commit(&stage.auto());
+    let (asked, shared) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (shares, done) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            stage.commit(&first);
+            while !done.load(Ordering::SeqCst) {
+                let owner = stage.auto();
+                if stage.locks.share(&owner, &stage.table) {
+                    shares.store(true, Ordering::SeqCst);
+                    // Long enough for the other one to be granted the table, if it has not been seen.
+                    let asked_before = asked.load(Ordering::SeqCst);
+                    let granted = || asked.load(Ordering::SeqCst) >= asked_before + 2;
+                    while !granted() && !done.load(Ordering::SeqCst) {
+                        std::thread::yield_now();
+                    }
+                    shares.store(false, Ordering::SeqCst);
+                    shared.fetch_add(1, Ordering::SeqCst);
+                }
+                stage.commit(&owner);
+            }
+        });
+        let alone = (0..).find_map(|_| {
+            let owner = stage.auto();
+            let decided = stage.table(&owner, TableMode::Exclusive, Policy::NoWait);
+            let granted = matches!(decided, Decision::Granted(_));
+            let both = granted && shares.load(Ordering::SeqCst);
+            stage.commit(&owner);
+            asked.fetch_add(1, Ordering::SeqCst);
+            (both || shared.load(Ordering::SeqCst) == 300).then_some(both)
+        });
+        done.store(true, Ordering::SeqCst);
+        assert_eq!(alone, Some(false), "K7: shared, and held alone");
+    });
 }
 
 /// What `count` transactions do, one after the other; and how long that takes in all.
