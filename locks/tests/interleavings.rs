@@ -8,6 +8,8 @@
 //! 4. L5: who wounds and who dies.
 //! 5. L6: whoever was decided was woken.
 //! 6. At the end nothing is held.
+//! 7. K5: the state of one that ends is swapped, and others may do anything before its release pass: they are decided as if it were
+//!    gone, but may wait for that.
 //!
 //! Where a ring runs through a place in a queue LOCKING leaves open who goes ahead of whom: there the model takes the new order
 //! from the table, and holds it to the rest.
@@ -60,11 +62,31 @@ struct Scene<'a> {
     /// Each interleaving is played with one of these, and with one order of age.
     ranks: &'a [[u32; 3]],
     depth: usize,
-    rollbacks: bool,
-    spills: bool,
+    also: Also,
     played: usize,
     rings: usize,
 }
+
+/// What else they may do.
+#[derive(Clone, Copy, Default)]
+struct Also {
+    rollbacks: bool,
+    spills: bool,
+    /// End in two parts, which others come between.
+    dies: bool,
+}
+
+const SPILLS: Also = Also {
+    rollbacks: false,
+    spills: true,
+    dies: false,
+};
+
+const DIES: Also = Also {
+    rollbacks: false,
+    spills: false,
+    dies: true,
+};
 
 const EQUAL: &[[u32; 3]] = &[[0; 3]];
 const RANKED: &[[u32; 3]] = &[
@@ -129,6 +151,9 @@ impl Scene<'_> {
         for txn in 0..3.min(begun + 1) {
             let mut add = |call| next.push(Step { txn, call });
             if play.has_ended(txn) {
+                if play.is_to_pass(txn) {
+                    add(Call::Passes);
+                }
                 continue;
             }
             if play.waits(txn) {
@@ -138,14 +163,17 @@ impl Scene<'_> {
                 if calls.count() < 4 {
                     self.calls.iter().for_each(|what| add(Call::Wait(*what)));
                 }
-                if self.rollbacks && txn < begun {
+                if self.also.rollbacks && txn < begun {
                     add(Call::Savepoint);
                     add(Call::Rollback(play.sub(txn)));
                 }
             }
             if txn < begun {
                 add(Call::End);
-                if self.spills
+                if self.also.dies {
+                    add(Call::Dies);
+                }
+                if self.also.spills
                     && !matches!(
                         steps.last(),
                         Some(Step {
@@ -163,21 +191,19 @@ impl Scene<'_> {
 }
 
 fn explore(calls: &[What], ranks: &[[u32; 3]], depth: usize, rollbacks: bool) {
-    explore_all(calls, ranks, depth, (rollbacks, false));
+    let also = Also {
+        rollbacks,
+        ..Also::default()
+    };
+    explore_all(calls, ranks, depth, also);
 }
 
-fn explore_all(
-    calls: &[What],
-    ranks: &[[u32; 3]],
-    depth: usize,
-    (rollbacks, spills): (bool, bool),
-) {
+fn explore_all(calls: &[What], ranks: &[[u32; 3]], depth: usize, also: Also) {
     let mut scene = Scene {
         calls,
         ranks,
         depth,
-        rollbacks,
-        spills,
+        also,
         played: 0,
         rings: 0,
     };
@@ -245,26 +271,54 @@ fn rows_a_range_and_a_table() {
 #[test]
 fn one_row_that_is_spilled() {
     let calls = [row(A, Share), row(A, NoKeyUpdate), row(A, Update)];
-    explore_all(&calls, EQUAL, 5, (false, true));
-    explore_all(&calls, RANKED, 5, (false, true));
+    explore_all(&calls, EQUAL, 5, SPILLS);
+    explore_all(&calls, RANKED, 5, SPILLS);
 }
 
 #[test]
 fn one_row_that_is_spilled_and_rolled_back() {
     let calls = [row(A, Share), row(A, Update)];
-    explore_all(&calls, EQUAL, 6, (true, true));
+    let also = Also {
+        rollbacks: true,
+        ..SPILLS
+    };
+    explore_all(&calls, EQUAL, 6, also);
 }
 
 #[test]
 fn two_rows_that_are_spilled() {
     let calls = [row(A, Share), row(A, Update), row(B, Update)];
-    explore_all(&calls, EQUAL, 5, (false, true));
+    explore_all(&calls, EQUAL, 5, SPILLS);
 }
 
 #[test]
 fn spilled_rows_and_a_range_around_them() {
     let calls = [row(A, Share), What::put(A), range(Share), range(Update)];
-    explore_all(&calls, EQUAL, 5, (false, true));
+    explore_all(&calls, EQUAL, 5, SPILLS);
+}
+
+/// K5, L6: between an owner's end and its release pass anything may happen; by then its locks are void, and nobody who waited for
+/// them is forgotten.
+#[test]
+fn rows_whose_holders_have_ended_and_not_given_them_back() {
+    let calls = [row(A, Share), row(A, NoKeyUpdate), row(A, Update)];
+    explore_all(&calls, EQUAL, 5, DIES);
+    explore_all(&calls, RANKED, 5, DIES);
+    let calls = [row(A, Share), row(A, Update), row(B, Update)];
+    explore_all(&calls, EQUAL, 5, DIES);
+}
+
+#[test]
+fn a_table_whose_holders_have_ended_and_not_given_it_back() {
+    let calls = [row(A, Update), What::EXCLUSIVE];
+    explore_all(&calls, EQUAL, 6, DIES);
+}
+
+#[test]
+fn ranges_whose_holders_have_ended_and_not_given_them_back() {
+    // None strengthens another: an upgrade goes past a range that waits, if only for one who has ended.
+    let calls = [What::put(A), row(B, Update), range(Update)];
+    explore_all(&calls, EQUAL, 5, DIES);
 }
 
 /// All kinds and modes, ranks and policies, for as long as it lasts.

@@ -110,7 +110,7 @@ impl Naive {
     }
 
     /// It holds a weaker mode of it, by itself or by a range around it; or shares the table that it wants alone.
-    fn is_upgrade(&self, txn: usize, what: What) -> bool {
+    pub(crate) fn is_upgrade(&self, txn: usize, what: What) -> bool {
         self.holds(txn).any(|held| match (held, what) {
             (What::Table(_), What::Table(_)) => true,
             (What::Row(own, ..), What::Row(key, ..)) => own == key,
