@@ -2,20 +2,23 @@
 //!
 //! Called by `table`, `standoff` and `release`, with no latch held.
 //! 1. K6: a range looks through every shard, one latch at a time. What was granted past it meanwhile makes it look again.
+//!    One whose policy forbids it to wait looks a few times. Ranges that are told together look together.
 //! 2. L6: whoever is in the way is registered with, and then looked at again: it is in the way still, and comes back when it
 //!    ends, rolls back or stops waiting; or it is not.
 //!
 //! Crash: memory only.
 
+use std::slice;
 use std::sync::Arc;
 
 use lockstone_base::{LockMode, TableId};
 
 use crate::contended::{HashedRow, Wider};
+use crate::decision::Blocker;
 use crate::lookup;
 use crate::met::{InTheWay, Met, Standing};
 use crate::owner::Owner;
-use crate::range_look::{RangeLook, RangeView};
+use crate::range_look::{Looking, RangeView};
 use crate::ranges::Asked;
 use crate::shards::Shards;
 use crate::target::Target;
@@ -32,26 +35,69 @@ pub(crate) fn ask(shards: &Shards, ticket: &Ticket, wakes: &mut Wakes) {
     }
 }
 
+/// So often a range looks that may not wait, while rows in it are granted and given back all the time.
+const LOOKS_MAX: usize = 8;
+
+/// So many ranges look through the shards together, each of which is latched the longer for that.
+const RANGES_AT_ONCE: usize = 64;
+
 /// Whom the range has met, if it is undecided still.
-pub(crate) fn ask_range(shards: &Shards, number: u64, wakes: &mut Wakes) -> Met {
-    loop {
-        let look = shards.wide().latch().ranges.look(number);
-        let Some(look) = look else {
-            return Met::default();
-        };
-        let mut met = Met::default();
-        look_into_runs(shards, &look, &mut met);
-        shards.in_the_way_of(&look, &mut met);
-        let mut books = shards.wide().latch();
-        if books.ranges.conclude(&look, &mut met, wakes) == Asked::Done {
-            return met;
+///
+/// # Errors
+/// It only asks, and met nobody in any of its looks; but during each a row in it was granted, the last one to this one.
+pub(crate) fn ask_range(shards: &Shards, number: u64, wakes: &mut Wakes) -> Result<Met, Blocker> {
+    let mut looks = 0;
+    while let Some((Looking { met, .. }, asked)) = look(shards, &[number], wakes).pop() {
+        looks += 1;
+        if asked == Asked::Done {
+            return Ok(met);
+        }
+        if looks >= LOOKS_MAX
+            && let Some(by) = shards.wide().latch().ranges.passed_by(number)
+        {
+            return Err(by);
+        }
+    }
+    Ok(Met::default())
+}
+
+/// Asks for ranges that wait.
+fn ask_ranges(shards: &Shards, numbers: &[u64], wakes: &mut Wakes) {
+    for some in numbers.chunks(RANGES_AT_ONCE) {
+        let mut some = some.to_vec();
+        while !some.is_empty() {
+            let all = look(shards, &some, wakes).into_iter();
+            let again = all.filter(|(_, asked)| *asked == Asked::Again);
+            some = again.map(|(it, _)| it.look.view.ticket.number()).collect();
         }
     }
 }
 
+/// Looks at everything once, for those of the ranges that are undecided; each with what came of it.
+fn look(shards: &Shards, numbers: &[u64], wakes: &mut Wakes) -> Vec<(Looking, Asked)> {
+    let mut all: Vec<Looking> = {
+        let books = shards.wide().latch();
+        let looks = numbers.iter().filter_map(|it| books.ranges.look(*it));
+        looks.map(Looking::new).collect()
+    };
+    if all.is_empty() {
+        return Vec::new();
+    }
+    for looking in &mut all {
+        look_into_runs(shards, looking);
+    }
+    shards.in_the_way_of(&mut all);
+    let mut books = shards.wide().latch();
+    let conclude = |mut it: Looking| {
+        let asked = books.ranges.conclude(&mut it, wakes);
+        (it, asked)
+    };
+    all.into_iter().map(conclude).collect()
+}
+
 /// K6: brings in those who have spilled rows in the range's way. Nobody can say whether a run that cannot be read has such: its
 /// owners keep the range waiting.
-fn look_into_runs(shards: &Shards, look: &RangeLook, met: &mut Met) {
+fn look_into_runs(shards: &Shards, Looking { look, met }: &mut Looking) {
     // Not by the count of runs, which is ordered by nothing here. The range was counted before this takes the list; whoever lists a
     // run later takes the same latch, and sees that count when he is about to drop an entry.
     let (_, list) = shards.runs().now();
@@ -119,44 +165,52 @@ pub(crate) fn left(shards: &Shards, owner: &Owner, targets: &[Target], wakes: &m
         .latch()
         .ranges
         .gave_back(owner, ranges, targets);
-    for wider in ranges.into_iter().map(Wider::Range) {
-        owner.contended().forget_wide(wider);
-        tell(shards, owner, wider, wakes);
+    for number in &ranges {
+        owner.contended().forget_wide(Wider::Range(*number));
     }
+    tell(shards, owner, ranges.into_iter().map(Wider::Range), wakes);
 }
 
-/// K6: the owner has ended, or left: the same, of one that is registered.
-pub(crate) fn tell(shards: &Shards, owner: &Owner, wider: Wider, wakes: &mut Wakes) {
-    match wider {
-        Wider::Range(number) => {
-            let asks = shards.wide().latch().ranges.left(number, owner.id());
-            if asks {
-                ask_range(shards, number, wakes);
+/// K6: the owner has ended, or left: the same, of those that are registered.
+pub(crate) fn tell(
+    shards: &Shards,
+    owner: &Owner,
+    registered: impl Iterator<Item = Wider>,
+    wakes: &mut Wakes,
+) {
+    let mut ranges = Vec::new();
+    for wider in registered {
+        match wider {
+            Wider::Range(number) => {
+                if shards.wide().latch().ranges.left(number, owner.id()) {
+                    ranges.push(number);
+                }
             }
-        }
-        Wider::Table(table) => {
-            let asks = shards.wide().latch().tables.left(table, owner);
-            if asks {
-                ask_table(shards, table, wakes);
+            Wider::Table(table) => {
+                let asks = shards.wide().latch().tables.left(table, owner);
+                if asks {
+                    ask_table(shards, table, wakes);
+                }
             }
         }
     }
+    ask_ranges(shards, &ranges, wakes);
 }
 
 /// L4: whom a range that is undecided waits for; latches one thing at a time.
 pub(crate) fn met_by_range(shards: &Shards, number: u64) -> Met {
-    let mut met = Met::default();
     let look = shards.wide().latch().ranges.look(number);
-    if let Some(look) = look {
-        meet(shards, &look, &mut met);
-    }
-    met
+    look.map_or_else(Met::default, |look| {
+        let mut looking = Looking::new(look);
+        meet(shards, &mut looking);
+        looking.met
+    })
 }
 
 /// The same, for one who looks.
-pub(crate) fn meet(shards: &Shards, look: &RangeLook, met: &mut Met) {
-    shards.in_the_way_of(look, met);
-    shards.wide().latch().ranges.meet(look, met);
+pub(crate) fn meet(shards: &Shards, looking: &mut Looking) {
+    shards.in_the_way_of(slice::from_mut(looking));
+    shards.wide().latch().ranges.meet(looking);
 }
 
 /// L4: whom it waits for.

@@ -21,9 +21,8 @@ use lockstone_base::{LockMode, RowKey, TableId, TxnId};
 use crate::ask;
 use crate::cycle::{Cycle, CycleEdge};
 use crate::matrix::{column, conflicts};
-use crate::met::Met;
 use crate::owner::{AbortCause, Owner};
-use crate::range_look::{RangeLook, RowAsk};
+use crate::range_look::{Looking, RangeLook, RowAsk};
 use crate::row_lock::RowLock;
 use crate::shards::{Latched, Shards};
 use crate::target::Target;
@@ -170,8 +169,9 @@ impl Seen {
         else {
             return Vec::new();
         };
-        let mut met = Met::default();
-        ask::meet(shards, &look, &mut met);
+        let mut looking = Looking::new(look);
+        ask::meet(shards, &mut looking);
+        let Looking { look, met } = looking;
         if !met.is_partial {
             self.looks.push(look);
         }

@@ -62,7 +62,7 @@ pub(crate) fn blocker_of(in_the_way: Option<(&Arc<Owner>, Obstacle)>) -> Option<
     in_the_way.map(|(owner, obstacle)| blocker(owner, obstacle.mode))
 }
 
-pub(crate) fn blocker(owner: &Arc<Owner>, mode: LockMode) -> Blocker {
+pub(crate) fn blocker(owner: &Owner, mode: LockMode) -> Blocker {
     Blocker {
         txn: owner.id(),
         rank: owner.settled_rank(),

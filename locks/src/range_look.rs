@@ -12,7 +12,7 @@ use std::sync::Arc;
 use lockstone_base::{LockMode, RowKey};
 
 use crate::matrix::conflicts;
-use crate::met::Standing;
+use crate::met::{Met, Standing};
 use crate::owner::Owner;
 use crate::target::RowRange;
 use crate::ticket::Ticket;
@@ -100,14 +100,33 @@ impl RangesMet {
 #[derive(Debug)]
 pub(crate) struct RangeLook {
     pub(crate) view: RangeView,
-    /// The ranges that its owner holds already.
+    /// Those of the ranges that its owner holds already which meet it.
     pub(crate) own: Vec<(Arc<RowRange>, LockMode)>,
     pub(crate) changes: u64,
 }
 
+/// A look, and whom it has met so far.
+#[derive(Debug)]
+pub(crate) struct Looking {
+    pub(crate) look: RangeLook,
+    pub(crate) met: Met,
+}
+
+impl Looking {
+    pub(crate) fn new(look: RangeLook) -> Self {
+        let met = Met::default();
+        Self { look, met }
+    }
+}
+
 impl RangeLook {
-    /// L1, L2, L3: how another range stands to it, which it overlaps.
-    pub(crate) fn standing(&self, other: &RangeView) -> Standing {
+    /// L1, L2, L3: how another range stands to it, which it overlaps; `waits_for_own` if that waits by a range that this one's
+    /// owner holds.
+    pub(crate) fn standing(
+        &self,
+        other: &RangeView,
+        waits_for_own: impl FnOnce() -> bool,
+    ) -> Standing {
         let RangeView { owner, ticket, .. } = &self.view;
         let mode = other.ticket.mode();
         if !conflicts(ticket.mode(), mode) {
@@ -117,10 +136,7 @@ impl RangeLook {
             (true, true) => Standing::Own,
             (true, false) => Standing::Holds,
             (false, false) if other.is_waiting() => {
-                let overlaps = |(range, held): &(Arc<RowRange>, LockMode)| {
-                    conflicts(mode, *held) && range.overlaps(&other.range)
-                };
-                if self.own.iter().any(overlaps) {
+                if waits_for_own() {
                     Standing::Own
                 } else if other.goes_before(ticket.number(), ticket.is_upgrade()) {
                     Standing::Ahead(other.ticket.number())

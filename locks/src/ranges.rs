@@ -19,12 +19,13 @@ use std::sync::Arc;
 use lockstone_base::{FencingToken, LockMode, RowKey, TableId, TxnId};
 
 use crate::contended::{HashedRow, Wider};
-use crate::judge::is_called;
+use crate::decision::Blocker;
+use crate::judge::{blocker, is_called};
 use crate::matrix::conflicts;
 use crate::met::{Met, Obstacle, Standing};
 use crate::owner::Owner;
 use crate::range_index::RangeIndex;
-use crate::range_look::{RangeLook, RangeView, RangesMet, RowAsk};
+use crate::range_look::{Looking, RangeLook, RangeView, RangesMet, RowAsk};
 use crate::slots::OwnerName;
 use crate::target::{RowRange, Target};
 use crate::ticket::{Ticket, UNSTAMPED};
@@ -42,6 +43,8 @@ struct RangeLock {
     holders: BTreeSet<OwnerName>,
     /// How often a row in it was granted past it: who looked before has to look again.
     changes: u64,
+    /// The last to whom one was.
+    passed_by: Option<Blocker>,
 }
 
 impl RangeLock {
@@ -84,7 +87,7 @@ pub(crate) struct RangeBook {
     /// Those that wait, by table.
     waiting: BTreeMap<TableId, BTreeSet<u64>>,
     /// Those that are held, by owner.
-    held: BTreeMap<OwnerName, BTreeSet<u64>>,
+    held: BTreeMap<(OwnerName, TableId), RangeIndex>,
 }
 
 impl RangeBook {
@@ -105,6 +108,7 @@ impl RangeBook {
             registered: BTreeMap::new(),
             holders: BTreeSet::new(),
             changes: 0,
+            passed_by: None,
         };
         let number = ticket.number();
         let table = self.tables.entry(range.table()).or_default();
@@ -144,11 +148,11 @@ impl RangeBook {
         let lock = self.locks.remove(&number)?;
         let table = lock.view.range.table();
         self.forget_waiting(table, number);
-        let name = lock.view.owner.name();
-        if let Some(held) = self.held.get_mut(&name) {
-            held.remove(&number);
+        let holder = (lock.view.owner.name(), table);
+        if let Some(held) = self.held.get_mut(&holder) {
+            held.remove(&lock.view.range, number);
             if held.is_empty() {
-                self.held.remove(&name);
+                self.held.remove(&holder);
             }
         }
         for owner in lock.registered.values() {
@@ -185,7 +189,8 @@ impl RangeBook {
 
     /// The strongest mode, with its token, in which `owner` holds a range that has the row.
     pub(crate) fn held(&self, owner: &Owner, row: &RowKey) -> Option<(LockMode, FencingToken)> {
-        strongest(own(self.around(row), owner))
+        let own = self.held_by(owner, row.table());
+        strongest(self.locks(own.flat_map(|held| held.around(row))))
     }
 
     /// The strongest mode, with its token, in which `owner` holds a range that has all of this one.
@@ -194,7 +199,7 @@ impl RangeBook {
         owner: &Owner,
         range: &RowRange,
     ) -> Option<(LockMode, FencingToken)> {
-        let own = own(self.meeting(range), owner);
+        let own = self.held_by_in(owner, range);
         strongest(own.filter(|lock| range.is_within(&lock.view.range)))
     }
 
@@ -206,14 +211,18 @@ impl RangeBook {
 
     /// L2: whether the range waits for `owner`, by a range that this one holds.
     fn waits_for(&self, view: &RangeView, owner: &Owner) -> bool {
-        self.held_by(owner).any(|own| {
-            conflicts(view.ticket.mode(), own.ticket.mode()) && own.range.overlaps(&view.range)
-        })
+        let mut own = self.held_by_in(owner, &view.range);
+        own.any(|own| conflicts(view.ticket.mode(), own.view.ticket.mode()))
     }
 
-    fn held_by(&self, owner: &Owner) -> impl Iterator<Item = &RangeView> {
-        let held = self.held.get(&owner.name()).into_iter().flatten();
-        self.locks(held.copied()).map(|lock| &lock.view)
+    fn held_by(&self, owner: &Owner, table: TableId) -> impl Iterator<Item = &RangeIndex> {
+        self.held.get(&(owner.name(), table)).into_iter()
+    }
+
+    /// The ranges that `owner` holds and that meet this one.
+    fn held_by_in(&self, owner: &Owner, range: &RowRange) -> impl Iterator<Item = &RangeLock> {
+        let held = self.held_by(owner, range.table());
+        self.locks(held.flat_map(|held| held.meeting(range)))
     }
 
     /// L1, L3: the ranges in the way of a row: those that are held, and those that wait and go before it.
@@ -285,8 +294,16 @@ impl RangeBook {
                 && conflicts(ask.mode, lock.view.ticket.mode())
             {
                 lock.changes += 1;
+                lock.passed_by = Some(blocker(ask.owner, ask.mode));
             }
         }
+    }
+
+    /// To whom a row in a range that asks was granted last since it began to ask.
+    pub(crate) fn passed_by(&self, number: u64) -> Option<Blocker> {
+        let lock = self.locks.get(&number);
+        let lock = lock.filter(|lock| lock.is_undecided() && !lock.view.is_waiting());
+        lock?.passed_by.clone()
     }
 
     /// K3: whether a range that has the row is undecided.
@@ -297,8 +314,8 @@ impl RangeBook {
     /// What the range looks for, while it is undecided.
     pub(crate) fn look(&self, number: u64) -> Option<RangeLook> {
         let lock = self.locks.get(&number).filter(|lock| lock.is_undecided())?;
-        let own = self.held_by(&lock.view.owner);
-        let own = own.map(|view| (Arc::clone(&view.range), view.ticket.mode()));
+        let own = self.held_by_in(&lock.view.owner, &lock.view.range);
+        let own = own.map(|RangeLock { view, .. }| (Arc::clone(&view.range), view.ticket.mode()));
         Some(RangeLook {
             view: lock.view.clone(),
             own: own.collect(),
@@ -313,17 +330,19 @@ impl RangeBook {
     }
 
     /// Those who hold, or wait before it for, ranges that this one conflicts with.
-    pub(crate) fn meet(&self, look: &RangeLook, met: &mut Met) {
+    pub(crate) fn meet(&self, Looking { look, met }: &mut Looking) {
         for RangeLock { view, .. } in self.meeting(&look.view.range) {
-            met.add(&view.owner, view.ticket.mode(), look.standing(view));
+            let standing = look.standing(view, || self.waits_for(view, &look.view.owner));
+            met.add(&view.owner, view.ticket.mode(), standing);
             met.is_partial |= !view.turned.is_empty();
         }
     }
 
     /// K6: what was met on the way through the shards, and the other ranges, decide: nobody, and nothing was granted past it
     /// meanwhile: granted. Else, if it waits, it is registered; once it was so before it met them, it may go on waiting.
-    pub(crate) fn conclude(&mut self, look: &RangeLook, met: &mut Met, wakes: &mut Wakes) -> Asked {
-        self.meet(look, met);
+    pub(crate) fn conclude(&mut self, looking: &mut Looking, wakes: &mut Wakes) -> Asked {
+        self.meet(looking);
+        let Looking { look, met } = looking;
         let number = look.view.ticket.number();
         let lock = self.locks.get_mut(&number);
         let Some(lock) = lock.filter(|lock| lock.view.ticket.is_undecided()) else {
@@ -335,9 +354,11 @@ impl RangeBook {
                 return Asked::Again;
             }
             if ticket.try_grant() {
-                self.held.entry(owner.name()).or_default().insert(number);
+                let table = look.view.range.table();
+                let held = self.held.entry((owner.name(), table)).or_default();
+                held.insert(&look.view.range, number);
                 wakes.add(owner);
-                self.forget_waiting(look.view.range.table(), number);
+                self.forget_waiting(table, number);
             }
             return Asked::Done;
         }
@@ -410,15 +431,10 @@ impl RangeBook {
     }
 }
 
-fn own<'a>(
-    locks: impl Iterator<Item = &'a RangeLock>,
-    owner: &Owner,
-) -> impl Iterator<Item = &'a RangeLock> {
-    locks.filter(|lock| owner.is(&lock.view.owner) && lock.view.is_granted())
-}
-
+/// Of some that are held.
 fn strongest<'a>(locks: impl Iterator<Item = &'a RangeLock>) -> Option<(LockMode, FencingToken)> {
-    locks
+    let binding = locks.filter(|lock| lock.view.owner.binds());
+    binding
         .map(|lock| (lock.view.ticket.mode(), lock.token))
         .max()
 }

@@ -100,9 +100,6 @@ pub(crate) fn release_pass(
     for row in contended.rows() {
         ask::settle(shards, row, wakes);
     }
-    for wider in contended.wide() {
-        ask::tell(shards, owner, wider, wakes);
-    }
     for table in &held.exclusive {
         ask::ask_table(shards, *table, wakes);
     }
@@ -111,6 +108,8 @@ pub(crate) fn release_pass(
     let at_once = places.get(left..).unwrap_or_default();
     let_go(shards, at_once, wakes);
     let_go(shards, &held.spilled.met, wakes);
+    // They look at every row that is left.
+    ask::tell(shards, owner, contended.wide(), wakes);
     shards.slots().give_back(owner.seat());
     if left > 0 {
         leftovers.ends.fetch_add(1, Ordering::AcqRel);

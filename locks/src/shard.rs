@@ -23,7 +23,7 @@ use crate::nodes::{Alone, Held, Node, Nodes};
 use crate::owner::Owner;
 use crate::place::Place;
 use crate::placing::{self, Placed};
-use crate::range_look::RangeLook;
+use crate::range_look::{Looking, RangeLook};
 use crate::row_lock::RowLock;
 use crate::slots::Slots;
 use crate::sweep::Sweep;
@@ -396,30 +396,39 @@ impl Latch<'_> {
         self.shard.nodes.numbers()
     }
 
-    /// K6: who is in a range's way here: those who hold conflicting rows in it, and those who wait for such before it.
-    pub(crate) fn in_the_way_of(&self, look: &RangeLook, met: &mut Met) {
-        let (range, mode) = (&look.view.range, look.view.ticket.mode());
-        let asks = look.view.owner.name();
+    /// K6: who is in the way of some ranges here: who holds conflicting rows in them, or waits for such before them. None looks
+    /// at a void row.
+    pub(crate) fn in_the_way_of(&self, ranges: &mut [Looking]) {
         for node in self.shard.nodes.iter() {
             match &node.held {
+                Held::Alone(alone) if !self.slots.binds(alone.owner) => {}
                 Held::Alone(alone) => {
                     let beside = alone.hold().beside_ranges();
-                    if !conflicts(mode, beside) || !range.contains(&node.row) {
-                        continue;
-                    }
-                    if alone.owner == asks {
-                        met.is_partial = true;
-                    } else if !met.has_holder(alone.owner)
-                        && let Some(owner) = self.slots.owner(alone.owner)
-                    {
-                        met.add(&owner, alone.mode, Standing::Holds);
+                    for Looking { look, met } in ranges.iter_mut() {
+                        if conflicts(look.view.ticket.mode(), beside)
+                            && look.view.range.contains(&node.row)
+                        {
+                            self.meet_alone(alone, look, met);
+                        }
                     }
                 }
-                Held::Contended(lock) if range.contains(&node.row) => {
-                    lock.in_the_way_of(look, met);
+                Held::Contended(lock) => {
+                    for Looking { look, met } in ranges.iter_mut() {
+                        if look.view.range.contains(&node.row) {
+                            lock.in_the_way_of(look, met);
+                        }
+                    }
                 }
-                Held::Contended(_) => {}
             }
+        }
+    }
+
+    fn meet_alone(&self, alone: &Alone, look: &RangeLook, met: &mut Met) {
+        if alone.owner == look.view.owner.name() {
+            met.is_partial = true;
+        } else if !met.has_holder(alone.owner) {
+            let owner = self.slots.owner(alone.owner);
+            let _ = owner.inspect(|owner| met.add(owner, alone.mode, Standing::Holds));
         }
     }
 

@@ -5,15 +5,17 @@
 //!
 //! Crash: memory only.
 
+use std::slice;
+
 use lockstone_base::RowKey;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use crate::hash::RowHasher;
 use crate::index::Signpost;
-use crate::met::{InTheWay, Met};
+use crate::met::InTheWay;
 use crate::owner::Owner;
-use crate::range_look::RangeLook;
+use crate::range_look::Looking;
 use crate::row_lock::RowLock;
 use crate::runs::Runs;
 use crate::shard::{Latch, RowView, Shard};
@@ -138,10 +140,10 @@ impl Shards {
         }
     }
 
-    /// K6: whom an undecided range meets among the rows, one latch at a time.
-    pub(crate) fn in_the_way_of(&self, look: &RangeLook, met: &mut Met) {
+    /// K6: whom undecided ranges meet among the rows, one latch at a time.
+    pub(crate) fn in_the_way_of(&self, ranges: &mut [Looking]) {
         for number in 0..SHARDS {
-            self.latch_number(number).in_the_way_of(look, met);
+            self.latch_number(number).in_the_way_of(ranges);
         }
     }
 
@@ -243,12 +245,12 @@ impl Latched<'_> {
                 let Some(look) = ranges.look(ticket.number()) else {
                     return Vec::new();
                 };
-                let mut met = Met::default();
+                let mut looking = Looking::new(look);
                 for latch in &self.shards {
-                    latch.in_the_way_of(&look, &mut met);
+                    latch.in_the_way_of(slice::from_mut(&mut looking));
                 }
-                ranges.meet(&look, &mut met);
-                met.into_obstacles()
+                ranges.meet(&mut looking);
+                looking.met.into_obstacles()
             }
             Target::Table(table) => tables.obstacles(*table, waiter),
         }

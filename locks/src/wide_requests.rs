@@ -15,8 +15,9 @@ use std::sync::Arc;
 use lockstone_base::{FencingToken, TableId};
 
 use crate::ask;
-use crate::decision::{Decision, RangeRequest, Refusal};
+use crate::decision::{Blocker, Decision, RangeRequest, Refusal};
 use crate::judge::{blocker, wound};
+use crate::met::Met;
 use crate::owner::{Holdings, Owner};
 use crate::place::Place;
 use crate::placing::Queued;
@@ -76,7 +77,10 @@ impl LockTable {
         };
         holdings.wait_for(Arc::clone(&ticket));
         drop(holdings);
-        let met = ask::ask_range(&self.shards, ticket.number(), wakes);
+        let met = match self.look(&ticket, request.policy, wakes) {
+            Ok(met) => met,
+            Err(by) => return self.give_up(owner, &ticket, Refusal::WouldBlock(by), wakes),
+        };
         let anyone_behind = met.is_behind;
         let met = met.into_obstacles();
         let decided = match (request.policy, met.first()) {
@@ -98,6 +102,23 @@ impl LockTable {
             }
             Some(decided) => decided,
         }
+    }
+
+    /// K6: whom the range has met.
+    ///
+    /// # Errors
+    /// `NoWait`: nobody, but rows in it come and go all the time, the last one of this one.
+    fn look(&self, ticket: &Ticket, policy: Policy, wakes: &mut Wakes) -> Result<Met, Blocker> {
+        let met = ask::ask_range(&self.shards, ticket.number(), wakes);
+        if met.is_ok() || policy == Policy::NoWait {
+            return met;
+        }
+        // L5: nobody was in its way when it looked: it has won, and waits for whoever comes in between.
+        let mut books = self.shards.wide().latch();
+        ticket.note_won();
+        books.ranges.wait(ticket);
+        drop(books);
+        ask::ask_range(&self.shards, ticket.number(), wakes)
     }
 
     /// The token of the narrowest lock on the whole range that the owner took last, once stamped.

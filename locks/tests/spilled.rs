@@ -496,3 +496,44 @@ fn lists_show_spilled_locks_once() {
         .collect();
     assert_eq!(streamed, expected);
 }
+
+/// Whenever the run is looked at, somebody takes a row of the range and gives it back; the number of times, and who did so last.
+fn keep_busy(stage: &Arc<Stage>, run: &Arc<FakeRun>, busy: &Arc<(AtomicU64, AtomicU64)>) {
+    let (stage, again, busy) = (Arc::clone(stage), Arc::clone(run), Arc::clone(busy));
+    run.meanwhile(move || {
+        let other = stage.begin(1);
+        let decision = stage.ask(&other, (7, Update, 0), Policy::NoWait);
+        if matches!(decision, Decision::Granted(_)) {
+            busy.1.store(other.id().sequence, Ordering::Relaxed);
+        }
+        stage.commit(&other);
+        if busy.0.fetch_add(1, Ordering::Relaxed) < 1_000 {
+            keep_busy(&stage, &again, &busy);
+        }
+    });
+}
+
+/// K6: a range that must not wait looks a few times while rows in it come and go. Then it is refused because of the last one, or
+/// has won and waits (L5).
+#[test]
+fn a_range_that_must_not_wait_looks_a_few_times() {
+    for policy in [Policy::NoWait, Policy::Wound] {
+        let stage = Stage::new();
+        let (_elsewhere, run) = stage.spiller(200, Update);
+        let busy = Arc::default();
+        keep_busy(&stage, &run, &busy);
+        let decision = stage.range(&stage.begin(1), Update, policy);
+        let (looks, last) = (
+            busy.0.load(Ordering::Relaxed),
+            busy.1.load(Ordering::Relaxed),
+        );
+        assert!((2..20).contains(&looks), "{looks} looks");
+        match (policy, decision) {
+            (Policy::NoWait, Decision::Refused(Refusal::WouldBlock(by))) => {
+                assert_eq!(by.txn.sequence, last);
+            }
+            (Policy::Wound, decision) => drop(granted(decision)),
+            (_, other) => panic!("{other:?}"),
+        }
+    }
+}

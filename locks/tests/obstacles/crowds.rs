@@ -244,3 +244,46 @@ fn sharers_who_wait_for_a_range_do_not_count_each_other() {
     let (few, many) = (least(5, || queue(200)), least(3, || queue(4_000)));
     assert!(many < few * 120, "{few:?}, {many:?}");
 }
+
+/// K6: those who wait for one holder look once when he ends, together, and at none of the rows that he leaves.
+#[test]
+fn ranges_that_wait_for_one_look_together_when_he_ends() {
+    let end = |ranges: u32| {
+        let stage = Stage::new();
+        let holder = stage.auto();
+        for n in 0..20_000 {
+            granted(stage.row(&holder, &key(n), Update, Policy::Wait));
+        }
+        let each = 20_000 / ranges;
+        let waits: Vec<_> = (0..ranges)
+            .map(|at| {
+                let (from, to) = (key(at * each), key((at + 1) * each));
+                queued(stage.range(&stage.auto(), (&from, &to), Update, Policy::Wait))
+            })
+            .collect();
+        let took = crowd(1, |_| stage.commit(&holder));
+        assert!(waits.iter().all(|waits| waits.is_granted()));
+        took
+    };
+    let (few, many) = (least(3, || end(1)), least(3, || end(100)));
+    println!("one range: {few:?}, 100: {many:?}");
+    assert!(many < few * 20, "{few:?}, {many:?}");
+}
+
+/// K6: who has many ranges looks, for each further one, at those of them that meet it.
+#[test]
+fn who_has_many_ranges_pays_for_each_further_one_the_same() {
+    let take = |count: u32| {
+        let stage = Stage::new();
+        let owner = stage.auto();
+        let took = crowd(count as usize, |at| {
+            let (from, to) = (key(2 * at as u32), key(2 * at as u32 + 1));
+            granted(stage.range(&owner, (&from, &to), Update, Policy::Wait));
+        });
+        stage.commit(&owner);
+        took
+    };
+    let (few, many) = (least(3, || take(250)), least(3, || take(4_000)));
+    println!("250 ranges: {few:?}, 4,000: {many:?}");
+    assert!(many < few * 160, "{few:?}, {many:?}");
+}
