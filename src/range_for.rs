@@ -3,7 +3,8 @@
 //! 1. A row is read again if anything was committed since it was looked for; one that is gone is neither yielded nor kept
 //!    locked.
 //! 2. Rows inserted ahead of the cursor are seen, in `ReadCommitted`: a step that finds the commit tail moved looks anew.
-//! 3. Both ends may be used; they meet in the middle.
+//! 3. Both ends may be used; they meet in the middle. A damaged block is told of once: until a row behind it is passed, the
+//!    cursor looks nowhere anew.
 //! 4. The records of its locks are held back, up to 256, and appended before it is left. It may be out of use long before
 //!    it is dropped, so it does that through what it shares with the transaction, and borrows nothing for it.
 //!
@@ -41,6 +42,10 @@ pub struct RangeFor<'a> {
     bounds: Option<RowBounds>,
     /// The last row that each end has passed.
     passed: [Option<RowKey>; 2],
+    /// At which ends a damaged block was told of, and no row behind it passed yet: to look anew would meet it again.
+    past_damage: [bool; 2],
+    /// What each end has found then, and could not lock: its next step comes back to it.
+    again: [Option<RowKey>; 2],
     mode: LockMode,
     policy: OnConflict,
     committed: Option<Committed>,
@@ -58,8 +63,6 @@ const ROWS_AHEAD: usize = 4;
 struct Committed {
     at: Lsn,
     rows: Peeked,
-    /// A damaged block was met: looking anew would meet it again, so these rows are walked on.
-    past_damage: bool,
 }
 
 /// Where the row lies that a step has come to.
@@ -67,7 +70,7 @@ struct Committed {
 enum Place {
     /// At this end of the scan.
     Committed(Direction),
-    /// Among the transaction's own writes.
+    /// Not there: among the transaction's own writes, or one that it comes back to.
     Own,
 }
 
@@ -86,6 +89,8 @@ impl<'a> RangeFor<'a> {
             txn,
             bounds,
             passed: [None, None],
+            past_damage: [false; 2],
+            again: [None, None],
             mode,
             committed: None,
             current: None,
@@ -161,14 +166,13 @@ impl<'a> RangeFor<'a> {
             let skipped = is_locked && self.policy == OnConflict::SkipLocked;
             let unchanged = |error: &Error| error.outcome() == Outcome::Unchanged;
             if !skipped && locked.as_ref().is_err_and(unchanged) {
-                // The row is not passed over: the next step comes back to it.
-                self.committed = None;
+                self.come_back(end, row, place);
                 return Some(
                     self.txn
                         .note(locked.map(|_| unreachable!("it is an error"))),
                 );
             }
-            self.pass(end, &row);
+            self.pass(end, &row, place);
             match locked {
                 Ok(Some(found)) => {
                     self.current = Some(row);
@@ -192,12 +196,31 @@ impl<'a> RangeFor<'a> {
         }
     }
 
-    fn pass(&mut self, end: Direction, row: &RowKey) {
-        let [front, back] = &mut self.passed;
-        *(match end {
-            Direction::Forward => front,
-            Direction::Backward => back,
-        }) = Some(row.clone());
+    fn pass(&mut self, end: Direction, row: &RowKey, place: Place) {
+        let is_again = self.again.iter().flatten().any(|again| again == row);
+        if is_again {
+            self.again = self
+                .again
+                .clone()
+                .map(|again| again.filter(|again| again != row));
+        }
+        if is_again || place != Place::Own {
+            *at(end, &mut self.past_damage) = false;
+        }
+        *at(end, &mut self.passed) = Some(row.clone());
+    }
+
+    /// The row is not passed over.
+    fn come_back(&mut self, end: Direction, row: RowKey, place: Place) {
+        match place {
+            Place::Own => {}
+            Place::Committed(_) if self.is_past_damage() => *at(end, &mut self.again) = Some(row),
+            Place::Committed(_) => self.committed = None,
+        }
+    }
+
+    fn is_past_damage(&self) -> bool {
+        self.past_damage.contains(&true)
     }
 
     /// The next row that the transaction sees from one end.
@@ -207,12 +230,18 @@ impl<'a> RangeFor<'a> {
             self.bounds = None;
             return Some(Err(error));
         }
+        if let Some(row) = at(end, &mut self.again) {
+            return Some(Ok((row.clone(), Place::Own)));
+        }
         let newest = self.txn.view.newest_at(self.engine);
         let committed = self.committed.as_mut();
         let found = match committed.filter(|rows| rows.at == newest && self.txn.writes.is_empty()) {
             Some(committed) => committed.take(end),
             None => self.found_anew(end),
         };
+        *at(end, &mut self.past_damage) |= matches!(found, Some(Err(_)));
+        let mut others = || at(end.reversed(), &mut self.again).clone();
+        let found = found.or_else(|| Some(Ok((others()?, Place::Own))));
         // Whatever the scan has there: a wrong row does no harm.
         let ahead = self.committed.as_ref();
         if let Some(ahead) = ahead.and_then(|rows| rows.rows.scan.ahead(ROWS_AHEAD)) {
@@ -227,7 +256,8 @@ impl<'a> RangeFor<'a> {
     /// The same, where the committed rows are not up to date, or not all there is.
     fn found_anew(&mut self, end: Direction) -> Option<Result<(RowKey, Place)>> {
         let left = left(self.bounds.as_ref()?, &self.passed)?;
-        let committed = refreshed(self.engine, self.txn, &mut self.committed, left);
+        let walks_on = self.is_past_damage();
+        let committed = refreshed(self.engine, self.txn, (&mut self.committed, walks_on), left);
         if self.txn.writes.is_empty() {
             committed.take(end)
         } else {
@@ -273,24 +303,31 @@ fn left<'b>(bounds: &'b RowBounds, passed: &'b [Option<RowKey>; 2]) -> Option<Ed
     between(behind(front, &bounds.0), behind(back, &bounds.1))
 }
 
-/// The committed rows of what is left, as of the newest commit, or as of the transaction's snapshot.
+/// Of the front's and the back's.
+fn at<T>(end: Direction, [front, back]: &mut [T; 2]) -> &mut T {
+    match end {
+        Direction::Forward => front,
+        Direction::Backward => back,
+    }
+}
+
+/// The committed rows of what is left, as of the newest commit, or as of the transaction's snapshot; those that there are, if
+/// it `walks_on` there.
 fn refreshed<'c>(
     engine: &Engine,
     txn: &TxnState,
-    committed: &'c mut Option<Committed>,
+    (committed, walks_on): (&'c mut Option<Committed>, bool),
     left: Edges<'_>,
 ) -> &'c mut Committed {
     let newest = txn.view.newest_at(engine);
-    let stale = committed
-        .as_ref()
-        .is_none_or(|rows| rows.at != newest && !rows.past_damage);
+    let is_stale = |rows: &Committed| rows.at != newest && !walks_on;
+    let stale = committed.as_ref().is_none_or(is_stale);
     if stale {
         let (at, sources) = txn.view.sources(engine);
         let copied = |edge: Bound<&[u8]>| edge.map(Bytes::copy_from_slice);
         *committed = Some(Committed {
             at,
             rows: Peeked::new(sources.scan((copied(left.0), copied(left.1)), at)),
-            past_damage: false,
         });
         txn.saw(at);
     }
@@ -300,16 +337,12 @@ fn refreshed<'c>(
 impl Committed {
     /// The next committed row from one end.
     fn take(&mut self, end: Direction) -> Option<Result<(RowKey, Place)>> {
-        self.past_damage = false;
         if end == Direction::Forward && self.rows.is_untouched() && self.rows.scan.step_on() {
             return Some(Ok(self.found(end)));
         }
         Some(match self.rows.take(end)? {
             Ok(at) => Ok(self.found(at)),
-            Err(error) => {
-                self.past_damage = true;
-                Err(error.into())
-            }
+            Err(error) => Err(error.into()),
         })
     }
 

@@ -12,7 +12,7 @@ mod machine;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use lockstone::{Error, LockMode, Outcome};
+use lockstone::{Database, Error, LockMode, Outcome, Table};
 use lockstone_base::disk::DiskOp;
 use lockstone_testkit::{SimDisk, Survivors};
 use machine::{no_wait, open};
@@ -251,5 +251,70 @@ fn a_damaged_block_is_an_error_for_its_rows_and_nothing_else() {
             "one error, and the scan goes on behind the block"
         );
     }
+    drop(txn);
+    for (own_writes, backward) in [(false, false), (false, true), (true, false), (true, true)] {
+        let rows = walked_by_a_locking_cursor(&db, &t, own_writes, backward);
+        assert_eq!(
+            rows,
+            (good + usize::from(own_writes), 1),
+            "own writes: {own_writes}, backward: {backward}"
+        );
+    }
     assert!(!db.check().unwrap().is_clean());
+}
+
+/// How many rows a locking cursor yields, and how many errors, while others commit in between. Another has locked the row behind
+/// the damaged block when the cursor comes there first.
+fn walked_by_a_locking_cursor(
+    db: &Database,
+    t: &Table,
+    own_writes: bool,
+    backward: bool,
+) -> (usize, usize) {
+    let beside = |at: usize| {
+        db.transact(|txn| txn.put(t, [255, 255, at as u8], "beside"))
+            .unwrap()
+    };
+    let mut txn = db.begin_with(no_wait());
+    if own_writes {
+        // Among the rows of the damaged block.
+        txn.put(t, [0, 0, 0, 70, 0], "own").unwrap();
+    }
+    let (mut seen, mut errors, mut refused) = (0, 0, 0);
+    let mut blocker = None;
+    let mut rows = txn
+        .range_for(
+            t,
+            &0u32.to_be_bytes()[..]..&2000u32.to_be_bytes()[..],
+            LockMode::Share,
+        )
+        .unwrap();
+    loop {
+        let next = if backward {
+            rows.next_back()
+        } else {
+            rows.next()
+        };
+        match next {
+            None => return (seen, errors),
+            Some(Ok(_)) => seen += 1,
+            Some(Err(Error::Corrupt { .. })) => {
+                errors += 1;
+                let mut other = db.begin_with(no_wait());
+                for i in 0..2000u32 {
+                    // Those that the cursor holds are refused.
+                    let _ = other.lock(t, i.to_be_bytes(), LockMode::Update);
+                }
+                blocker = Some(other);
+                beside(1);
+            }
+            Some(Err(Error::WouldBlock { .. })) => {
+                refused += 1;
+                assert_eq!(refused, 1, "it is free, and comes next");
+                drop(blocker.take());
+                beside(2);
+            }
+            Some(Err(other)) => panic!("{other:?}"),
+        }
+    }
 }
