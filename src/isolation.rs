@@ -196,7 +196,7 @@ impl View {
         let Some(((since, at, sources), rows)) = self.newest_since(engine).zip(rows) else {
             return Ok(false);
         };
-        Ok(at > since && sources.changed_within(rows, since, at)?)
+        Ok(at > since && changed_within(engine, &sources, rows, (since, at))?)
     }
 
     /// W8: registers what was read, for a commit that writes; `None` if that is nothing.
@@ -242,7 +242,7 @@ impl View {
             let low = Bound::Included(stretch.low().to_bytes());
             let high = stretch.high().map(RowKey::to_bytes);
             let range = (low, high.map_or(Bound::Unbounded, Bound::Excluded));
-            if sources.changed_within(range, since, at)? {
+            if changed_within(engine, &sources, range, (since, at))? {
                 return Ok(Some(stretch.low().table()));
             }
         }
@@ -260,4 +260,19 @@ impl View {
             table: noted.unwrap_or_else(|| engine.catalog.name(table).to_string()),
         }
     }
+}
+
+/// Whether a commit behind `since` has changed one of the rows.
+///
+/// # Errors
+/// For a row that cannot be read. [`Error::Closed`]: closing waits for no look at many rows.
+fn changed_within(
+    engine: &Engine,
+    sources: &Current,
+    rows: RowBounds,
+    moments: (Lsn, Lsn),
+) -> Result<bool> {
+    let goes_on = || engine.check_open().is_ok();
+    let changed = sources.changed_within(rows, moments, &goes_on)?;
+    changed.ok_or(Error::Closed)
 }
