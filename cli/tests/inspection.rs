@@ -11,6 +11,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 
+use lockstone::{LockMode, Options, TxnOptions};
 use program::{in_order, lockstone, open_shell, path, run, shell};
 use serde_json::Value;
 
@@ -124,6 +125,58 @@ fn the_locks_of_a_killed_program_are_listed_and_nobody_holds_them() {
     );
     let said = run(&["locks", path(dir.path())]).well();
     in_order(&said, &["Nobody was in flight"]);
+}
+
+/// Each column of the report says what its head does.
+#[test]
+fn ranges_and_tables_of_a_killed_program_are_counted_apart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (running, killed) = (dir.path().join("running"), dir.path().join("killed"));
+    let options = Options::new().segment_bytes(1 << 20).log_bytes(16 << 20);
+    let db = options.open(&running).expect("a database");
+    let [bank, audit] = ["bank", "audit"].map(|name| db.create_table(name).expect("a table"));
+    let mut txn = db.begin_with(TxnOptions::new().label("nightly"));
+    for from in ["a", "f", "n"] {
+        let range = from..&*format!("{from}z");
+        txn.lock_range(&bank, range, LockMode::Update)
+            .expect("a range");
+    }
+    txn.lock_table(&audit).expect("a table");
+    txn.lock(&bank, "zero", LockMode::Share).expect("a row");
+    txn.put(&bank, "zoo", "1").expect("a row");
+    // A durable commit behind its records.
+    db.transact(|other| other.put(&bank, "k", "2"))
+        .expect("a commit");
+    fs::create_dir(&killed).expect("a directory");
+    for (file, bytes) in listing(&running) {
+        let name = Path::new(&file).file_name().expect("a name");
+        fs::write(killed.join(name), bytes).expect("a copy");
+    }
+    drop(txn);
+    let said = run(&["check", path(&killed)]).well();
+    let words =
+        |line: &str| -> Vec<String> { line.split_whitespace().map(str::to_owned).collect() };
+    let mut lines = said.lines().map(words);
+    let head = lines
+        .find(|line| line.iter().any(|word| word == "ranges"))
+        .expect("a head");
+    let txn = lines
+        .find(|line| line.iter().any(|word| word == "nightly"))
+        .expect("a line");
+    // A priority is more words than one.
+    let of = |name: &str| {
+        let behind = head
+            .iter()
+            .rev()
+            .position(|word| word == name)
+            .expect("a column");
+        txn[txn.len() - 1 - behind].as_str()
+    };
+    assert_eq!(
+        ["rows", "ranges", "tables", "writes"].map(of),
+        ["2", "3", "1", "1"],
+        "{said}"
+    );
 }
 
 fn listing(dir: &Path) -> Vec<(String, Vec<u8>)> {
