@@ -16,7 +16,7 @@ use crate::provisional::{Effect, Kind, Record, SpillPlan, SpillWriter};
 const OWNER: TxnId = TxnId::new(1, 5);
 
 /// What a sub-transaction has written to a row.
-type Writes = BTreeMap<(RowKey, std::cmp::Reverse<u32>), Option<Bytes>>;
+pub(super) type Writes = BTreeMap<(RowKey, std::cmp::Reverse<u32>), Option<Bytes>>;
 
 /// A file is cut where it has this: most spills are several.
 const FILE_BYTES: u64 = 1500;
@@ -100,7 +100,7 @@ impl Rig {
     /// Writes what a transaction spills: each spill as some files.
     fn spill(&self, spilled: &Spilled) -> Vec<AdoptedRun> {
         let runs = (1..).zip(&spilled.spills).flat_map(|(spill, writes)| {
-            let entries = self.write_run(writes).into_iter();
+            let entries = write_run(&self.store, self.disk.as_ref(), writes).into_iter();
             entries.map(move |entry| AdoptedRun {
                 entry,
                 spill,
@@ -109,33 +109,33 @@ impl Rig {
         });
         runs.collect()
     }
+}
 
-    /// Writes a write run of what the sub-transactions have written.
-    fn write_run(&self, writes: &Writes) -> Vec<RunEntry> {
-        let plan = SpillPlan {
-            identity: self.manifest.identity(),
-            kind: Kind::Write,
-            owners: vec![OWNER],
+/// Writes a write run of what the sub-transactions have written.
+pub(super) fn write_run(store: &Store, disk: &dyn Disk, writes: &Writes) -> Vec<RunEntry> {
+    let plan = SpillPlan {
+        identity: store.identity,
+        kind: Kind::Write,
+        owners: vec![OWNER],
+    };
+    let number = || store.take_number();
+    let mut writer = SpillWriter::cut_at(disk, plan, FILE_BYTES, number);
+    for ((row, sub), value) in writes {
+        let record = Record {
+            row: row.as_bytes(),
+            owner: OWNER,
+            sub: sub.0,
+            effect: value
+                .as_ref()
+                .map_or(Effect::Delete, |value| Effect::Put(value)),
+            mode: LockMode::Update,
+            token: FencingToken::new(Lsn::new(u64::from(sub.0) * 1000 + 1)),
+            fresh: true,
+            writes: true,
         };
-        let number = || self.store.take_number();
-        let mut writer = SpillWriter::cut_at(self.disk.as_ref(), plan, FILE_BYTES, number);
-        for ((row, sub), value) in writes {
-            let record = Record {
-                row: row.as_bytes(),
-                owner: OWNER,
-                sub: sub.0,
-                effect: value
-                    .as_ref()
-                    .map_or(Effect::Delete, |value| Effect::Put(value)),
-                mode: LockMode::Update,
-                token: FencingToken::new(Lsn::new(u64::from(sub.0) * 1000 + 1)),
-                fresh: true,
-                writes: true,
-            };
-            writer.push(&record).unwrap();
-        }
-        writer.finish().unwrap()
+        writer.push(&record).unwrap();
     }
+    writer.finish().unwrap()
 }
 
 fn some_writes() -> impl Strategy<Value = Writes> {

@@ -1,16 +1,20 @@
-//! Compactions beside each other, beside flushes, commits, drops and manifests, against a map: what each of them does
-//! is decided by one thread, how they meet by chance.
+//! Compactions beside each other, beside flushes, commits of either kind, drops and manifests, against a map: what each of them
+//! does is decided by one thread, how they meet by chance. Readers beside all of it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
+use bytes::Bytes;
 use lockstone_base::{RowKey, TableId};
 use lockstone_testkit::SimDisk;
 
 use super::super::*;
+use super::adoption::{Writes, write_run};
 use super::rig::*;
+use crate::dead_subs::DeadSubs;
 
 /// Small enough that several jobs find rows of their own in each of several levels.
 const SHAPE: Shape = Shape {
@@ -109,6 +113,41 @@ fn assert_agrees(sources: &Arc<Sources>, model: &Model, at: u64, dropped: &[Tabl
     }
 }
 
+/// A commit of `writes`, which has spilled the first of them, so many.
+fn commit(shared: &Shared, writes: &BTreeMap<RowKey, Option<Bytes>>, spilled: usize, stamp: u64) {
+    let store = &shared.store;
+    let pair = |(row, value): (&RowKey, &Option<Bytes>)| (row.clone(), value.clone());
+    let rest = WriteBatch::from_sorted(writes.iter().skip(spilled).map(pair));
+    if spilled == 0 {
+        store.apply(rest, Lsn::new(stamp));
+        return;
+    }
+    // What was spilled first was written again since.
+    let stale = |(row, _): (&RowKey, _)| {
+        (
+            (row.clone(), Reverse(1)),
+            Some(Bytes::from_static(b"stale")),
+        )
+    };
+    let last = |(row, value): (&RowKey, &Option<Bytes>)| ((row.clone(), Reverse(2)), value.clone());
+    let spills: [Writes; 2] = [
+        writes.iter().map(stale).collect(),
+        writes.iter().take(spilled).map(last).collect(),
+    ];
+    let runs = (1..).zip(&spills).flat_map(|(spill, writes)| {
+        let entries = write_run(store, &*shared.disk, writes).into_iter();
+        let dead = DeadSubs::NONE;
+        entries.map(move |entry| AdoptedRun {
+            entry,
+            spill,
+            dead: dead.clone(),
+        })
+    });
+    let mut adoption = store.prepare_adoption(runs.collect()).unwrap();
+    let mut rest = store.prepare(rest);
+    store.adopt(&mut adoption, Lsn::new(stamp), Some(&mut rest));
+}
+
 /// Commits, rotations, flushes, drops and reads; what is open at the end is for the caller to compare.
 fn drive(shared: &Shared, rounds: u64, draws: &mut Draws) -> Model {
     let store = &shared.store;
@@ -130,10 +169,8 @@ fn drive(shared: &Shared, rounds: u64, draws: &mut Draws) -> Model {
                 (row(table, number), value)
             })
             .collect();
-        let batch = writes
-            .iter()
-            .map(|(row, value)| (row.clone(), value.clone()));
-        store.apply(WriteBatch::from_sorted(batch), Lsn::new(stamp));
+        let spilled = (draws.below(6) == 0).then(|| draws.below(count));
+        commit(shared, &writes, spilled.unwrap_or_default() as usize, stamp);
         model.commit(&writes, stamp);
         if draws.below(4) == 0 {
             store.rotate(Lsn::new(model.tail));
@@ -181,25 +218,94 @@ fn model_at(model: &Model, at: u64) -> Model {
     model
 }
 
+fn shared(disk: &Arc<SimDisk>) -> Shared {
+    let manifest = Manifest {
+        uuid: UUID,
+        salt: SALT,
+        generation: 1,
+        ..Manifest::default()
+    };
+    manifest.write(disk.as_ref()).unwrap();
+    Shared {
+        store: open(disk, SHAPE, &manifest, Vec::new()).unwrap(),
+        disk: Arc::clone(disk) as Arc<dyn Disk>,
+        manifest: Mutex::new(manifest),
+        durable: AtomicU64::new(0),
+        droppable: Mutex::default(),
+        done: AtomicBool::new(false),
+    }
+}
+
+/// W5: whoever loads the tail and then the list sees each commit whole, also one part of which was adopted.
+#[test]
+fn readers_beside_adoptions_see_whole_commits() {
+    const ROWS: u64 = 40;
+    const COMMITS: u64 = 400;
+    let shared = shared(&SimDisk::new(1));
+    let tail = AtomicU64::new(0);
+    let reads = AtomicU64::new(0);
+    let read = |direction: u64| {
+        let at = tail.load(Ordering::SeqCst);
+        let sources = shared.store.sources();
+        if at == 0 || sources.drop_horizon().get() > at {
+            return;
+        }
+        let all = sources.scan((Bound::Unbounded, Bound::Unbounded), Lsn::new(at));
+        let all = if direction == 0 {
+            rows(all)
+        } else {
+            rows(all.rev())
+        };
+        let want = at.to_string();
+        assert_eq!(all.len() as u64, ROWS, "at {at}");
+        assert!(
+            all.iter().all(|(_, value)| value == want.as_bytes()),
+            "at {at}: {all:?}"
+        );
+        for number in 0..ROWS {
+            let found = sources
+                .get(row(1, number).as_bytes(), Lsn::new(at))
+                .unwrap();
+            assert_eq!(found.unwrap().value.unwrap(), want.as_bytes());
+        }
+        reads.fetch_add(1, Ordering::Relaxed);
+    };
+    thread::scope(|threads| {
+        threads.spawn(|| shared.compact());
+        for direction in 0..2 {
+            let (shared, read) = (&shared, &read);
+            threads.spawn(move || {
+                while !shared.done.load(Ordering::SeqCst) {
+                    read(direction);
+                }
+            });
+        }
+        let _ends = Ends(&shared.done);
+        let mut draws = Draws(1);
+        for stamp in 1..=COMMITS {
+            let value = Bytes::from(stamp.to_string());
+            let writes = (0..ROWS).map(|number| (row(1, number), Some(value.clone())));
+            let spilled = draws.below(2) * draws.below(ROWS);
+            commit(&shared, &writes.collect(), spilled as usize, stamp);
+            tail.store(stamp, Ordering::SeqCst);
+            if draws.below(5) == 0 {
+                shared.store.rotate(Lsn::new(stamp));
+                shared.durable.store(stamp, Ordering::SeqCst);
+                shared.store.flush(Lsn::new(stamp)).unwrap();
+                shared.publish();
+                shared.droppable.lock().horizon = Lsn::new(stamp);
+            }
+        }
+    });
+    read(0);
+    assert!(reads.load(Ordering::Relaxed) > 20, "{reads:?}");
+}
+
 #[test]
 fn compactions_beside_each_other_and_everything_else_agree_with_a_map() {
     for seed in 1..=3 {
         let disk = SimDisk::new(seed);
-        let manifest = Manifest {
-            uuid: UUID,
-            salt: SALT,
-            generation: 1,
-            ..Manifest::default()
-        };
-        manifest.write(disk.as_ref()).unwrap();
-        let shared = Shared {
-            store: open(&disk, SHAPE, &manifest, Vec::new()).unwrap(),
-            disk: Arc::clone(&disk) as Arc<dyn Disk>,
-            manifest: Mutex::new(manifest),
-            durable: AtomicU64::new(0),
-            droppable: Mutex::default(),
-            done: AtomicBool::new(false),
-        };
+        let shared = shared(&disk);
         let model = thread::scope(|threads| {
             for _ in 0..COMPACTORS {
                 threads.spawn(|| shared.compact());
@@ -233,10 +339,8 @@ fn compactions_beside_each_other_and_everything_else_agree_with_a_map() {
             check.findings.is_empty() && check.orphans.is_empty(),
             "{check:?}"
         );
-        let files = disk
-            .names()
-            .into_iter()
-            .filter(|name| name.starts_with("run-"));
+        let names = disk.names().into_iter();
+        let files = names.filter(|name| !name.starts_with("manifest-"));
         assert_eq!(files.count(), shared.store.runs().len(), "S6");
         let after = disk.after_kill(disk.io_count());
         let newest = Manifest::read_newest(after.as_ref()).unwrap().unwrap();
