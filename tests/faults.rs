@@ -273,7 +273,7 @@ fn walked_by_a_locking_cursor(
 ) -> (usize, usize) {
     let beside = |at: usize| {
         db.transact(|txn| txn.put(t, [255, 255, at as u8], "beside"))
-            .unwrap()
+            .unwrap();
     };
     let mut txn = db.begin_with(no_wait());
     if own_writes {
