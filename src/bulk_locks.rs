@@ -179,7 +179,7 @@ fn lock_rows(
 
 /// The first rows within the bounds that the transaction sees.
 fn stretch(engine: &Engine, txn: &TxnState, bounds: RowBounds) -> Result<(Lsn, Vec<RowKey>)> {
-    let (at, sources) = txn.view.sources(engine);
+    let (at, sources) = txn.sources(engine);
     txn.saw(at);
     let table = match &bounds.0 {
         Bound::Included(row) | Bound::Excluded(row) => RowKey::from_encoded(row.clone()),
@@ -212,7 +212,7 @@ fn there<'r>(
     let numbered = rows.iter().enumerate();
     let granted = numbered.filter_map(|(number, row)| Some((row, batch.grant(number)?)));
     let mut granted: Vec<_> = granted.collect();
-    let (newest, sources) = txn.view.sources(engine);
+    let (newest, sources) = txn.sources(engine);
     if newest == at {
         // So it is with a snapshot: the rows are known to be unchanged.
         return Ok(granted);

@@ -15,6 +15,7 @@ use lockstone_base::{Apart, Lsn, TxnId};
 use lockstone_locks::{AbortCause, LockTable, OptimisticLocks, Wakes};
 use lockstone_recovery::RecoveryReport;
 use lockstone_recovery::directory::DirectoryLock;
+use lockstone_storage::provisional::ProvisionalRun;
 use lockstone_storage::{Current, Manifest, Store};
 use lockstone_wal::Log;
 use parking_lot::{Mutex, RwLock};
@@ -26,6 +27,7 @@ use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::live::LiveTxns;
 use crate::options::Options;
+use crate::provisional_memory::Budget;
 use crate::requests::Requests;
 use crate::retry_gate::RetryGate;
 use crate::scrub_pace::Scrubbing;
@@ -58,6 +60,8 @@ pub(crate) struct Engine {
     pub(crate) retry_gate: RetryGate,
     pub(crate) catalog: Catalog,
     pub(crate) live: LiveTxns,
+    /// The budget of what is locked and not committed.
+    pub(crate) provisional: Arc<Budget>,
     /// When futures that wait for a lock give up.
     pub(crate) alarm: Alarm,
     pub(crate) snapshots: Snapshots,
@@ -132,6 +136,14 @@ impl Engine {
             self.locks
                 .kill(&txn.owner, AbortCause::Poisoned, &mut wakes);
             wakes.fire();
+        }
+    }
+
+    /// S6: nobody needs these runs any more; their files go in the background.
+    pub(crate) fn discard_spills(&self, runs: Vec<ProvisionalRun>) {
+        if !runs.is_empty() {
+            self.store.discard_spills(runs);
+            self.bell.ring();
         }
     }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use lockstone_recovery::record::{
-    Body, Context, Effect, LockMany, Provisional, ProvisionalMany, Tag,
+    Body, Context, Effect, LockMany, Provisional, ProvisionalMany, Spill, Tag,
 };
 pub use lockstone_recovery::{
     ChainMarks, ChainPoint, Corruption, DeadLock, DumpSink, FrameInfo, Leftover, LogCheck,

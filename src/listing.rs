@@ -25,6 +25,8 @@ pub struct Info {
     pub log_writes: WritePath,
     /// The memory budget in bytes.
     pub memory_bytes: u64,
+    /// The budget in bytes for what is locked and not committed.
+    pub provisional_bytes: u64,
     /// The log's limit in bytes.
     pub log_bytes: u64,
     /// The size of a log segment in bytes.
@@ -59,6 +61,10 @@ pub struct Stats {
     /// Rows that have an entry in the lock table: held, waited for, or left by a transaction that ended, until they are
     /// swept.
     pub lock_entries: usize,
+    /// Times that a transaction moved its locks out of memory.
+    pub spills: u64,
+    /// Memory taken by what is locked and not committed, and may be spilled: at most so many bytes.
+    pub provisional_bytes: u64,
     /// Checkpoints taken.
     pub checkpoints: u64,
     /// Transactions live.
@@ -157,6 +163,8 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         conflicts: count(&counters.conflicts),
         skipped_rows: count(&counters.skipped),
         lock_entries: engine.locks.entries(),
+        spills: count(&counters.spills),
+        provisional_bytes: engine.provisional.taken(),
         checkpoints: count(&counters.checkpoints),
         transactions: engine.live.len(),
         snapshots: engine.snapshots.len(),
@@ -189,6 +197,7 @@ pub(crate) fn info(engine: &Engine) -> Info {
         boot_epoch: engine.report.boot_epoch,
         log_writes: engine.ports.disk.write_path(),
         memory_bytes: engine.options.memory_bytes,
+        provisional_bytes: engine.options.provisional_budget(),
         log_bytes: engine.options.log_bytes,
         segment_bytes: engine.options.segment_bytes,
     }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::options::Isolation;
 use crate::parker::Parker;
 use crate::snapshots::Pin;
+use crate::spilled::Spilled;
 
 /// A transaction that has begun and whose handle still exists.
 #[derive(Debug, Clone)]
@@ -40,6 +41,8 @@ pub(crate) struct Notes {
     pub(crate) locks: AtomicU64,
     pub(crate) writes: AtomicU64,
     pub(crate) parker: Parker,
+    /// What it has moved out of memory.
+    pub(crate) spilled: Spilled,
     first_record: AtomicU64,
     /// What keeps what it sees, while it has a snapshot and was not rolled back.
     pin: Mutex<Option<Pin>>,
@@ -66,6 +69,7 @@ impl Notes {
             locks: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             parker: Parker::default(),
+            spilled: Spilled::default(),
             first_record: AtomicU64::new(NOTHING_LOGGED),
             pin: Mutex::default(),
             stripe: Striped::<()>::own_number(),

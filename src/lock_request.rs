@@ -91,7 +91,7 @@ pub(crate) fn request(
     // Who locks a row not for its own sake writes it.
     let writes = !explicit;
     let grant = granted(engine, txn, Sought::Row { row, writes }, mode)?;
-    holds(engine, txn, grant)
+    holds(engine, txn, row, grant)
 }
 
 /// [`request`] of a range or a table, which is explicit, unless the rank is settled.
@@ -139,10 +139,16 @@ pub(crate) fn ask_for(
 }
 
 /// The grant is counted only for a transaction that is still active (W10).
-pub(crate) fn holds(engine: &Engine, txn: &TxnState, grant: Grant) -> Result<Grant> {
+pub(crate) fn holds(
+    engine: &Engine,
+    txn: &mut TxnState,
+    row: &RowKey,
+    grant: Grant,
+) -> Result<Grant> {
     txn.check(engine)?;
     if grant.fresh {
         txn.count_locks(1);
+        txn.memory.add_lock(row);
     }
     Ok(grant)
 }

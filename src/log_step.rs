@@ -5,22 +5,46 @@
 //! 2. What a cursor holds back goes first: records stand in the order in which the transaction did what they say.
 //! 3. A transaction whose record could not be appended is rolled back: locks, writes and log no longer agree.
 //!
+//! 4. W10: behind each lock's record the state is looked at again.
+//!
 //! Crash: nothing here waits for the device; what is lost was a lock or a write of a transaction that is lost too.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use lockstone_base::FencingToken;
-use lockstone_locks::{AbortCause, Wakes};
-use lockstone_recovery::record::Body;
+use bytes::Bytes;
+use lockstone_base::{FencingToken, RowKey};
+use lockstone_locks::{AbortCause, Batch, Grant, Wakes};
+use lockstone_recovery::record::{
+    Body, CONTEXT_BYTES, Effect, Provisional, ProvisionalMany, granted_byte,
+};
+use lockstone_storage::PackedRows;
 use lockstone_wal::{Appended, Record};
 
 use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::held_back::{HeldBack, HeldRows};
+use crate::row_limits::check_value;
 use crate::txn_state::{Author, TxnState};
 use crate::write_set::WriteSet;
+
+/// What a write does to its row.
+#[derive(Debug, Clone)]
+pub(crate) enum Write {
+    /// Gives it a value.
+    Put(Bytes),
+    /// Removes it.
+    Delete,
+}
+
+impl Write {
+    /// The write that gives a row this value.
+    pub(crate) fn put(value: &[u8]) -> Result<Self> {
+        check_value(value)?;
+        Ok(Self::Put(Bytes::copy_from_slice(value)))
+    }
+}
 
 /// Appends a record of the transaction; the first time, notes before it where its records begin (S3).
 /// What is held back goes first.
@@ -30,6 +54,15 @@ pub(crate) fn append(engine: &Engine, txn: &mut TxnState, body: Body<'_>) -> Res
     txn.check(engine)?;
     txn.settle(engine, false);
     try_append(engine, txn.author(), body).map_err(|error| failed(engine, txn, error))
+}
+
+/// The first record of a transaction once more, for one of whose records some are needed no more.
+pub(crate) fn begin_again(engine: &Engine, author: Author<'_>) -> Result<()> {
+    checkpoint::admit(engine)?;
+    if let Some(label) = author.owner.label() {
+        try_append(engine, author, Body::Begin { label })?;
+    }
+    Ok(())
 }
 
 /// As [`append`], for a transaction that is admitted.
@@ -129,6 +162,10 @@ pub(crate) fn roll_back(engine: &Engine, txn: &mut TxnState) {
         return;
     }
     txn.writes = WriteSet::default();
+    txn.memory.keep(0, 1);
+    txn.own = None;
+    let spilled = txn.live.spilled.take(false);
+    engine.discard_spills(spilled);
     // Whoever keeps the handle keeps nothing of the store (W7).
     txn.live.let_go();
     if let Some(held) = &txn.held_back {
@@ -161,4 +198,94 @@ fn tell_of_loss(txn: &TxnState) {
         }
         _ => {}
     }
+}
+
+/// *log*: many rows in one record, as they are packed. A row apart has a record of its own.
+pub(crate) fn log_many(
+    engine: &Engine,
+    txn: &mut TxnState,
+    rows: &PackedRows,
+    batch: &Batch,
+) -> Result<()> {
+    let granted = |index| batch.grant(index).expect("every row of a batch is granted");
+    let mut token = None;
+    for sheet in rows.sheets() {
+        let Some(shared) = sheet.shared else {
+            for index in sheet.rows {
+                if let Some((row, Some(value))) = rows.row_key(index).zip(rows.effect(index)) {
+                    log(engine, txn, &row, granted(index), Some(&Write::Put(value)))?;
+                }
+            }
+            continue;
+        };
+        let modes = sheet.rows.map(granted);
+        let modes: Vec<u8> = modes
+            .map(|grant| granted_byte(grant.mode, grant.fresh))
+            .collect();
+        let many = ProvisionalMany {
+            sub: txn.sub,
+            rows: shared,
+            granted: &modes,
+        };
+        let appended = append(engine, txn, Body::ProvisionalMany(many))?;
+        token.get_or_insert(appended.lsn);
+    }
+    if let Some(token) = token {
+        let token = FencingToken::new(token);
+        engine.locks.stamp_batch(&txn.owner, txn.sub, token);
+    }
+    // W10, as above.
+    txn.check(engine)
+}
+
+/// *log*: appends the provisional record of a granted lock or a write, unsynced. A lost lock implies
+/// a lost transaction, and that one was never acknowledged.
+pub(crate) fn log(
+    engine: &Engine,
+    txn: &mut TxnState,
+    row: &RowKey,
+    grant: Grant,
+    write: Option<&Write>,
+) -> Result<()> {
+    let effect = match write {
+        None => Effect::Lock,
+        Some(Write::Put(value)) => Effect::Put(log_parts(engine, txn, row, value)?),
+        Some(Write::Delete) => Effect::Delete,
+    };
+    let provisional = Provisional {
+        row: row.as_bytes(),
+        mode: grant.mode,
+        fresh: grant.fresh,
+        sub: txn.sub,
+        effect,
+    };
+    let appended = append(engine, txn, Body::Provisional(provisional))?;
+    if grant.strengthened {
+        let token = FencingToken::new(appended.lsn);
+        engine.locks.stamp(&txn.owner, grant.place, token);
+    }
+    // W10: whoever was rolled back meanwhile must not believe that it holds the row.
+    txn.check(engine)
+}
+
+/// Logs what of a long value does not fit one record (G4); the rest, which does.
+fn log_parts<'a>(
+    engine: &Engine,
+    txn: &mut TxnState,
+    row: &RowKey,
+    value: &'a [u8],
+) -> Result<&'a [u8]> {
+    /// The fixed head of a provisional record's body, with room to spare.
+    const HEAD_BYTES: usize = 64;
+    let part_bytes =
+        engine.log.record_bytes_max() - CONTEXT_BYTES - row.as_bytes().len() - HEAD_BYTES;
+    let mut rest = value;
+    while let Some((part, behind)) = rest
+        .split_at_checked(part_bytes)
+        .filter(|(_, behind)| !behind.is_empty())
+    {
+        append(engine, txn, Body::ValuePart(part))?;
+        rest = behind;
+    }
+    Ok(rest)
 }

@@ -29,6 +29,7 @@ use crate::engine::{Engine, Ports};
 use crate::error::{Error, Result};
 use crate::live::LiveTxns;
 use crate::options::Options;
+use crate::provisional_memory::Budget;
 use crate::requests::Requests;
 use crate::retry_gate::RetryGate;
 use crate::scrub_pace::Scrubbing;
@@ -135,6 +136,7 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
         report: recovered.report,
         directory: Mutex::new(Some(lock)),
         live: LiveTxns::default(),
+        provisional: Budget::new(options.provisional_budget()),
         alarm: Alarm::default(),
         snapshots: Snapshots::default(),
         counters: Counters::default(),

@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 #[must_use]
 pub struct Options {
     pub(crate) memory_bytes: u64,
+    /// Unless it is given it follows from the log's limit.
+    pub(crate) provisional_bytes: Option<u64>,
     pub(crate) log_bytes: u64,
     pub(crate) segment_bytes: u64,
     pub(crate) compaction_threads: usize,
@@ -34,6 +36,12 @@ const SEGMENT_BYTES_MIN: u64 = 256 << 10;
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// The log is this many segments at least: one written, one spare, two on their way to a checkpoint.
 const LOG_SEGMENTS_MIN: u64 = 4;
+/// What is locked and not committed may take so much, if the log's limit is not below four times as much.
+const PROVISIONAL_BYTES: u64 = 64 << 20;
+/// Less than this makes a file out of every few locks.
+const PROVISIONAL_BYTES_MIN: u64 = 256 << 10;
+/// G10: so many times the budget of what is not committed fit into the log.
+const LOG_PROVISIONALS_MIN: u64 = 4;
 /// Less than this makes a flush out of every few commits.
 const MEMORY_BYTES_MIN: u64 = 1 << 20;
 
@@ -41,6 +49,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             memory_bytes: 256 << 20,
+            provisional_bytes: None,
             log_bytes: 1 << 30,
             segment_bytes: 64 << 20,
             compaction_threads: 1,
@@ -64,6 +73,21 @@ impl Options {
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
         self.memory_bytes = bytes;
         self
+    }
+
+    /// How much memory all that transactions have locked and not committed may take, in bytes, before they move it into files: at
+    /// least 256 KiB, and at most a quarter of the log's limit. Unless it is given, 64 MiB, or that quarter if it is less. What a
+    /// transaction has of it before that is worth a file, some 64 KiB, it may have beyond.
+    pub fn provisional_bytes(mut self, bytes: u64) -> Self {
+        self.provisional_bytes = Some(bytes);
+        self
+    }
+
+    /// The budget of what is not committed.
+    pub(crate) fn provisional_budget(&self) -> u64 {
+        let most = self.log_bytes / LOG_PROVISIONALS_MIN;
+        self.provisional_bytes
+            .unwrap_or(PROVISIONAL_BYTES.min(most))
     }
 
     /// How long the log may grow before a checkpoint must have freed it, in bytes: at least four segments.
@@ -130,6 +154,18 @@ impl Options {
             return Err(Error::invalid(format!(
                 "memory_bytes is {}: at least {MEMORY_BYTES_MIN} are needed",
                 self.memory_bytes
+            )));
+        }
+        let provisional = PROVISIONAL_BYTES_MIN..=self.log_bytes / LOG_PROVISIONALS_MIN;
+        if self
+            .provisional_bytes
+            .is_some_and(|bytes| !provisional.contains(&bytes))
+        {
+            return Err(Error::invalid(format!(
+                "provisional_bytes is {}: {} to a quarter of log_bytes, {}, are possible",
+                self.provisional_budget(),
+                provisional.start(),
+                provisional.end()
             )));
         }
         let is_allowed = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes);
@@ -298,6 +334,8 @@ mod tests {
     fn options_outside_their_range_are_refused_by_name() {
         let refused = |options: Options| options.validate().expect_err("out of range").to_string();
         assert!(refused(Options::new().memory_bytes(0)).contains("memory_bytes"));
+        assert!(refused(Options::new().provisional_bytes(1)).contains("provisional_bytes"));
+        assert!(refused(Options::new().provisional_bytes(1 << 30)).contains("provisional_bytes"));
         assert!(refused(Options::new().segment_bytes(1 << 10)).contains("segment_bytes"));
         assert!(refused(Options::new().segment_bytes((1 << 20) + 1)).contains("segment_bytes"));
         assert!(refused(Options::new().segment_bytes(2 << 30)).contains("segment_bytes"));

@@ -62,6 +62,8 @@ const ROWS_AHEAD: usize = 4;
 #[derive(Debug)]
 struct Committed {
     at: Lsn,
+    /// As of which spill of the transaction's own.
+    own_changes: u64,
     rows: Peeked,
 }
 
@@ -235,7 +237,9 @@ impl<'a> RangeFor<'a> {
         }
         let newest = self.txn.view.newest_at(self.engine);
         let committed = self.committed.as_mut();
-        let found = match committed.filter(|rows| rows.at == newest && self.txn.writes.is_empty()) {
+        let found = match committed
+            .filter(|rows| rows.is_of(newest, self.txn) && self.txn.writes.is_empty())
+        {
             Some(committed) => committed.take(end),
             None => self.found_anew(end),
         };
@@ -274,7 +278,7 @@ impl<'a> RangeFor<'a> {
         let as_found = self
             .committed
             .as_ref()
-            .filter(|rows| rows.at == txn.view.newest_at(engine));
+            .filter(|rows| rows.is_of(txn.view.newest_at(engine), txn));
         let found = match (place, as_found) {
             (Place::Committed(at), Some(rows)) => Ok(Some(owned(&rows.rows.scan, at))),
             _ => txn
@@ -320,13 +324,16 @@ fn refreshed<'c>(
     left: Edges<'_>,
 ) -> &'c mut Committed {
     let newest = txn.view.newest_at(engine);
-    let is_stale = |rows: &Committed| rows.at != newest && !walks_on;
+    // What has left memory is in files, of which these rows do not know.
+    let is_stale =
+        |rows: &Committed| rows.own_changes != txn.own_changes || (rows.at != newest && !walks_on);
     let stale = committed.as_ref().is_none_or(is_stale);
     if stale {
-        let (at, sources) = txn.view.sources(engine);
+        let (at, sources) = txn.sources(engine);
         let copied = |edge: Bound<&[u8]>| edge.map(Bytes::copy_from_slice);
         *committed = Some(Committed {
             at,
+            own_changes: txn.own_changes,
             rows: Peeked::new(sources.scan((copied(left.0), copied(left.1)), at)),
         });
         txn.saw(at);
@@ -335,6 +342,11 @@ fn refreshed<'c>(
 }
 
 impl Committed {
+    /// Whether the transaction would see the same now, but for what it has written in memory.
+    fn is_of(&self, newest: Lsn, txn: &TxnState) -> bool {
+        self.at == newest && self.own_changes == txn.own_changes
+    }
+
     /// The next committed row from one end.
     fn take(&mut self, end: Direction) -> Option<Result<(RowKey, Place)>> {
         if end == Direction::Forward && self.rows.is_untouched() && self.rows.scan.step_on() {

@@ -36,7 +36,7 @@ impl Transaction {
         let txn = self.state();
         let read = || {
             txn.check(&self.engine)?;
-            let (at, sources) = txn.view.sources(&self.engine);
+            let (at, sources) = txn.sources(&self.engine);
             let rows: Vec<_> = keys
                 .into_iter()
                 .map(|key| table.row(&self.engine, key.as_ref()))
@@ -72,7 +72,7 @@ impl Transaction {
         let open = || {
             txn.check(&self.engine)?;
             let bounds = row_bounds(table.id_in(&self.engine)?, &range);
-            let (at, sources) = txn.view.sources(&self.engine);
+            let (at, sources) = txn.sources(&self.engine);
             table.check_seen(txn)?;
             txn.saw(at);
             Ok(Range::of_transaction(

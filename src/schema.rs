@@ -30,6 +30,7 @@ use crate::isolation::View;
 use crate::live::Notes;
 use crate::lock_request::{Sought, request_wide};
 use crate::options::{Isolation, OnConflict, TxnOptions};
+use crate::provisional_memory::Share;
 use crate::txn_state::TxnState;
 
 /// The table `name`, created if it is absent.
@@ -114,7 +115,8 @@ fn begin(engine: &Engine) -> TxnState {
     let timeout = Some(Duration::from_millis(TABLE_DRAIN_MS_MAX));
     let options = TxnOptions::new().on_conflict(OnConflict::Wait { timeout });
     let view = View::begin(engine, &notes);
-    TxnState::new(owner, notes, options, view, 0)
+    let memory = Share::new(&engine.provisional);
+    TxnState::new(owner, notes, options, (view, memory), 0)
 }
 
 /// Takes the table EXCLUSIVE.

@@ -20,6 +20,7 @@ use crate::log_step::append_held_back;
 use crate::many_rows;
 use crate::options::{OnConflict, TxnOptions};
 use crate::promise;
+use crate::provisional_memory::Share;
 use crate::table::Table;
 use crate::ticket::CommitTicket;
 use crate::txn_state::TxnState;
@@ -88,10 +89,13 @@ impl Transaction {
         }
         let draw_min = earlier.map_or(0, |earlier| earlier.draw);
         engine.live.begin(&owner, &notes);
-        let view = View::begin(&engine, &notes);
+        let begun = (
+            View::begin(&engine, &notes),
+            Share::new(&engine.provisional),
+        );
         Self {
             engine,
-            state: Some(TxnState::new(owner, notes, options, view, draw_min)),
+            state: Some(TxnState::new(owner, notes, options, begun, draw_min)),
         }
     }
 

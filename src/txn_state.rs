@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use lockstone_base::{Lsn, Rank, RowKey, TableId};
 use lockstone_locks::{AbortCause, Owner, OwnerState, Target, Ticket, Wakes};
 use lockstone_recovery::record::{CONTEXT_BYTES, Context};
+use lockstone_storage::{Current, OwnRuns, Sources};
 use smallvec::SmallVec;
 
 use crate::engine::Engine;
@@ -24,6 +26,7 @@ use crate::isolation::View;
 use crate::live::Notes;
 use crate::names::{Cycle, CycleWait, RowName};
 use crate::options::{OnConflict, TxnOptions};
+use crate::provisional_memory::Share;
 use crate::resource;
 use crate::write_set::WriteSet;
 
@@ -39,6 +42,14 @@ pub(crate) struct TxnState {
     /// What it sees, and what must be unchanged for it.
     pub(crate) view: View,
     pub(crate) writes: WriteSet,
+    /// What it has written and spilled, as it reads that itself.
+    pub(crate) own: Option<OwnRuns>,
+    /// How often that was another.
+    pub(crate) own_changes: u64,
+    /// How many rows it has.
+    own_rows: u64,
+    /// What its locks take.
+    pub(crate) memory: Share,
     /// The id and rank as its records carry them; there once the rank is settled.
     pub(crate) context: Option<[u8; CONTEXT_BYTES]>,
     pub(crate) sub: u32,
@@ -61,6 +72,26 @@ pub(crate) struct TxnState {
     refused: Cell<bool>,
     /// When the time of the call under way is up, once it has waited: a timeout counts for all its waits.
     give_up: Cell<Option<Duration>>,
+}
+
+/// What a read sees.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    /// What is committed.
+    Committed(Current),
+    /// The same, under what the transaction has spilled.
+    WithOwn(Arc<Sources>),
+}
+
+impl Deref for Seen {
+    type Target = Arc<Sources>;
+
+    fn deref(&self) -> &Arc<Sources> {
+        match self {
+            Self::Committed(sources) => sources,
+            Self::WithOwn(sources) => sources,
+        }
+    }
 }
 
 /// Whose records are appended: what that takes of a transaction.
@@ -87,7 +118,7 @@ impl TxnState {
         owner: Arc<Owner>,
         live: Arc<Notes>,
         options: TxnOptions,
-        view: View,
+        (view, memory): (View, Share),
         draw_min: u32,
     ) -> Self {
         Self {
@@ -101,6 +132,10 @@ impl TxnState {
             view,
             options,
             writes: WriteSet::default(),
+            own: None,
+            own_changes: 0,
+            own_rows: 0,
+            memory,
             context: None,
             sub: 0,
             tables: SmallVec::new(),
@@ -278,10 +313,32 @@ impl TxnState {
             return Ok(own);
         }
         self.view.note_row(row);
-        let (at, sources) = self.view.sources(engine);
+        let (at, sources) = self.sources(engine);
         self.saw(at);
         let version = sources.get(row.as_bytes(), at)?;
         Ok(version.and_then(|version| version.value))
+    }
+
+    /// What a read sees that begins now, but for what is in memory of its own writes.
+    pub(crate) fn sources(&self, engine: &Engine) -> (Lsn, Seen) {
+        let (at, sources) = self.view.sources(engine);
+        match &self.own {
+            None => (at, Seen::Committed(sources)),
+            Some(own) => (at, Seen::WithOwn(Arc::new(sources.under(own)))),
+        }
+    }
+
+    /// What it has spilled has changed, or what is dead of it: its reads look again.
+    pub(crate) fn look_at_spilled(&mut self, engine: &Engine) -> Result<()> {
+        let writes = self.live.spilled.to_adopt();
+        self.own_changes += 1;
+        self.own_rows = writes.iter().map(|run| run.entry.rows).sum();
+        self.own = if writes.is_empty() {
+            None
+        } else {
+            Some(engine.store.open_own(writes)?)
+        };
+        Ok(())
     }
 
     /// Notes that it holds a table SHARED, or EXCLUSIVE.
@@ -296,18 +353,17 @@ impl TxnState {
         self.live.locks.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// Notes that it has `held` locks; those that are held back are counted when they are appended.
+    /// Notes that it has `held` locks in memory; those that are held back are counted when they are appended.
     pub(crate) fn recount_locks(&self, held: u64) {
         let waiting = self.held_back.as_ref().map_or(0, |held| held.fresh());
-        let counted = held.saturating_sub(waiting);
+        let counted = held.saturating_sub(waiting) + self.live.spilled.locks();
         self.live.locks.store(counted, Ordering::Relaxed);
     }
 
     /// Notes how many of its writes stand, for listings.
     pub(crate) fn count_writes(&self) {
-        self.live
-            .writes
-            .store(self.writes.effects(), Ordering::Relaxed);
+        let writes = self.writes.effects() + self.own_rows;
+        self.live.writes.store(writes, Ordering::Relaxed);
     }
 
     /// The error that stands for the way somebody else ended it.

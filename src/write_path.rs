@@ -5,26 +5,26 @@
 //! ```text
 //! lock      ask the lock table; wait in line if told to; look what the row has become     K1, K4
 //! log       append the provisional record, unsynced; check the state again               W10
-//! stage     keep the write private to the transaction
+//! stage     keep the write private to the transaction; if memory is short, spill           V1
 //! reserve   memory, what was read, room in the log; after this only the device fails     G10, W8
 //! commit    in one hold of the append latch: is what was read unchanged?                 W8
 //!           Active -> Committing, append the commit, break who has read what it writes   W2, W8
-//! apply     still in that hold: the writes into the memtable, then move the commit tail  W2
+//! apply     still in that hold: what was spilled becomes a source, the writes go into
+//!           the memtable; then move the commit tail                                      W2
 //! release   all locks are void; the next in line are woken, before the sync              W1
 //! ack       wait until the commit is on the device: `promise`                           W3
 //! ```
 //!
 //! Crash: before the commit record is durable the transaction never was; behind it, it is whole (R1).
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use lockstone_base::{FencingToken, LockMode, RowKey};
+use lockstone_base::{LockMode, Lsn, RowKey, TableId};
 use lockstone_locks::{Batch, Grant, Place, Registration, Wakes, Written};
-use lockstone_recovery::record::{
-    Body, COMMIT_BODY_BYTES, CONTEXT_BYTES, Effect, Provisional, ProvisionalMany, granted_byte,
-};
-use lockstone_storage::PackedRows;
+use lockstone_recovery::record::{Body, COMMIT_BODY_BYTES, CONTEXT_BYTES};
+use lockstone_storage::{Adoption, PackedRows, Prepared};
 use lockstone_wal::{Appended, Hold, Record, Room};
 
 use crate::checkpoint;
@@ -33,29 +33,16 @@ use crate::error::{Error, Result};
 use crate::first_updater::expect_unchanged;
 use crate::held_back::HeldRows;
 use crate::lock_request::{Asked, Purpose, Sought, ask_for, granted, holds, request, request_many};
-use crate::log_step::{append, append_locked, failed, log_held_back, lost, roll_back};
+use crate::log_step::{
+    append, append_locked, failed, log, log_held_back, log_many, lost, roll_back,
+};
 use crate::options::{Durability, OnConflict};
 use crate::pressure;
 use crate::promise::{Promise, promise, promise_reader};
-use crate::row_limits::check_value;
+use crate::spill;
 use crate::txn_state::TxnState;
 
-/// What a write does to its row.
-#[derive(Debug, Clone)]
-pub(crate) enum Write {
-    /// Gives it a value.
-    Put(Bytes),
-    /// Removes it.
-    Delete,
-}
-
-impl Write {
-    /// The write that gives a row this value.
-    pub(crate) fn put(value: &[u8]) -> Result<Self> {
-        check_value(value)?;
-        Ok(Self::Put(Bytes::copy_from_slice(value)))
-    }
-}
+pub(crate) use crate::log_step::Write;
 
 // ---------------------------------------------------------------------------------------------------
 // lock, log, stage
@@ -77,7 +64,7 @@ pub(crate) fn lock(
     if grant.strengthened {
         log(engine, txn, row, grant, None)?;
     }
-    Ok(())
+    spill::make_room(engine, txn)
 }
 
 /// *lock*, but for the wait, which is a future's; [`log_granted`] comes behind it.
@@ -100,13 +87,13 @@ pub(crate) fn log_granted(
     row: &RowKey,
     granted: Result<Grant>,
 ) -> Result<()> {
-    let granted = granted.and_then(|grant| holds(engine, txn, grant));
+    let granted = granted.and_then(|grant| holds(engine, txn, row, grant));
     let grant = granted.map_err(|error| lost(engine, txn, error))?;
     expect_unchanged(engine, txn, false, [row.as_bytes()])?;
     if grant.strengthened {
         log(engine, txn, row, grant, None)?;
     }
-    Ok(())
+    spill::make_room(engine, txn)
 }
 
 /// *lock*, as one of many: the caller holds the record back, or gives the lock back.
@@ -125,6 +112,9 @@ pub(crate) fn lock_one_of_many(
     let writes = false;
     let granted = granted(engine, txn, Sought::Row { row, writes }, mode);
     let grant = granted.map_err(|error| lost(engine, txn, error))?;
+    if grant.fresh {
+        txn.memory.add_lock(row);
+    }
     expect_unchanged(engine, txn, false, [row.as_bytes()])?;
     Ok(grant)
 }
@@ -140,7 +130,7 @@ pub(crate) fn hold_back(
     if grant.strengthened && txn.held_back(engine).push(row, sub, grant) {
         log_held_back(engine, txn)?;
     }
-    Ok(())
+    spill::make_room(engine, txn)
 }
 
 /// Gives back locks of the newest sub-transaction, none of which is in the log: there is nothing to be said of it (W9).
@@ -182,14 +172,21 @@ pub(crate) fn log_batch<'r>(
     txn: &mut TxnState,
     granted: impl Iterator<Item = (&'r RowKey, Grant)>,
 ) -> Result<()> {
-    let strengthened = granted.filter(|(_, grant)| grant.strengthened);
+    let memory = &mut txn.memory;
+    let strengthened = granted.filter(|(row, grant)| {
+        if grant.fresh {
+            memory.add_lock(row);
+        }
+        grant.strengthened
+    });
     let rows = HeldRows::of(txn.sub, strengthened);
     if !rows.is_empty() {
         let admitted = checkpoint::admit(engine).and_then(|()| txn.check(engine));
         let appended = admitted.and_then(|()| append_locked(engine, txn.author(), &rows));
         appended.map_err(|error| failed(engine, txn, error))?;
     }
-    txn.check(engine)
+    txn.check(engine)?;
+    spill::make_room(engine, txn)
 }
 
 /// Runs a call that takes many locks under a savepoint of its own: it leaves none behind when it fails.
@@ -222,9 +219,11 @@ pub(crate) fn write(engine: &Engine, txn: &mut TxnState, row: RowKey, write: Wri
         Write::Put(value) => Some(value),
         Write::Delete => None,
     };
+    let bytes = row.as_bytes().len() + effect.as_ref().map_or(0, Bytes::len);
+    txn.memory.add_writes(1, bytes);
     txn.writes.stage(row, txn.sub, effect);
     txn.count_writes();
-    Ok(())
+    spill::make_room(engine, txn)
 }
 
 /// Locks, logs and keeps many rows that ascend: *lock, log, stage*. All of them or none: a savepoint of its
@@ -246,11 +245,12 @@ fn try_write_many(engine: &Engine, txn: &mut TxnState, rows: PackedRows) -> Resu
     let mode = LockMode::NoKeyUpdate;
     let requested = request_many(engine, txn, &mut batch, mode, Purpose::Write);
     requested.map_err(|error| lost(engine, txn, error))?;
-    count_fresh(txn, &batch);
+    count_fresh(txn, &rows, &batch);
     let all = (0..rows.len()).filter_map(|index| rows.row(index));
     expect_unchanged(engine, txn, true, all)?;
     log_many(engine, txn, &rows, &batch)?;
     let sub = txn.sub;
+    txn.memory.add_writes(rows.len() as u64, rows.bytes());
     if rows.len() > SINGLE_ROWS_MAX {
         txn.writes.stage_many(sub, rows);
     } else {
@@ -262,97 +262,20 @@ fn try_write_many(engine: &Engine, txn: &mut TxnState, rows: PackedRows) -> Resu
     }
     txn.count_writes();
     // What comes next is no part of this call: neither its token nor its rows are these.
-    txn.next_sub().map(|_| ())
+    txn.next_sub()?;
+    spill::make_room(engine, txn)
 }
 
-fn count_fresh(txn: &TxnState, batch: &Batch) {
-    let grants = (0..batch.rows()).filter_map(|index| batch.grant(index));
-    txn.count_locks(grants.filter(|grant| grant.fresh).count() as u64);
-}
-
-/// *log*: many rows in one record, as they are packed. A row apart has a record of its own.
-fn log_many(engine: &Engine, txn: &mut TxnState, rows: &PackedRows, batch: &Batch) -> Result<()> {
-    let granted = |index| batch.grant(index).expect("every row of a batch is granted");
-    let mut token = None;
-    for sheet in rows.sheets() {
-        let Some(shared) = sheet.shared else {
-            for index in sheet.rows {
-                if let Some((row, Some(value))) = rows.row_key(index).zip(rows.effect(index)) {
-                    log(engine, txn, &row, granted(index), Some(&Write::Put(value)))?;
-                }
-            }
-            continue;
-        };
-        let modes = sheet.rows.map(granted);
-        let modes: Vec<u8> = modes
-            .map(|grant| granted_byte(grant.mode, grant.fresh))
-            .collect();
-        let many = ProvisionalMany {
-            sub: txn.sub,
-            rows: shared,
-            granted: &modes,
-        };
-        let appended = append(engine, txn, Body::ProvisionalMany(many))?;
-        token.get_or_insert(appended.lsn);
+fn count_fresh(txn: &mut TxnState, rows: &PackedRows, batch: &Batch) {
+    let is_fresh = |index: &usize| batch.grant(*index).is_some_and(|grant| grant.fresh);
+    let fresh = (0..batch.rows()).filter(is_fresh);
+    let (mut locks, mut bytes) = (0, 0);
+    for row in fresh.filter_map(|index| rows.row(index)) {
+        locks += 1;
+        bytes += row.len();
     }
-    if let Some(token) = token {
-        let token = FencingToken::new(token);
-        engine.locks.stamp_batch(&txn.owner, txn.sub, token);
-    }
-    // W10, as above.
-    txn.check(engine)
-}
-
-/// *log*: appends the provisional record of a granted lock or a write, unsynced. A lost lock implies
-/// a lost transaction, and that one was never acknowledged.
-fn log(
-    engine: &Engine,
-    txn: &mut TxnState,
-    row: &RowKey,
-    grant: Grant,
-    write: Option<&Write>,
-) -> Result<()> {
-    let effect = match write {
-        None => Effect::Lock,
-        Some(Write::Put(value)) => Effect::Put(log_parts(engine, txn, row, value)?),
-        Some(Write::Delete) => Effect::Delete,
-    };
-    let provisional = Provisional {
-        row: row.as_bytes(),
-        mode: grant.mode,
-        fresh: grant.fresh,
-        sub: txn.sub,
-        effect,
-    };
-    let appended = append(engine, txn, Body::Provisional(provisional))?;
-    if grant.strengthened {
-        let token = FencingToken::new(appended.lsn);
-        engine.locks.stamp(&txn.owner, grant.place, token);
-    }
-    // W10: whoever was rolled back meanwhile must not believe that it holds the row.
-    txn.check(engine)
-}
-
-/// Logs what of a long value does not fit one record (G4); the rest, which does.
-fn log_parts<'a>(
-    engine: &Engine,
-    txn: &mut TxnState,
-    row: &RowKey,
-    value: &'a [u8],
-) -> Result<&'a [u8]> {
-    /// The fixed head of a provisional record's body, with room to spare.
-    const HEAD_BYTES: usize = 64;
-    let part_bytes =
-        engine.log.record_bytes_max() - CONTEXT_BYTES - row.as_bytes().len() - HEAD_BYTES;
-    let mut rest = value;
-    while let Some((part, behind)) = rest
-        .split_at_checked(part_bytes)
-        .filter(|(_, behind)| !behind.is_empty())
-    {
-        append(engine, txn, Body::ValuePart(part))?;
-        rest = behind;
-    }
-    Ok(rest)
+    txn.count_locks(locks);
+    txn.memory.add_locks(locks, bytes);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -379,23 +302,14 @@ pub(crate) fn commit(engine: &Engine, mut txn: TxnState) -> Result<Promise> {
 fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appended>> {
     txn.check(engine)?;
     log_held_back(engine, txn)?;
-    let batch = std::mem::take(&mut txn.writes).into_batch();
-    let rows = batch.rows();
-    if rows > 0 {
-        pressure::reserve(engine, batch.bytes())?;
-    }
-    let mut prepared = engine.store.prepare(batch);
-    let registered = if rows > 0 {
-        txn.view.register(engine)?
-    } else {
-        None
-    };
+    let mut reserved = reserve(engine, txn)?;
     let mut commit = None;
     if txn.is_logged() {
         let context = txn.settle(engine, false);
-        let body = Body::Commit { rows: rows as u64 }.encode();
+        let body = reserved.commit_record().encode();
         let (mut hold, room) = hold_with_room(engine)?;
-        let broken = registered.as_ref().and_then(Registration::broken);
+        let broken = reserved.registered.as_ref();
+        let broken = broken.and_then(Registration::broken);
         if broken.is_some() || !txn.owner.try_commit() {
             drop((hold, room));
             txn.check(engine)?;
@@ -415,13 +329,8 @@ fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appen
             // In the hold, which orders it: the last one is the highest.
             engine.buffered.store(appended.end.get(), Ordering::Release);
         }
-        if rows > 0 {
-            let row = |index| prepared.row(index).unwrap_or_default();
-            let written = Written::new(rows, &row);
-            engine.optimistic.break_others(registered.as_ref(), written);
-            // W2: applied in the hold that gave the LSN; the tail moves last.
-            engine.store.apply_prepared(&mut prepared, appended.lsn);
-            engine.watermarks.move_tail(appended.lsn);
+        if reserved.writes() {
+            reserved.apply(engine, appended.lsn);
             commit = Some(appended);
         }
     } else if !txn.owner.try_commit() {
@@ -430,12 +339,87 @@ fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appen
     }
     txn.owner.released();
     release(engine, txn);
+    spill::discard(engine, txn, commit.is_some());
     engine
         .counters
         .commits
         .own()
         .fetch_add(1, Ordering::Relaxed);
     Ok(commit)
+}
+
+/// What a commit has before it takes its LSN.
+struct Reserved<'e> {
+    /// How many rows it writes, and the rows.
+    rows: usize,
+    prepared: Prepared,
+    /// How many files it adopts, and these; the tables that they have rows of.
+    adopts: u32,
+    adoption: Option<Adoption>,
+    tables: BTreeSet<TableId>,
+    /// What must be unchanged.
+    registered: Option<Registration<'e>>,
+}
+
+/// *reserve*.
+fn reserve<'e>(engine: &'e Engine, txn: &mut TxnState) -> Result<Reserved<'e>> {
+    let batch = std::mem::take(&mut txn.writes).into_batch();
+    let rows = batch.rows();
+    if rows > 0 {
+        pressure::reserve(engine, batch.bytes())?;
+    }
+    let mut reserved = Reserved {
+        rows,
+        prepared: engine.store.prepare(batch),
+        adopts: 0,
+        adoption: None,
+        tables: BTreeSet::new(),
+        registered: None,
+    };
+    if txn.own.is_some() {
+        let adopted = txn.live.spilled.to_adopt();
+        reserved.adopts = adopted.len() as u32;
+        reserved.adoption = Some(engine.store.prepare_adoption(adopted)?);
+        reserved.tables = txn.live.spilled.tables();
+    }
+    if reserved.writes() {
+        reserved.registered = txn.view.register(engine)?;
+    }
+    Ok(reserved)
+}
+
+impl Reserved<'_> {
+    /// Whether anything was written.
+    fn writes(&self) -> bool {
+        self.rows > 0 || self.adoption.is_some()
+    }
+
+    fn commit_record(&self) -> Body<'static> {
+        Body::Commit {
+            rows: self.rows as u64,
+            adopts: self.adopts,
+        }
+    }
+
+    /// *apply*, in the hold that gave the LSN (W2): the sources, then the tail.
+    fn apply(&mut self, engine: &Engine, stamp: Lsn) {
+        let row = |index| self.prepared.row(index).unwrap_or_default();
+        let written = Written::new(self.rows, &row);
+        let own = self.registered.as_ref();
+        engine.optimistic.break_others(own, written);
+        // W4: what was spilled breaks whole tables.
+        for table in &self.tables {
+            engine.optimistic.break_table(*table);
+        }
+        match &mut self.adoption {
+            Some(adoption) => {
+                let rest = (self.rows > 0).then_some(&mut self.prepared);
+                engine.store.adopt(adoption, stamp, rest);
+            }
+            None => engine.store.apply_prepared(&mut self.prepared, stamp),
+        }
+        engine.watermarks.move_tail(stamp);
+    }
 }
 
 /// The append latch, in which a commit record fits; if there was no room at once, what was reserved before, for
@@ -480,10 +464,18 @@ pub(crate) fn rollback_to(engine: &Engine, txn: &mut TxnState, from: u32) -> Res
         append(engine, txn, Body::RollbackTo { from, through })?;
     }
     txn.writes.rollback_to(from);
+    if let Some(dead) = txn.live.spilled.roll_back(from, through) {
+        engine.discard_spills(dead);
+        let looked = txn.look_at_spilled(engine);
+        looked.map_err(|error| failed(engine, txn, error))?;
+    }
     let mut wakes = Wakes::default();
+    let before = engine.locks.held_by(&txn.owner);
     engine.locks.rollback_to(&txn.owner, from, &mut wakes);
     wakes.fire();
-    txn.recount_locks(engine.locks.held_by(&txn.owner) as u64);
+    let left = engine.locks.held_by(&txn.owner);
+    txn.memory.keep(left, before);
+    txn.recount_locks(left as u64);
     txn.count_writes();
     txn.unmark_behind(from);
     txn.check(engine)

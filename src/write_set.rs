@@ -18,6 +18,14 @@ use smallvec::SmallVec;
 use crate::own_rows::{ManyWritten, OwnRows};
 use crate::single_writes::{Effect, Effects, SingleWrites};
 
+/// What a sub-transaction did to a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OwnWrite {
+    pub(crate) row: RowKey,
+    pub(crate) sub: u32,
+    pub(crate) effect: Effect,
+}
+
 /// The uncommitted writes of one transaction.
 #[derive(Debug, Default)]
 pub(crate) struct WriteSet {
@@ -129,6 +137,37 @@ impl WriteSet {
     /// Whether it has written none.
     pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.many.is_empty()
+    }
+
+    /// Everything, for a spill: by row, and of a row the newest first.
+    pub(crate) fn drain(&mut self) -> Vec<OwnWrite> {
+        let Self { rows, many, .. } = std::mem::take(self);
+        let mut writes = Vec::with_capacity(rows.len() + self.many_rows);
+        rows.drain(|(row, effects)| {
+            let older = effects.older.into_iter().rev();
+            let all = std::iter::once(effects.newest).chain(older);
+            writes.extend(all.map(|(sub, effect)| OwnWrite {
+                row: row.clone(),
+                sub,
+                effect,
+            }));
+        });
+        if many.is_empty() {
+            return writes;
+        }
+        for ManyWritten { sub, rows } in many {
+            let numbers = 0..rows.len();
+            let written = numbers.filter_map(|index| {
+                Some(OwnWrite {
+                    row: rows.row_key(index)?,
+                    sub,
+                    effect: rows.effect(index)?,
+                })
+            });
+            writes.extend(written);
+        }
+        writes.sort_by(|a, b| a.row.cmp(&b.row).then(b.sub.cmp(&a.sub)));
+        writes
     }
 
     /// What commits: the newest effect of each row, in order.

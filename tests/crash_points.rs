@@ -21,7 +21,7 @@ use lockstone::{Database, FencingToken, LockMode, Table};
 use lockstone_testkit::{SimDisk, Survivors};
 use machine::{no_wait, open};
 
-const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "locked"];
+const KEYS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "locked"];
 const TABLES: [&str; 2] = ["one", "two"];
 /// Each life leaves a run; more than eight are merged into one.
 const MERGING_LIVES: u8 = 8;
@@ -110,17 +110,18 @@ fn first_life(disk: &Arc<SimDisk>, history: &mut History) {
     let mut late = db.begin_with(no_wait());
     late.put(&one, "e", "late").unwrap();
 
-    // Large enough to call for a checkpoint, which a transaction that stays open outlives.
-    let large = vec![9u8; 300 << 10];
-    let mut txn = db.begin_with(no_wait());
-    txn.put(&one, "d", &large).unwrap();
-    txn.commit().unwrap();
-    history
-        .model
-        .get_mut("one")
-        .unwrap()
-        .insert("d".into(), large);
-    history.acknowledge(disk);
+    // More than memory has room for: it is spilled, and adopted. Then enough to call for a checkpoint, which a transaction that
+    // stays open outlives.
+    for (key, bytes) in [("g", 300 << 10), ("d", 200 << 10), ("f", 200 << 10)] {
+        let large = vec![9u8; bytes];
+        let mut txn = db.begin_with(no_wait());
+        txn.put(&one, key, &large).unwrap();
+        txn.commit().unwrap();
+        let rows = history.model.get_mut("one").unwrap();
+        rows.insert(key.into(), large);
+        history.acknowledge(disk);
+    }
+    assert!(db.stats().spills > 0);
     assert!(
         db.stats().checkpoints > 0,
         "the workload runs a checkpoint beside an open transaction"

@@ -191,16 +191,39 @@ fn a_transaction_that_stays_open_is_rolled_back_when_the_log_reaches_its_limit()
     assert!(matches!(left_open.commit(), Err(Error::LogFull { .. })));
     assert!(db.stats().log_bytes <= 1 << 20, "the log is bounded");
     db.close().unwrap();
-    // One that has only locks, and more of them than the log can hold, ends the same way.
+}
+
+/// S3: one that has spilled locks alone does not hold the log back by them.
+#[test]
+fn more_locks_than_the_log_can_hold_are_held() {
+    let disk = SimDisk::new(1);
     let db = open(&disk).unwrap();
-    let t = db.table("t").unwrap();
-    let mut locker = db.begin_with(no_wait());
-    let error = (0..200_000u32)
-        .find_map(|i| locker.lock(&t, i.to_be_bytes(), LockMode::Share).err())
-        .unwrap();
-    assert!(matches!(error, Error::LogFull { .. }), "{error:?}");
-    assert_eq!(db.locks().count(), 0);
+    let t = db.create_table("t").unwrap();
+    let mut locker = db.begin_with(no_wait().label("locker"));
+    for i in 0..100_000u32 {
+        locker.lock(&t, i.to_be_bytes(), LockMode::Share).unwrap();
+    }
+    assert!(db.stats().log_bytes <= 1 << 20, "the log is bounded");
+    assert!(db.stats().checkpoints > 0);
+    for i in (0..100_000u32).step_by(9_973) {
+        let refused = db.begin_with(no_wait()).put(&t, i.to_be_bytes(), "1");
+        assert!(matches!(refused, Err(Error::WouldBlock { .. })));
+    }
     db.transact(|txn| txn.put(&t, "goes on", "1")).unwrap();
+    // R6: it is known by its name, and by all that it had.
+    let crashed = disk.after_kill(disk.io_count());
+    let report = open(&crashed).unwrap().recovery_report().clone();
+    let [in_flight] = &report.in_flight[..] else {
+        panic!("{report:?}")
+    };
+    assert_eq!(in_flight.label.as_deref(), Some("locker"));
+    assert!(
+        (90_000..=100_000).contains(&in_flight.locks),
+        "{in_flight:?}"
+    );
+    locker.commit().unwrap();
+    assert_eq!(db.locks().count(), 0);
+    db.close().unwrap();
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use lockstone::{Database, Error, LockMode, OnConflict, Options, Outcome, Table, TxnOptions};
 use lockstone_testkit::SimDisk;
-use machine::{fresh, no_wait, open, small_and_real};
+use machine::{fresh, no_wait, open, ports, small_and_real, smallest};
 
 fn rows_of(db: &Database, table: &Table) -> Vec<(Vec<u8>, Vec<u8>)> {
     let snapshot = db.begin();
@@ -319,7 +319,9 @@ fn what_just_fits_or_not_into_a_shared_piece_is_read_back_from_the_log_in_any_or
 #[test]
 fn recovery_replays_it_and_tells_how_much_was_in_flight() {
     let disk = SimDisk::new(1);
-    let db = open(&disk).unwrap();
+    // Memory has room for all of it.
+    let options = smallest().log_bytes(4 << 20);
+    let db = options.open_with(ports(&disk)).unwrap();
     let t = db.create_table("t").unwrap();
     let rows = |value| (0..500_u32).map(move |n| (n.to_be_bytes(), value));
     let mut open_one = db.begin_with(no_wait().label("in flight"));

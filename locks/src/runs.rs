@@ -160,28 +160,31 @@ impl Runs {
         changed
     }
 
-    /// V1, V3: lists a run of an owner, who is number `number` in it, in the place of some others of his. A run of several owners is
-    /// listed once for each. Its name, and in how many others' place it stands.
+    /// V1, V3: lists runs of an owner, each with his number in it, in the place of some others of his. A run of several owners is
+    /// listed once for each. Their names, and in how many others' place they stand.
     pub(crate) fn list(
         &self,
         owner: &Arc<Owner>,
-        (run, number): (&Arc<dyn LockRun>, u32),
+        runs: &[(Arc<dyn LockRun>, u32)],
         replaces: &[RunId],
-    ) -> (RunId, usize) {
-        let fresh = RunId(self.ids.fetch_add(1, Ordering::Relaxed));
+    ) -> (Vec<RunId>, usize) {
         self.change(|list| {
             let gone = leave(list, owner, |listed| replaces.contains(&listed.id));
-            let same = list.iter_mut().find(|listed| Arc::ptr_eq(&listed.run, run));
-            if let Some(listed) = same {
-                listed.owners.push((number, Arc::clone(owner)));
-                return (listed.id, gone);
-            }
-            list.push(Listed {
-                id: fresh,
-                run: Arc::clone(run),
-                owners: vec![(number, Arc::clone(owner))],
+            let ids = runs.iter().map(|(run, number)| {
+                let same = list.iter_mut().find(|listed| Arc::ptr_eq(&listed.run, run));
+                if let Some(listed) = same {
+                    listed.owners.push((*number, Arc::clone(owner)));
+                    return listed.id;
+                }
+                let id = RunId(self.ids.fetch_add(1, Ordering::Relaxed));
+                list.push(Listed {
+                    id,
+                    run: Arc::clone(run),
+                    owners: vec![(*number, Arc::clone(owner))],
+                });
+                id
             });
-            (fresh, gone)
+            (ids.collect(), gone)
         })
     }
 

@@ -71,27 +71,27 @@ impl LockTable {
         Copied { locks }
     }
 
-    /// V1, publish: lists a run of the owner's, who is number `number` in it, instead of some others of his. `log` appends what
+    /// V1, publish: lists runs of the owner's, each with his number in it, instead of some others of his. `log` appends what
     /// the log is to say, and is told which sub-transactions were rolled back since the first copy; it is called in the hold of the
-    /// owner's latch in which the run is listed. `None`: the owner has ended, or `log` has failed; nothing is listed.
+    /// owner's latch in which the runs are listed. `None`: the owner has ended; as when `log` has failed nothing is listed.
     ///
     /// # Errors
     /// Those of `log`.
     pub fn publish<E>(
         &self,
         owner: &Arc<Owner>,
-        (run, number): (&Arc<dyn LockRun>, u32),
+        runs: &[(Arc<dyn LockRun>, u32)],
         replaces: &[RunId],
         log: impl FnOnce(&[RangeInclusive<u32>]) -> Result<(), E>,
-    ) -> Result<Option<RunId>, E> {
+    ) -> Result<Option<Vec<RunId>>, E> {
         let mut holdings = owner.latch();
         if !owner.binds() {
             return Ok(None);
         }
         log(holdings.spilled.dead())?;
-        let (id, gone) = self.shards.runs().list(owner, (run, number), replaces);
-        holdings.spilled.runs = holdings.spilled.runs + 1 - gone;
-        Ok(Some(id))
+        let (ids, gone) = self.shards.runs().list(owner, runs, replaces);
+        holdings.spilled.runs = holdings.spilled.runs + ids.len() - gone;
+        Ok(Some(ids))
     }
 
     /// V1, drop: takes the entries of the last copy out of memory, behind the publication of the run that has them. How many rows

@@ -214,7 +214,7 @@ fn a_run_is_listed_for_the_living_alone() {
     let listed: Arc<dyn lockstone_locks::LockRun> = run.clone();
     let refused = stage
         .locks
-        .publish(&holder, (&listed, 0), &[], |_| Err("full"));
+        .publish(&holder, &[(listed, 0)], &[], |_| Err("full"));
     assert_eq!(refused, Err("full"));
     stage.commit(&holder);
     assert_eq!(publish(&stage.locks, &holder, &run, &[]), None);

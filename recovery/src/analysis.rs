@@ -9,29 +9,15 @@
 //!    committed to it and not yet flushed vanishes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 
-use bytes::Bytes;
-use lockstone_base::{LockMode, Lsn, Rank, RowKey, TableId, TxnId};
+use lockstone_base::{Lsn, TableId, TxnId};
 use lockstone_storage::{DroppedTable, Manifest, Replayed, TableEntry};
 use lockstone_wal::{FrameInfo, LogVisitor, ScannedRecord, VisitError};
 
-use crate::record::{
-    Body, Context, Effect, LockMany, MalformedRecord, Provisional, ProvisionalMany, Tag,
-};
-use crate::report::{InFlight, Resolution};
-
-/// A lock of a transaction in flight, as its record says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LoggedLock {
-    /// The row.
-    pub row: RowKey,
-    /// The mode that the record granted.
-    pub mode: LockMode,
-    /// The record's position, which is the fencing token.
-    pub lsn: Lsn,
-    sub: u32,
-}
+use crate::open_txn::OpenTxn;
+pub use crate::open_txn::{Committed, LoggedLock};
+use crate::record::{Body, Context, MalformedRecord, Tag};
+use crate::report::InFlight;
 
 /// What the log says, record by record.
 #[derive(Debug)]
@@ -39,7 +25,7 @@ pub struct Analysis {
     flushed_through: Lsn,
     keep_locks: bool,
     open: HashMap<TxnId, OpenTxn>,
-    commits: Vec<Vec<Replayed>>,
+    commits: Vec<Committed>,
     tables: BTreeMap<TableId, TableEntry>,
     table_names: HashSet<String>,
     dropped: BTreeMap<TableId, Lsn>,
@@ -50,28 +36,6 @@ pub struct Analysis {
     aborted: u64,
     clean_shutdown: bool,
     boot_epoch: u32,
-}
-
-#[derive(Debug)]
-struct OpenTxn {
-    first: Lsn,
-    rank: Rank,
-    label: Option<Arc<str>>,
-    locks_by_sub: Vec<(u32, u64)>,
-    /// The sub-transactions that locked ranges.
-    ranges: Vec<u32>,
-    /// How many tables it had locked.
-    tables: u64,
-    locks: Vec<LoggedLock>,
-    writes: Vec<Write>,
-    parts: Vec<u8>,
-}
-
-#[derive(Debug)]
-struct Write {
-    row: RowKey,
-    sub: u32,
-    value: Option<Bytes>,
 }
 
 impl Analysis {
@@ -110,9 +74,10 @@ impl Analysis {
         (self.committed, self.aborted)
     }
 
-    /// How many rows the replayed commits had written.
+    /// How many rows the replayed commits had written, but for those in files that they have adopted.
     pub fn rows(&self) -> u64 {
-        self.commits.iter().map(|writes| writes.len() as u64).sum()
+        let rows = self.commits.iter().map(|commit| commit.rows.len() as u64);
+        rows.sum()
     }
 
     /// Whether the last record says that the engine was closed in order.
@@ -154,13 +119,13 @@ impl Analysis {
             .flat_map(|(id, txn)| txn.locks.iter().map(|lock| (*id, lock)))
     }
 
-    /// What committed behind `flushed_through`: a list of writes for each commit, in commit order. Nobody
-    /// who could still see the rows of a dropped table is left.
-    pub fn into_commits(self) -> Vec<Vec<Replayed>> {
+    /// What committed behind `flushed_through`, in commit order. Nobody who could still see the rows of a dropped table is left.
+    pub fn into_commits(self) -> Vec<Committed> {
         let (mut commits, dropped) = (self.commits, self.dropped);
         if !dropped.is_empty() {
-            for writes in &mut commits {
-                writes.retain(|write| !dropped.contains_key(&write.row.table()));
+            for commit in &mut commits {
+                let is_there = |row: &Replayed| !dropped.contains_key(&row.row.table());
+                commit.rows.retain(is_there);
             }
         }
         commits
@@ -242,9 +207,9 @@ impl Analysis {
         body: Body<'_>,
         lsn: Lsn,
     ) -> Result<(), MalformedRecord> {
-        if let Body::Commit { rows } = body {
+        if let Body::Commit { rows, adopts } = body {
             let txn = self.open.remove(&context.txn);
-            return self.commit(txn, rows, lsn);
+            return self.commit(txn, (rows, adopts), lsn);
         }
         if body == Body::Abort {
             self.open.remove(&context.txn);
@@ -264,7 +229,8 @@ impl Analysis {
             Body::ValuePart(part) => txn.parts.extend_from_slice(part),
             Body::RangeLock(lock) => txn.ranges.push(lock.sub),
             Body::TableLock { .. } => txn.tables += 1,
-            Body::RollbackTo { from, .. } => txn.rollback(from),
+            Body::Spill(spill) => txn.spill(spill)?,
+            Body::RollbackTo { from, through } => txn.rollback(from, through),
             Body::Commit { .. }
             | Body::Abort
             | Body::CreateTable { .. }
@@ -274,18 +240,31 @@ impl Analysis {
         Ok(())
     }
 
-    fn commit(&mut self, txn: Option<OpenTxn>, rows: u64, lsn: Lsn) -> Result<(), MalformedRecord> {
+    fn commit(
+        &mut self,
+        txn: Option<OpenTxn>,
+        (rows, adopts): (u64, u32),
+        lsn: Lsn,
+    ) -> Result<(), MalformedRecord> {
         if lsn <= self.flushed_through {
             return Ok(());
         }
-        let writes = txn.map(|txn| txn.into_replayed(lsn)).unwrap_or_default();
-        if writes.len() as u64 != rows {
+        let nothing = Committed {
+            stamp: lsn,
+            adopted: Vec::new(),
+            rows: Vec::new(),
+        };
+        let commit = txn.map_or(nothing, |txn| txn.into_committed(lsn));
+        if commit.rows.len() as u64 != rows {
             return Err(MalformedRecord("number of rows"));
         }
+        if commit.adopted.len() as u64 != u64::from(adopts) {
+            return Err(MalformedRecord("number of adopted files"));
+        }
         self.committed += 1;
-        if rows > 0 {
+        if rows > 0 || adopts > 0 {
             self.commit_tail = lsn;
-            self.commits.push(writes);
+            self.commits.push(commit);
         }
         Ok(())
     }
@@ -300,125 +279,4 @@ impl LogVisitor for Analysis {
         self.read(&record)
             .map_err(|malformed| VisitError { what: malformed.0 })
     }
-}
-
-impl OpenTxn {
-    fn new(first: Lsn, rank: Rank) -> Self {
-        Self {
-            first,
-            rank,
-            label: None,
-            locks_by_sub: Vec::new(),
-            ranges: Vec::new(),
-            tables: 0,
-            locks: Vec::new(),
-            writes: Vec::new(),
-            parts: Vec::new(),
-        }
-    }
-
-    fn provisional(&mut self, provisional: &Provisional<'_>, lsn: Lsn, keep_locks: bool) {
-        self.locked(provisional, lsn, keep_locks);
-        let parts = std::mem::take(&mut self.parts);
-        let value = match provisional.effect {
-            Effect::Lock => return,
-            Effect::Delete => None,
-            Effect::Put(value) if parts.is_empty() => Some(Bytes::copy_from_slice(value)),
-            Effect::Put(value) => Some(Bytes::from([&parts, value].concat())),
-        };
-        self.writes.push(Write {
-            row: row_key(provisional),
-            sub: provisional.sub,
-            value,
-        });
-    }
-
-    fn locked(&mut self, provisional: &Provisional<'_>, lsn: Lsn, keep_locks: bool) {
-        let sub = provisional.sub;
-        if provisional.fresh {
-            match self.locks_by_sub.last_mut() {
-                Some((last, count)) if *last == sub => *count += 1,
-                _ => self.locks_by_sub.push((sub, 1)),
-            }
-        }
-        if keep_locks {
-            self.locks.push(LoggedLock {
-                row: row_key(provisional),
-                mode: provisional.mode,
-                lsn,
-                sub,
-            });
-        }
-    }
-
-    /// All at once: the values share one copy of the record.
-    fn provisional_many(&mut self, many: ProvisionalMany<'_>, lsn: Lsn, keep_locks: bool) {
-        let shared = Bytes::copy_from_slice(many.rows);
-        let copied = ProvisionalMany {
-            rows: &shared,
-            ..many
-        };
-        for provisional in copied.rows() {
-            let Effect::Put(value) = provisional.effect else {
-                continue;
-            };
-            self.locked(&provisional, lsn, keep_locks);
-            self.writes.push(Write {
-                row: RowKey::from_part(provisional.row, || shared.slice_ref(provisional.row))
-                    .expect("the decoder checked the row's length"),
-                sub: provisional.sub,
-                value: Some(shared.slice_ref(value)),
-            });
-        }
-    }
-
-    fn lock_many(&mut self, many: LockMany<'_>, lsn: Lsn, keep_locks: bool) {
-        for row in many.rows() {
-            self.locked(&row, lsn, keep_locks);
-        }
-    }
-
-    /// Numbers only grow, so what a rollback kills is the end of each list. Tables stay locked (K7).
-    fn rollback(&mut self, from: u32) {
-        let keep = self.locks_by_sub.partition_point(|(sub, _)| *sub < from);
-        self.locks_by_sub.truncate(keep);
-        let keep = self.locks.partition_point(|lock| lock.sub < from);
-        self.locks.truncate(keep);
-        let keep = self.ranges.partition_point(|sub| *sub < from);
-        self.ranges.truncate(keep);
-        let keep = self.writes.partition_point(|write| write.sub < from);
-        self.writes.truncate(keep);
-        self.parts.clear();
-    }
-
-    fn in_flight(&self, txn: TxnId) -> InFlight {
-        InFlight {
-            txn,
-            label: self.label.clone(),
-            priority: self.rank,
-            locks: self.locks_by_sub.iter().map(|(_, count)| count).sum(),
-            ranges: self.ranges.len() as u64,
-            tables: self.tables,
-            writes: self.writes.len() as u64,
-            resolution: Resolution::Aborted,
-        }
-    }
-
-    /// The newest write of each row, in row order.
-    fn into_replayed(self, stamp: Lsn) -> Vec<Replayed> {
-        let newest: BTreeMap<RowKey, Option<Bytes>> = self
-            .writes
-            .into_iter()
-            .map(|write| (write.row, write.value))
-            .collect();
-        newest
-            .into_iter()
-            .map(|(row, value)| Replayed { row, stamp, value })
-            .collect()
-    }
-}
-
-fn row_key(provisional: &Provisional<'_>) -> RowKey {
-    let share = || Bytes::copy_from_slice(provisional.row);
-    RowKey::from_part(provisional.row, share).expect("the decoder checked the row's length")
 }

@@ -11,6 +11,7 @@ pub mod record;
 mod report;
 mod log_check;
 pub mod directory;
+mod open_txn;
 pub mod analysis;
 mod recover;
 pub mod backup;

@@ -15,6 +15,7 @@
 //! R5: until step 7 nothing is changed that a second recovery reads, and step 7 changes one name at a
 //! time: a crash at any depth finds the old manifest or the new one, with the same log.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use lockstone_wal::{Access, ChainPoint, Log, LogConfig, LogScan, ScanOptions, Se
 use crate::analysis::Analysis;
 use crate::directory::open_log;
 use crate::error::RecoveryError;
+use crate::open_txn::Committed;
 use crate::report::{RecoveryReport, TornTail};
 
 /// What a database is known by, drawn at its creation.
@@ -103,7 +105,6 @@ pub fn recover(
     let (tables, dropped) = (analysis.tables(), analysis.dropped());
     let commit_tail = analysis.commit_tail();
     let replayed = replay(analysis.into_commits(), config.memory_bytes / PIECES);
-    let replayed = replayed.into_iter().map(Replay::from).collect();
     let store = Store::open(disk.clone(), config.store, &old, replayed)?;
     report.replay = clock.now().saturating_sub(scanned);
 
@@ -121,7 +122,9 @@ pub fn recover(
     };
     manifest.write(&**disk)?;
     log.note_manifest(manifest.generation);
-    if let Err(error) = store.sweep(&names) {
+    // No spill outlives its transaction yet.
+    let swept = store.sweep(&names);
+    if let Err(error) = swept.and_then(|_| store.sweep_spills(&names, &BTreeSet::new())) {
         tracing::warn!(%error, "what a crash left behind stays until the next open");
     }
 
@@ -248,17 +251,26 @@ pub(crate) fn report(
     }
 }
 
-/// Commits as immutable memtables, in pieces of about `piece_bytes`, the oldest first.
-fn replay(commits: Vec<Vec<Replayed>>, piece_bytes: usize) -> Vec<Memtable> {
+/// Commits as immutable memtables, in pieces of about `piece_bytes`, the oldest first; between them what commits have adopted, each below
+/// a piece of its own.
+fn replay(commits: Vec<Committed>, piece_bytes: usize) -> Vec<Replay> {
     let mut pieces = Vec::new();
     let (mut piece, mut bytes) = (Vec::new(), 0);
     let seal = |piece: &mut Vec<Replayed>| {
         let end = piece.last().map(|version: &Replayed| version.stamp);
-        end.map(|end| Memtable::replayed(std::mem::take(piece), end))
+        end.map(|end| Replay::from(Memtable::replayed(std::mem::take(piece), end)))
     };
     for commit in commits {
-        bytes += commit.iter().map(replayed_bytes).sum::<usize>();
-        piece.extend(commit);
+        if !commit.adopted.is_empty() {
+            pieces.extend(seal(&mut piece));
+            pieces.push(Replay::Adopted {
+                stamp: commit.stamp,
+                runs: commit.adopted,
+            });
+            bytes = 0;
+        }
+        bytes += commit.rows.iter().map(replayed_bytes).sum::<usize>();
+        piece.extend(commit.rows);
         if bytes >= piece_bytes {
             pieces.extend(seal(&mut piece));
             bytes = 0;

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use lockstone_base::clock::Clock;
 use lockstone_base::disk::Disk;
 use lockstone_base::{Lsn, RowKey, TableId};
-use lockstone_storage::{Manifest, Replayed, RunFile, StorageError};
+use lockstone_storage::{Adopted, Manifest, RunFile, StorageError};
 use lockstone_wal::{
     Access, LogScan, LogVisitor, ScanOptions, ScannedRecord, Segments, VisitError, WalError,
 };
@@ -28,6 +28,7 @@ use lockstone_wal::{
 use crate::analysis::Analysis;
 use crate::directory::{DirectoryLock, open_log};
 use crate::error::RecoveryError;
+use crate::open_txn::Committed;
 use crate::recover::scan_options;
 
 /// Something that could not be read.
@@ -115,7 +116,10 @@ impl Salvage {
                 why: "there is no manifest, no run and no log that can be read",
             });
         }
-        let (runs_read, commits) = (runs.len(), log.commits.len());
+        let salt = manifest.as_ref().map(|manifest| manifest.salt);
+        let salt = salt.unwrap_or_else(|| stand_in(&runs).salt);
+        let adopted = adopted_runs(disk, salt, &log.commits, &mut losses);
+        let (runs_read, commits) = (runs.len() + adopted.len(), log.commits.len());
         Ok(Self {
             manifest: manifest.map(|manifest| manifest.generation),
             tables: log.tables,
@@ -123,7 +127,7 @@ impl Salvage {
             runs: runs_read,
             commits,
             losses,
-            sources: sources(runs, log.commits),
+            sources: sources(adopted.into_iter().chain(runs), log.commits),
             _lock: lock,
         })
     }
@@ -252,7 +256,7 @@ fn all_runs(disk: &Arc<dyn Disk>, losses: &mut Vec<Loss>) -> Result<Vec<RunFile>
 /// What can be read of the log.
 struct Log {
     tables: BTreeMap<TableId, String>,
-    commits: Vec<Vec<Replayed>>,
+    commits: Vec<Committed>,
     /// The newest manifest that a frame names.
     newest_manifest: u64,
 }
@@ -359,13 +363,40 @@ impl LogVisitor for Reader {
     }
 }
 
-/// The runs, and what was committed behind them.
-fn sources(runs: Vec<RunFile>, commits: Vec<Vec<Replayed>>) -> Vec<Source> {
+/// What the commits have adopted: of one commit the last spill first.
+fn adopted_runs(
+    disk: &Arc<dyn Disk>,
+    salt: u64,
+    commits: &[Committed],
+    losses: &mut Vec<Loss>,
+) -> Vec<RunFile> {
+    let mut runs = Vec::new();
+    for commit in commits {
+        for run in commit.adopted.iter().rev() {
+            let adopted = Adopted {
+                spill: run.spill,
+                dead: run.dead.clone(),
+            };
+            let entry = run.entry.adopted(commit.stamp, adopted);
+            match RunFile::listed(disk, salt, &entry) {
+                Ok(run) => runs.push(run),
+                Err(error) => {
+                    let rows = (entry.smallest.clone(), entry.largest.clone());
+                    losses.push(Loss::of(&error, Some(rows)));
+                }
+            }
+        }
+    }
+    runs
+}
+
+/// What was committed behind the runs, and these, the newer ones first where stamps are equal.
+fn sources(runs: impl Iterator<Item = RunFile>, commits: Vec<Committed>) -> Vec<Source> {
     let of_run = |run| Source {
         run: Some(run),
         ..Source::default()
     };
-    let mut replayed: Vec<_> = commits.into_iter().flatten().collect();
+    let mut replayed: Vec<_> = commits.into_iter().flat_map(|commit| commit.rows).collect();
     replayed.sort_by(|a, b| (&a.row, b.stamp).cmp(&(&b.row, a.stamp)));
     let versions = replayed.into_iter().map(|version| Version {
         row: version.row.to_bytes(),
@@ -376,7 +407,7 @@ fn sources(runs: Vec<RunFile>, commits: Vec<Vec<Replayed>>) -> Vec<Source> {
         versions: versions.collect(),
         ..Source::default()
     };
-    runs.into_iter().map(of_run).chain([log]).collect()
+    std::iter::once(log).chain(runs.map(of_run)).collect()
 }
 
 impl Source {

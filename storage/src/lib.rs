@@ -36,7 +36,7 @@ pub use manifest::{
 pub use memtable::{Memtable, Prepared};
 pub use packed_rows::{PackedRows, RowPacker, Sheet};
 pub use run::{Adopted, Identity, Origin, RunBlock, RunEntry, RunFile, RunLayout, RunVersion};
-pub use sources::{Scan, Sources};
+pub use sources::{OwnRuns, Scan, Sources};
 pub use store::{
     AdoptedRun, Adoption, Current, Droppable, LevelStats, Load, Pin, Replay, Retry, Store,
     StoreCheck, StoreConfig, StorePart, StoreScrub, StoreStats, Unlisted, WholeCompaction,

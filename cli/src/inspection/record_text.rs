@@ -9,7 +9,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use lockstone::Lsn;
-use lockstone::inspect::{Body, Context, Effect, Provisional, Tag};
+use lockstone::inspect::{Body, Context, Effect, Provisional, Spill, Tag};
 use lockstone_base::{RowKey, TableId};
 use serde_json::{Map, Value, json};
 
@@ -95,7 +95,16 @@ pub(crate) fn words(
         Body::RollbackTo { from, through } => {
             words.push(format!("rollback of parts {from} to {through}"));
         }
-        Body::Commit { rows } => words.push(format!("commit {}", count(*rows, "row"))),
+        Body::Commit { rows, adopts } => {
+            words.push(format!("commit {}", count(*rows, "row")));
+            if *adopts > 0 {
+                words.push(format!("adopts {}", count(u64::from(*adopts), "file")));
+            }
+        }
+        Body::Spill(spill) => {
+            words.push(format!("spill {} through {}", spill.number, spill.through));
+            words.extend(spilled_files(spill));
+        }
         Body::Abort => words.push("abort".to_owned()),
         Body::CreateTable { id, name } => {
             words.push(format!("create-table {}", id.0));
@@ -120,6 +129,13 @@ pub(crate) fn words(
         }
     }
     words
+}
+
+/// The names of a spill's files.
+fn spilled_files(spill: &Spill<'_>) -> Vec<String> {
+    let files = spill.files().map(|files| files.0).unwrap_or_default();
+    let names = files.iter().map(|(_, entry)| entry.file_name());
+    names.collect()
 }
 
 fn bound_words(bound: Bound<&[u8]>) -> String {
@@ -206,7 +222,14 @@ pub(crate) fn object(
         }
         Body::ValuePart(part) => json!({ "bytes": part.len() }),
         Body::RollbackTo { from, through } => json!({ "from": from, "through": through }),
-        Body::Commit { rows } => json!({ "rows": rows }),
+        Body::Commit { rows, adopts } => json!({ "rows": rows, "adopts": adopts }),
+        Body::Spill(spill) => json!({
+            "number": spill.number,
+            "through": spill.through,
+            "locks": spill.held.0,
+            "writes": spill.held.1,
+            "files": spilled_files(spill),
+        }),
         Body::CreateTable { id, name } => json!({ "table_id": id.0, "table": name }),
         Body::DropTable { id } => json!({ "table_id": id.0 }),
         Body::RangeLock(lock) => json!({

@@ -2,6 +2,7 @@
 #![allow(
     dead_code,
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     reason = "each test uses its part, and fails by panicking"
 )]
 
@@ -141,5 +142,6 @@ pub(crate) fn publish_part(
 ) -> Option<RunId> {
     let run: Arc<dyn LockRun> = run.clone();
     let log = |_: &[_]| Ok::<(), ()>(());
-    locks.publish(owner, (&run, number), replaces, log).unwrap()
+    let ids = locks.publish(owner, &[(run, number)], replaces, log);
+    ids.unwrap().map(|ids| ids[0])
 }

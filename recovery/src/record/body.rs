@@ -9,7 +9,11 @@ use super::lock_many::LockMany;
 use super::many::ProvisionalMany;
 use super::provisional::{Provisional, RecordBytes};
 use super::range_lock::RangeLock;
-use super::{MalformedRecord, Tag};
+use super::spill::Spill;
+use super::{COMMIT_BODY_BYTES, MalformedRecord, Tag};
+
+/// The first part of a commit's body: all of it, where nothing is adopted.
+const ROWS_BYTES: usize = 8;
 
 /// The content of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +40,10 @@ pub enum Body<'a> {
     },
     /// [`Tag::Commit`].
     Commit {
-        /// How many rows it wrote: recovery checks that it found as many.
+        /// How many rows it wrote that were not spilled: recovery checks that it found as many.
         rows: u64,
+        /// How many files it adopts: all that it has spilled and that hold writes.
+        adopts: u32,
     },
     /// [`Tag::Abort`].
     Abort,
@@ -57,6 +63,8 @@ pub enum Body<'a> {
     },
     /// [`Tag::RangeLock`].
     RangeLock(RangeLock<'a>),
+    /// [`Tag::Spill`].
+    Spill(Spill<'a>),
     /// [`Tag::TableLock`]: the transaction has the table alone, to its end.
     TableLock {
         /// The table.
@@ -83,7 +91,17 @@ impl<'a> Body<'a> {
                 let bounds = [U32::new(from), U32::new(through)];
                 RecordBytes::new(Tag::RollbackTo, bounds.as_bytes(), [&[], &[]])
             }
-            Self::Commit { rows } => RecordBytes::new(Tag::Commit, &rows.to_le_bytes(), [&[], &[]]),
+            Self::Commit { rows, adopts } => {
+                let counts = (rows.to_le_bytes(), adopts.to_le_bytes());
+                let counts = [&counts.0[..], &counts.1].concat();
+                // Nearly none adopts anything.
+                let bytes = if adopts == 0 {
+                    ROWS_BYTES
+                } else {
+                    COMMIT_BODY_BYTES
+                };
+                RecordBytes::new(Tag::Commit, counts.split_at(bytes).0, [&[], &[]])
+            }
             Self::Abort => RecordBytes::new(Tag::Abort, &[], [&[], &[]]),
             Self::CreateTable { id, name } => {
                 assert!(
@@ -101,6 +119,7 @@ impl<'a> Body<'a> {
                 RecordBytes::new(Tag::DropTable, &id.0.to_le_bytes(), [&[], &[]])
             }
             Self::RangeLock(lock) => lock.encode(),
+            Self::Spill(spill) => spill.encode(),
             Self::TableLock { table } => {
                 RecordBytes::new(Tag::TableLock, &table.0.to_le_bytes(), [&[], &[]])
             }
@@ -128,9 +147,7 @@ impl<'a> Body<'a> {
                 }
                 Ok(Self::RollbackTo { from, through })
             }
-            Tag::Commit => Ok(Self::Commit {
-                rows: exactly::<U64>(bytes, "commit")?.get(),
-            }),
+            Tag::Commit => commit(bytes),
             Tag::Abort => exactly::<[u8; 0]>(bytes, "abort").map(|_| Self::Abort),
             Tag::CreateTable => {
                 let (id, name) =
@@ -149,11 +166,24 @@ impl<'a> Body<'a> {
             }
             Tag::DropTable => Ok(Self::DropTable { id: table(bytes)? }),
             Tag::RangeLock => RangeLock::decode(bytes).map(Self::RangeLock),
+            Tag::Spill => Spill::decode(bytes).map(Self::Spill),
             Tag::TableLock => Ok(Self::TableLock {
                 table: table(bytes)?,
             }),
         }
     }
+}
+
+fn commit<'a>(bytes: &[u8]) -> Result<Body<'a>, MalformedRecord> {
+    let (rows, adopts) = bytes.split_at(ROWS_BYTES.min(bytes.len()));
+    let adopts = match adopts {
+        [] => 0,
+        adopts => exactly::<U32>(adopts, "commit")?.get(),
+    };
+    Ok(Body::Commit {
+        rows: exactly::<U64>(rows, "commit")?.get(),
+        adopts,
+    })
 }
 
 /// The number of a user's table.

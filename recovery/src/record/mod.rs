@@ -14,6 +14,7 @@ mod provisional;
 mod many;
 mod lock_many;
 mod range_lock;
+mod spill;
 mod body;
 
 pub use body::Body;
@@ -22,13 +23,14 @@ pub use lock_many::{LOCKED_ROW_HEAD_BYTES, LockMany, locked_row_head};
 pub use many::{ProvisionalMany, ROW_HEAD_BYTES, granted_byte, row_head};
 pub use provisional::{Effect, Provisional, RecordBytes};
 pub use range_lock::RangeLock;
+pub use spill::{Spill, SpillFiles};
 pub use tag::Tag;
 
 use thiserror::Error;
 
 /// The longest body that is not a provisional record or a part of a value: what `reserve` asks of
 /// the log for a commit.
-pub const COMMIT_BODY_BYTES: usize = 8;
+pub const COMMIT_BODY_BYTES: usize = 12;
 
 /// The body of a [`Tag::DropTable`] record: what dropping a table asks of the log.
 pub const DROP_BODY_BYTES: usize = 4;

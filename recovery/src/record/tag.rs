@@ -32,11 +32,13 @@ pub enum Tag {
     TableLock = 12,
     /// Rows locked, and not written: many in one record.
     LockMany = 13,
+    /// What a transaction has locked and written is in files now.
+    Spill = 14,
 }
 
 impl Tag {
     /// Every tag there is.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Begin,
         Self::Provisional,
         Self::ValuePart,
@@ -50,6 +52,7 @@ impl Tag {
         Self::RangeLock,
         Self::TableLock,
         Self::LockMany,
+        Self::Spill,
     ];
 }
 

@@ -53,7 +53,11 @@ fn every_body() -> Vec<Body<'static>> {
             from: 2,
             through: 5,
         },
-        Body::Commit { rows: 3 },
+        Body::Commit { rows: 3, adopts: 0 },
+        Body::Commit {
+            rows: 3,
+            adopts: 70_000,
+        },
         Body::Abort,
         Body::CreateTable {
             id: TableId(9),

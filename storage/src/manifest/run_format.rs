@@ -1,6 +1,6 @@
 //! A run's bytes in a manifest, committed or not.
 //!
-//! Called by `format` and `spill_format`. Little-endian, no padding:
+//! Called by `format` and `spill_format`, and for the log's record of a spill. Little-endian, no padding:
 //!
 //! ```text
 //! Run { level, origin, what its file is, lengths of two rows }  smallest row  largest row
@@ -80,6 +80,21 @@ pub(super) fn encode_run(level: u8, run: &RunEntry, body: &mut Vec<u8>) {
     if let Origin::Adopted(adopted) = &run.origin {
         body.extend_from_slice(&adopted.spill.to_le_bytes());
         encode_dead(&adopted.dead, body);
+    }
+}
+
+impl RunEntry {
+    /// Its bytes, as a manifest has them, behind `bytes`.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
+        encode_run(0, self, bytes);
+    }
+
+    /// The entry that [`RunEntry::encode`] has written in front of `rest`, which is what follows then.
+    ///
+    /// # Errors
+    /// [`Damage`] if there is none.
+    pub fn decode(rest: &mut &[u8]) -> Result<Self, Damage> {
+        decode_run(rest).map(|(_, run)| run)
     }
 }
 

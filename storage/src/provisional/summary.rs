@@ -36,7 +36,7 @@ impl Kind {
     pub const ALL: [Self; 3] = [Self::Lock, Self::Write, Self::Mixed];
 
     /// The kind with this number.
-    pub(crate) fn of(number: u8) -> Option<Self> {
+    pub fn of(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == number)
     }
 }

@@ -94,6 +94,13 @@ impl RunEntry {
         self.origin.file_name(self.number)
     }
 
+    /// V4: whether all that this spill of one owner has is dead.
+    pub fn is_dead(&self, dead: &DeadSubs) -> bool {
+        // What stands for stamps is one above the sub-transactions.
+        let sub = |order: Lsn| order.get().saturating_sub(1) as u32;
+        dead.has_all(sub(self.oldest), sub(self.newest))
+    }
+
     /// This provisional write run, adopted by the commit at `stamp`.
     #[must_use]
     pub fn adopted(&self, stamp: Lsn, adopted: Adopted) -> Self {

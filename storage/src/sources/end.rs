@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lockstone_base::Lsn;
 
 use super::damages::Damages;
 use super::level_cursor::LevelCursor;
@@ -58,14 +59,21 @@ impl End {
             let cursors = memtable.cursors(quest).into_iter();
             cursors.map(Lane::Memtable).collect()
         };
-        let of_level = |level: &Arc<Level>| {
+        let of_level_at = |level: &Arc<Level>, quest: &Quest| {
             let cursor = LevelCursor::new(level, quest).map(Box::new);
             cursor.map(Lane::Level).into_iter().collect()
         };
+        let of_level = |level: &Arc<Level>| of_level_at(level, quest);
+        let own = Quest {
+            at: Lsn::MAX,
+            ..quest.clone()
+        };
+        let of_own = |level: &Arc<Level>| of_level_at(level, &own);
         let active = std::iter::once(of_memtable(&sources.active));
         let stack = sources.stack.layers().flat_map(|layer| match layer {
             Layer::Memtable(memtable) => vec![of_memtable(memtable)],
             Layer::Adopted(group) => group.tree().levels.iter().map(of_level).collect(),
+            Layer::Own(group) => group.tree().levels.iter().map(of_own).collect(),
         });
         let l0 = sources.tree.l0.iter().map(|run| {
             let cursor = run.cursor(quest).map(Box::new);

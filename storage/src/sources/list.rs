@@ -13,7 +13,7 @@ use std::sync::Arc;
 use lockstone_base::Lsn;
 
 use super::departure::Departure;
-use super::stack::{Layer, Stack};
+use super::stack::{Layer, Place, Stack};
 use crate::error::StorageError;
 use crate::memtable::Memtable;
 use crate::question::Question;
@@ -36,6 +36,23 @@ pub struct Sources {
     pub(crate) salt: u64,
     /// The last one: it tells that all before it has gone (S6).
     pub(crate) _departure: Departure,
+}
+
+/// What an open transaction has written and spilled, as it reads that itself.
+#[derive(Debug, Clone)]
+pub struct OwnRuns {
+    group: Arc<Group>,
+    /// Stands in the place of the memtable that takes commits.
+    nothing: Arc<Memtable>,
+}
+
+impl OwnRuns {
+    pub(crate) fn new(group: Group) -> Self {
+        Self {
+            group: Arc::new(group),
+            nothing: Arc::default(),
+        }
+    }
 }
 
 impl Sources {
@@ -93,11 +110,23 @@ impl Sources {
         answers.map(Option::transpose).collect()
     }
 
+    /// The same list, under what the reader itself has spilled: newer than all of it, and seen at whatever moment it reads.
+    #[must_use]
+    pub fn under(&self, own: &OwnRuns) -> Self {
+        let mut below = self.clone();
+        let active = std::mem::replace(&mut below.active, Arc::clone(&own.nothing));
+        below.stack.put(Place::new(Layer::Memtable(active)));
+        below
+            .stack
+            .put(Place::new(Layer::Own(Arc::clone(&own.group))));
+        below
+    }
+
     /// The sealed memtables, newest first.
     pub(crate) fn sealed(&self) -> impl Iterator<Item = &Arc<Memtable>> {
         self.stack.layers().filter_map(|layer| match layer {
             Layer::Memtable(memtable) => Some(memtable),
-            Layer::Adopted(_) => None,
+            Layer::Adopted(_) | Layer::Own(_) => None,
         })
     }
 
@@ -110,7 +139,7 @@ impl Sources {
     pub(crate) fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
         self.stack.layers().filter_map(|layer| match layer {
             Layer::Adopted(group) => Some(group),
-            Layer::Memtable(_) => None,
+            Layer::Memtable(_) | Layer::Own(_) => None,
         })
     }
 

@@ -12,7 +12,7 @@ mod scan;
 mod newer;
 
 pub(crate) use departure::{Departure, Departures};
-pub use list::Sources;
+pub use list::{OwnRuns, Sources};
 pub use scan::Scan;
 pub(crate) use stack::{Layer, Place, Stack};
 

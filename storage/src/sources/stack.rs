@@ -37,6 +37,8 @@ pub(crate) enum Layer {
     Memtable(Arc<Memtable>),
     /// What one commit has adopted.
     Adopted(Arc<Group>),
+    /// What the reader itself has spilled: it sees that whatever it reads at.
+    Own(Arc<Group>),
 }
 
 /// The place of a layer, in no stack yet.
@@ -112,7 +114,7 @@ impl Layer {
     pub(crate) fn newest(&self) -> Lsn {
         match self {
             Self::Memtable(memtable) => memtable.newest(),
-            Self::Adopted(group) => group.stamp(),
+            Self::Adopted(group) | Self::Own(group) => group.stamp(),
         }
     }
 
@@ -126,6 +128,7 @@ impl Layer {
         match self {
             Self::Memtable(memtable) => Ok(memtable.get(row, hash, at)),
             Self::Adopted(group) => group.tree().get(row, hash, at),
+            Self::Own(group) => group.tree().get(row, hash, Lsn::MAX),
         }
     }
 
@@ -134,6 +137,7 @@ impl Layer {
         match self {
             Self::Memtable(memtable) => memtable.get_many(questions, at),
             Self::Adopted(group) => group.tree().get_many(questions, at),
+            Self::Own(group) => group.tree().get_many(questions, Lsn::MAX),
         }
     }
 }

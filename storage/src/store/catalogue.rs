@@ -13,6 +13,7 @@ use crate::compaction::{Job, Picker, Shape, Taken};
 use crate::error::StorageError;
 use crate::manifest::LEVEL_MAX;
 use crate::memtable::Memtable;
+use crate::provisional::ProvisionalRun;
 use crate::run::Run;
 use crate::tree::Tree;
 
@@ -47,7 +48,9 @@ pub(super) struct Catalogue {
 pub(super) struct Retired {
     pub(super) memtables: Vec<Arc<Memtable>>,
     pub(super) runs: Vec<Arc<Run>>,
-    /// Runs that nobody has any more, whose files are still to be removed.
+    /// Spills of transactions that have ended.
+    pub(super) spills: Vec<ProvisionalRun>,
+    /// Runs and spills that nobody has any more, whose files are still to be removed.
     pub(super) files: BTreeMap<u64, String>,
 }
 

@@ -75,7 +75,7 @@ impl Store {
         };
         let adopted = layers().filter_map(|layer| match layer {
             Layer::Adopted(group) => Some(group),
-            Layer::Memtable(_) => None,
+            Layer::Memtable(_) | Layer::Own(_) => None,
         });
         let adopted = adopted.flat_map(|group| group.runs()).cloned();
         let tree = Arc::new(sources.tree.flushed(run.into_iter().chain(adopted)));

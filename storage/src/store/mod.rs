@@ -20,6 +20,7 @@ mod adopt;
 mod flush;
 mod compact;
 mod files;
+mod spills;
 mod sweep;
 mod scrub;
 mod pin;

@@ -1,0 +1,251 @@
+//! A transaction of which the log has no end yet: what its records say of it so far.
+//!
+//! Kept by `analysis`, record by record.
+//! 1. Numbers of sub-transactions only grow, so what a rollback kills is the end of each list.
+//! 2. V1: what it has written before it spilled is in the files of the spill, which its commit adopts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lockstone_base::{LockMode, Lsn, Rank, RowKey, TxnId};
+use lockstone_storage::provisional::Kind;
+use lockstone_storage::{AdoptedRun, DeadSubs, Replayed, RunEntry};
+
+use crate::record::{Effect, LockMany, MalformedRecord, Provisional, ProvisionalMany, Spill};
+use crate::report::{InFlight, Resolution};
+
+/// A lock of a transaction in flight, as its record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedLock {
+    /// The row.
+    pub row: RowKey,
+    /// The mode that the record granted.
+    pub mode: LockMode,
+    /// The record's position, which is the fencing token.
+    pub lsn: Lsn,
+    sub: u32,
+}
+
+/// What is known of it.
+#[derive(Debug)]
+pub(crate) struct OpenTxn {
+    pub(crate) first: Lsn,
+    rank: Rank,
+    pub(crate) label: Option<Arc<str>>,
+    locks_by_sub: Vec<(u32, u64)>,
+    /// The sub-transactions that locked ranges.
+    pub(crate) ranges: Vec<u32>,
+    /// How many tables it had locked.
+    pub(crate) tables: u64,
+    pub(crate) locks: Vec<LoggedLock>,
+    /// Those that were not spilled since.
+    writes: Vec<Write>,
+    /// All that were made.
+    writes_by_sub: Vec<(u32, u64)>,
+    pub(crate) parts: Vec<u8>,
+    /// The files with writes that were spilled.
+    spilled: Vec<(u64, RunEntry)>,
+    /// The sub-transactions that were rolled back.
+    dead: Vec<(u32, u32)>,
+}
+
+/// What a transaction has committed.
+#[derive(Debug)]
+pub struct Committed {
+    /// The commit's stamp.
+    pub stamp: Lsn,
+    /// What it has adopted: older than its rows.
+    pub adopted: Vec<AdoptedRun>,
+    /// The rows that it had not spilled, in row order.
+    pub rows: Vec<Replayed>,
+}
+
+#[derive(Debug)]
+struct Write {
+    /// Its record's position.
+    lsn: Lsn,
+    row: RowKey,
+    sub: u32,
+    value: Option<Bytes>,
+}
+
+impl OpenTxn {
+    pub(crate) fn new(first: Lsn, rank: Rank) -> Self {
+        Self {
+            first,
+            rank,
+            label: None,
+            locks_by_sub: Vec::new(),
+            ranges: Vec::new(),
+            tables: 0,
+            locks: Vec::new(),
+            writes: Vec::new(),
+            writes_by_sub: Vec::new(),
+            parts: Vec::new(),
+            spilled: Vec::new(),
+            dead: Vec::new(),
+        }
+    }
+
+    pub(crate) fn provisional(
+        &mut self,
+        provisional: &Provisional<'_>,
+        lsn: Lsn,
+        keep_locks: bool,
+    ) {
+        self.locked(provisional, lsn, keep_locks);
+        let parts = std::mem::take(&mut self.parts);
+        let value = match provisional.effect {
+            Effect::Lock => return,
+            Effect::Delete => None,
+            Effect::Put(value) if parts.is_empty() => Some(Bytes::copy_from_slice(value)),
+            Effect::Put(value) => Some(Bytes::from([&parts, value].concat())),
+        };
+        self.wrote(Write {
+            lsn,
+            row: row_key(provisional),
+            sub: provisional.sub,
+            value,
+        });
+    }
+
+    fn wrote(&mut self, write: Write) {
+        count(&mut self.writes_by_sub, write.sub);
+        self.writes.push(write);
+    }
+
+    fn locked(&mut self, provisional: &Provisional<'_>, lsn: Lsn, keep_locks: bool) {
+        let sub = provisional.sub;
+        if provisional.fresh {
+            count(&mut self.locks_by_sub, sub);
+        }
+        if keep_locks {
+            self.locks.push(LoggedLock {
+                row: row_key(provisional),
+                mode: provisional.mode,
+                lsn,
+                sub,
+            });
+        }
+    }
+
+    /// All at once: the values share one copy of the record.
+    pub(crate) fn provisional_many(
+        &mut self,
+        many: ProvisionalMany<'_>,
+        lsn: Lsn,
+        keep_locks: bool,
+    ) {
+        let shared = Bytes::copy_from_slice(many.rows);
+        let copied = ProvisionalMany {
+            rows: &shared,
+            ..many
+        };
+        for provisional in copied.rows() {
+            let Effect::Put(value) = provisional.effect else {
+                continue;
+            };
+            self.locked(&provisional, lsn, keep_locks);
+            self.wrote(Write {
+                lsn,
+                row: RowKey::from_part(provisional.row, || shared.slice_ref(provisional.row))
+                    .expect("the decoder checked the row's length"),
+                sub: provisional.sub,
+                value: Some(shared.slice_ref(value)),
+            });
+        }
+    }
+
+    pub(crate) fn lock_many(&mut self, many: LockMany<'_>, lsn: Lsn, keep_locks: bool) {
+        for row in many.rows() {
+            self.locked(&row, lsn, keep_locks);
+        }
+    }
+
+    /// Numbers only grow, so what a rollback kills is the end of each list. Tables stay locked (K7).
+    pub(crate) fn rollback(&mut self, from: u32, through: u32) {
+        self.dead.push((from, through));
+        let keep = self.writes_by_sub.partition_point(|(sub, _)| *sub < from);
+        self.writes_by_sub.truncate(keep);
+        let keep = self.locks_by_sub.partition_point(|(sub, _)| *sub < from);
+        self.locks_by_sub.truncate(keep);
+        let keep = self.locks.partition_point(|lock| lock.sub < from);
+        self.locks.truncate(keep);
+        let keep = self.ranges.partition_point(|sub| *sub < from);
+        self.ranges.truncate(keep);
+        let keep = self.writes.partition_point(|write| write.sub < from);
+        self.writes.truncate(keep);
+        self.parts.clear();
+    }
+
+    pub(crate) fn in_flight(&self, txn: TxnId) -> InFlight {
+        InFlight {
+            txn,
+            label: self.label.clone(),
+            priority: self.rank,
+            locks: self.locks_by_sub.iter().map(|(_, count)| count).sum(),
+            ranges: self.ranges.len() as u64,
+            tables: self.tables,
+            writes: self.writes_by_sub.iter().map(|(_, count)| count).sum(),
+            resolution: Resolution::Aborted,
+        }
+    }
+
+    /// V1: what it has written up to there is in files, or dead.
+    pub(crate) fn spill(&mut self, spill: Spill<'_>) -> Result<(), MalformedRecord> {
+        self.writes.retain(|write| write.lsn > spill.through);
+        // Where reading began behind some of its records, the spill knows how many there were.
+        for (by_sub, held) in [
+            (&mut self.locks_by_sub, spill.held.0),
+            (&mut self.writes_by_sub, spill.held.1),
+        ] {
+            let counted = by_sub.iter().map(|(_, count)| count).sum();
+            by_sub.insert(0, (0, held.saturating_sub(counted)));
+        }
+        let files = spill.files()?.0.into_iter();
+        let writes = files.filter(|(kind, _)| *kind == Kind::Write);
+        self.spilled
+            .extend(writes.map(|(_, entry)| (spill.number, entry)));
+        Ok(())
+    }
+
+    /// What it has adopted; and of each row that it had not spilled the newest write, in row order.
+    pub(crate) fn into_committed(self, stamp: Lsn) -> Committed {
+        let dead = DeadSubs::new(self.dead);
+        let adopted = self.spilled.into_iter();
+        // V4: a file that has nothing else is gone.
+        let adopted = adopted.filter(|(_, entry)| !entry.is_dead(&dead));
+        let adopted = adopted.map(|(spill, entry)| AdoptedRun {
+            entry,
+            spill,
+            dead: dead.clone(),
+        });
+        let newest: BTreeMap<RowKey, Option<Bytes>> = self
+            .writes
+            .into_iter()
+            .map(|write| (write.row, write.value))
+            .collect();
+        let rows = newest.into_iter();
+        Committed {
+            stamp,
+            adopted: adopted.collect(),
+            rows: rows
+                .map(|(row, value)| Replayed { row, stamp, value })
+                .collect(),
+        }
+    }
+}
+
+/// One more of sub-transaction `sub`, whose numbers only grow.
+fn count(by_sub: &mut Vec<(u32, u64)>, sub: u32) {
+    match by_sub.last_mut() {
+        Some((last, count)) if *last == sub => *count += 1,
+        _ => by_sub.push((sub, 1)),
+    }
+}
+
+fn row_key(provisional: &Provisional<'_>) -> RowKey {
+    let share = || Bytes::copy_from_slice(provisional.row);
+    RowKey::from_part(provisional.row, share).expect("the decoder checked the row's length")
+}

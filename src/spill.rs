@@ -1,0 +1,253 @@
+//! Spilling (F20): what a transaction has locked and written goes from memory into runs, when all together have more of it than
+//! `Options::provisional_bytes` allows.
+//!
+//! Called by the write path at the end of each call that has locked or written something.
+//! 1. V1: copy, write, log and publish, drop, in this order. The files and their directory are synced before anybody knows them, and
+//!    nothing is held while they are written.
+//! 2. V1: every lock and write that is copied is in the log already; the spill supersedes all of these.
+//! 3. S3: a transaction that has spilled locks alone does not hold the log back by what it had logged before.
+//! 4. V2: the lock of a row that was written is in the record that wrote it; what a row was locked for besides is in a run of
+//!    locks.
+//! 5. F10: a transaction that cannot spill is rolled back, and says why; the others go on.
+//!
+//! Crash: of a transaction that has no commit record nothing is needed, and the files are swept; of one that has, recovery adopts
+//! what it has written.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
+use lockstone_locks::{CopiedLock, LockRun};
+use lockstone_recovery::record::{Body, CONTEXT_BYTES, Spill, SpillFiles};
+use lockstone_storage::provisional::{Effect, Kind, ProvisionalRun, Record, SpillWriter};
+use lockstone_wal::Record as LogRecord;
+
+use crate::checkpoint;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::log_step::{begin_again, failed, log_held_back};
+use crate::spilled::RunOfLocks;
+use crate::txn_state::TxnState;
+use crate::write_set::OwnWrite;
+
+/// Makes room in memory, if the transaction has to.
+pub(crate) fn make_room(engine: &Engine, txn: &mut TxnState) -> Result<()> {
+    if !txn.memory.must_spill() {
+        return Ok(());
+    }
+    log_held_back(engine, txn)?;
+    let spilled = spill(engine, txn);
+    spilled.map_err(|error| failed(engine, txn, error))?;
+    // W10: whoever was rolled back meanwhile has spilled nothing.
+    txn.check(engine)
+}
+
+/// K5, S6: the transaction has ended, and with it what it has spilled, but for what its commit has `adopted`.
+pub(crate) fn discard(engine: &Engine, txn: &TxnState, adopted: bool) {
+    engine.discard_spills(txn.live.spilled.take(adopted));
+}
+
+fn spill(engine: &Engine, txn: &mut TxnState) -> Result<()> {
+    // Everything of the transaction that is in the log lies below.
+    let through = Lsn::new(engine.log.end().get() - 1);
+    let mut locks = engine.locks.copy_locks(&txn.owner).locks;
+    // Of what one sub-transaction has done to a row the last counts.
+    locks.reverse();
+    locks.sort_by(|a, b| order(a).cmp(&order(b)));
+    locks.dedup_by(|a, b| order(a) == order(b));
+    let writes = txn.writes.drain();
+    let runs = write(engine, txn, &locks, &writes)?;
+    if runs.is_empty() {
+        return Ok(());
+    }
+    if !log_and_publish(engine, txn, through, runs)? {
+        return Ok(());
+    }
+    let before = engine.locks.held_by(&txn.owner);
+    engine.locks.drop_copied(&txn.owner);
+    let left = engine.locks.held_by(&txn.owner);
+    txn.memory.keep(left, before);
+    txn.look_at_spilled(engine)?;
+    engine.counters.spills.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+/// By row; of a row the newest sub-transaction first.
+fn order(lock: &CopiedLock) -> (&[u8], Reverse<u32>) {
+    (lock.row.as_bytes(), Reverse(lock.lock.sub))
+}
+
+/// V1, write: the runs are durable behind it, and nobody knows them.
+fn write(
+    engine: &Engine,
+    txn: &TxnState,
+    locks: &[CopiedLock],
+    writes: &[OwnWrite],
+) -> Result<Vec<ProvisionalRun>> {
+    let owner = txn.owner.id();
+    let writer = |kind| engine.store.spill(kind, vec![owner]);
+    let mut files = Files {
+        locks: writer(Kind::Lock),
+        writes: writer(Kind::Write),
+    };
+    let rows = Rows { locks, writes };
+    for (locks, writes) in rows {
+        files.push_row(engine, txn, locks, writes)?;
+    }
+    let [locks, writes] = [files.locks.finish()?, files.writes.finish()?];
+    let open = |entry| engine.store.open_spill(entry).map_err(Error::from);
+    locks.iter().chain(&writes).map(open).collect()
+}
+
+/// What is written: the two kinds of run that one transaction has.
+struct Files<'a> {
+    locks: SpillWriter<'a>,
+    writes: SpillWriter<'a>,
+}
+
+impl Files<'_> {
+    fn push_row(
+        &mut self,
+        engine: &Engine,
+        txn: &TxnState,
+        locks: &[CopiedLock],
+        writes: &[OwnWrite],
+    ) -> Result<()> {
+        let owner = txn.owner.id();
+        for (at, CopiedLock { row, lock }) in locks.iter().enumerate() {
+            assert!(
+                lock.token > FencingToken::new(Lsn::ZERO),
+                "V1: a lock is in the log before it is in a run"
+            );
+            // V2: in the record that wrote it.
+            if writes.iter().any(|write| write.sub == lock.sub) {
+                continue;
+            }
+            self.locks.push(&Record {
+                row: row.as_bytes(),
+                owner,
+                sub: lock.sub,
+                effect: Effect::Lock,
+                mode: lock.mode,
+                token: lock.token,
+                // The oldest comes last.
+                fresh: at + 1 == locks.len(),
+                writes: lock.writes,
+            })?;
+        }
+        for OwnWrite { row, sub, effect } in writes {
+            let lock = locks.iter().find(|copied| copied.lock.sub <= *sub);
+            let (mode, token) = match lock {
+                Some(CopiedLock { lock, .. }) => (lock.mode, lock.token),
+                None => held_by_runs(engine, txn, row)?,
+            };
+            self.writes.push(&Record {
+                row: row.as_bytes(),
+                owner,
+                sub: *sub,
+                effect: match effect {
+                    Some(value) => Effect::Put(value),
+                    None => Effect::Delete,
+                },
+                mode,
+                token,
+                fresh: lock.is_some_and(|copied| {
+                    let oldest = locks.last().map(|oldest| oldest.lock.sub);
+                    oldest == Some(copied.lock.sub) && copied.lock.sub == *sub
+                }),
+                writes: true,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The lock of a row that was spilled before, and written again since.
+fn held_by_runs(engine: &Engine, txn: &TxnState, row: &RowKey) -> Result<(LockMode, FencingToken)> {
+    let mode = engine.locks.holds(&txn.owner, row);
+    let token = engine.locks.token(&txn.owner, row);
+    // Whoever holds nothing any more was rolled back.
+    mode.zip(token).ok_or_else(|| txn.ended(engine))
+}
+
+/// The locks and the writes of a row at a time, in row order.
+struct Rows<'a> {
+    locks: &'a [CopiedLock],
+    writes: &'a [OwnWrite],
+}
+
+impl<'a> Iterator for Rows<'a> {
+    type Item = (&'a [CopiedLock], &'a [OwnWrite]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let locked = self.locks.first().map(|lock| &lock.row);
+        let written = self.writes.first().map(|write| &write.row);
+        let row = match (locked, written) {
+            (Some(locked), Some(written)) => locked.min(written),
+            (one, other) => one.or(other)?,
+        };
+        let locks = self.locks.iter().take_while(|lock| lock.row == *row);
+        let (locks, rest) = self.locks.split_at(locks.count());
+        self.locks = rest;
+        let writes = self.writes.iter().take_while(|write| write.row == *row);
+        let (writes, rest) = self.writes.split_at(writes.count());
+        self.writes = rest;
+        Some((locks, writes))
+    }
+}
+
+/// V1, log and publish: in one hold of the owner's latch. Whether the transaction still lived; if not the runs are discarded.
+fn log_and_publish(
+    engine: &Engine,
+    txn: &TxnState,
+    through: Lsn,
+    runs: Vec<ProvisionalRun>,
+) -> Result<bool> {
+    let number = txn.live.spilled.next_number();
+    let files = runs.iter().map(|run| (run.kind(), run.entry().clone()));
+    let files = SpillFiles(files.collect());
+    let encoded = files.encode();
+    let held = (&txn.live.locks, &txn.live.writes);
+    let held = (
+        held.0.load(Ordering::Relaxed),
+        held.1.load(Ordering::Relaxed),
+    );
+    let spill = Spill::new(number, through, held, (runs.len(), &encoded));
+    let body = Body::Spill(spill).encode();
+    let pieces = body.pieces();
+    let author = txn.author();
+    let record = LogRecord {
+        tag: body.tag as u8,
+        context: &author.context,
+        body: &pieces,
+    };
+    let bytes = CONTEXT_BYTES + pieces.iter().map(|piece| piece.len()).sum::<usize>();
+    // Reading may begin here from now on.
+    begin_again(engine, txn.author())?;
+    // What may wait is done before the latch.
+    let room = engine.log.reserve(bytes)?;
+    let salt = engine.store.salt();
+    let locks =
+        |run: &ProvisionalRun| -> Arc<dyn LockRun> { Arc::new(RunOfLocks::new(run.clone(), salt)) };
+    let listed: Vec<_> = runs.iter().map(|run| (locks(run), 0)).collect();
+    let mut unpublished = Some(runs);
+    let published = engine.locks.publish(&txn.owner, &listed, &[], |_| {
+        let mut hold = engine.log.hold();
+        hold.check()?;
+        hold.append(room, &record);
+        let runs = unpublished.take().unwrap_or_default();
+        txn.live.spilled.push(number, runs);
+        Ok::<_, Error>(())
+    });
+    checkpoint::attend(engine);
+    drop(listed);
+    engine.discard_spills(unpublished.unwrap_or_default());
+    let is_published = published?.is_some();
+    if is_published && txn.live.spilled.to_adopt().is_empty() {
+        // S3: what has locks alone is needed by nobody after a crash.
+        let behind = Lsn::new(through.get() + 1);
+        txn.live.note_first_record(behind);
+    }
+    Ok(is_published)
+}

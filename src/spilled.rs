@@ -1,0 +1,159 @@
+//! What a transaction has moved out of memory, as others find it: its runs, and how the lock table asks them.
+//!
+//! Kept with the transaction's notes; filled by `spill`, emptied when it ends.
+//! 1. V3: a run never changes. What became of its sub-transactions since is asked of the lock table, not of it.
+//! 2. What holds locks alone goes with the transaction, committed or not; what holds writes is adopted by its commit.
+//!
+//! Crash: the log names the files, and adopts them if it has the commit; else the next open sweeps them (S6).
+
+use std::collections::BTreeSet;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+use lockstone_base::{RowKey, TableId};
+use lockstone_locks::{LockRun, SpilledLock, Unreadable};
+use lockstone_storage::provisional::{Kind, ProvisionalRun, Record, Sought};
+use lockstone_storage::{AdoptedRun, DeadSubs, Direction, StorageError};
+use parking_lot::Mutex;
+
+/// What one transaction has spilled.
+#[derive(Debug, Default)]
+pub(crate) struct Spilled(Mutex<Inside>);
+
+#[derive(Debug, Default)]
+struct Inside {
+    /// The oldest first, each with the number of its spill.
+    runs: Vec<(u64, ProvisionalRun)>,
+    spills: u64,
+    /// The sub-transactions that were rolled back since the first spill.
+    dead: Vec<(u32, u32)>,
+}
+
+impl Inside {
+    fn of_writes(&self) -> impl Iterator<Item = &(u64, ProvisionalRun)> {
+        let all = self.runs.iter();
+        all.filter(|(_, run)| run.kind() == Kind::Write)
+    }
+}
+
+impl Spilled {
+    /// The number of the next spill.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.0.lock().spills + 1
+    }
+
+    /// A spill is published.
+    pub(crate) fn push(&self, number: u64, runs: impl IntoIterator<Item = ProvisionalRun>) {
+        let mut inside = self.0.lock();
+        assert!(
+            inside.spills < number,
+            "V3: a later spill has a higher number"
+        );
+        inside.spills = number;
+        let runs = runs.into_iter().map(|run| (number, run));
+        inside.runs.extend(runs);
+    }
+
+    /// V4: these sub-transactions, from the first to the last, are dead. The runs that have nothing else, if anything was spilled.
+    pub(crate) fn roll_back(&self, from: u32, through: u32) -> Option<Vec<ProvisionalRun>> {
+        let mut inside = self.0.lock();
+        if inside.spills == 0 {
+            return None;
+        }
+        inside.dead.push((from, through));
+        let dead = DeadSubs::new(inside.dead.iter().copied());
+        let is_dead = |(_, run): &mut (u64, ProvisionalRun)| run.entry().is_dead(&dead);
+        let dead = inside.runs.extract_if(.., is_dead);
+        Some(dead.map(|(_, run)| run).collect())
+    }
+
+    /// How many locks it has spilled, those included that were rolled back since.
+    pub(crate) fn locks(&self) -> u64 {
+        let inside = self.0.lock();
+        let rows = inside.runs.iter().map(|(_, run)| run.entry().rows);
+        rows.sum()
+    }
+
+    /// The runs that hold writes, as a commit adopts them.
+    pub(crate) fn to_adopt(&self) -> Vec<AdoptedRun> {
+        let inside = self.0.lock();
+        let dead = DeadSubs::new(inside.dead.iter().copied());
+        let adopted = inside.of_writes().map(|(spill, run)| AdoptedRun {
+            entry: run.entry().clone(),
+            spill: *spill,
+            dead: dead.clone(),
+        });
+        adopted.collect()
+    }
+
+    /// The tables of the rows that these hold.
+    pub(crate) fn tables(&self) -> BTreeSet<TableId> {
+        let inside = self.0.lock();
+        let tables = inside.of_writes().flat_map(|(_, run)| run.tables());
+        tables.copied().collect()
+    }
+
+    /// What nobody needs when it has ended: all, unless its commit has `adopted` what holds writes.
+    pub(crate) fn take(&self, adopted: bool) -> Vec<ProvisionalRun> {
+        let runs = std::mem::take(&mut self.0.lock().runs).into_iter();
+        let runs = runs.map(|(_, run)| run);
+        runs.filter(|run| !adopted || run.kind() != Kind::Write)
+            .collect()
+    }
+}
+
+/// A provisional run as the lock table asks it.
+#[derive(Debug)]
+pub(crate) struct RunOfLocks {
+    run: ProvisionalRun,
+    /// The database's.
+    salt: u64,
+}
+
+impl RunOfLocks {
+    pub(crate) fn new(run: ProvisionalRun, salt: u64) -> Self {
+        Self { run, salt }
+    }
+
+    fn lock(&self, record: &Record<'_>) -> SpilledLock {
+        let owners = self.run.owners();
+        let owner = owners.binary_search_by_key(&record.owner, |part| part.owner);
+        SpilledLock {
+            owner: owner.expect("a record names one of the run's owners") as u32,
+            mode: record.mode,
+            writes: record.writes,
+            sub: record.sub,
+            token: record.token,
+        }
+    }
+}
+
+impl LockRun for RunOfLocks {
+    fn find(&self, row: &RowKey, found: &mut dyn FnMut(SpilledLock)) -> Result<(), Unreadable> {
+        let sought = Sought::new(self.salt, row.as_bytes());
+        let records = self.run.find(&sought).map_err(unreadable)?;
+        records.iter().for_each(|record| found(self.lock(record)));
+        Ok(())
+    }
+
+    fn visit(
+        &self,
+        from: Bound<&RowKey>,
+        see: &mut dyn FnMut(&RowKey, SpilledLock) -> ControlFlow<()>,
+    ) -> Result<(), Unreadable> {
+        let range = (from.map(RowKey::to_bytes), Bound::Unbounded);
+        let mut records = self.run.range(range, Direction::Forward);
+        while let Some(record) = records.next().map_err(unreadable)? {
+            let row = RowKey::from_part(record.row, || record.row.to_vec().into());
+            let row = row.expect("what is locked is the row of a table");
+            if see(&row, self.lock(&record)).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(error: StorageError) -> Unreadable {
+    Unreadable(Arc::new(error))
+}

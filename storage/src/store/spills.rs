@@ -1,0 +1,67 @@
+//! Spills of open transactions: where their files are made, opened, and let go.
+//!
+//! Called by whoever spills, and at the end of a transaction that has.
+//! 1. V1: a file has a number that none ever had, and is durable before anybody is told of it.
+//! 2. S6: a spill goes when its owner has ended and nobody adopted it. Its file is removed by the next `reclaim`, behind the
+//!    back of whoever still reads it: what is mapped stays until that has gone.
+//!
+//! Crash: a file that was to be removed is an orphan, swept after the next open.
+
+use lockstone_base::{Lsn, TxnId};
+
+use super::Store;
+use super::replay::{AdoptedRun, open_group};
+use crate::error::StorageError;
+use crate::provisional::{Kind, ProvisionalRun, Sought, SpillPlan, SpillWriter};
+use crate::run::RunEntry;
+use crate::sources::OwnRuns;
+
+impl Store {
+    /// A writer of a spill of these owners, ascending: one, unless it is mixed.
+    pub fn spill(&self, kind: Kind, owners: Vec<TxnId>) -> SpillWriter<'_> {
+        let plan = SpillPlan {
+            identity: self.identity,
+            kind,
+            owners,
+        };
+        SpillWriter::new(&*self.disk, plan, || self.take_number())
+    }
+
+    /// Opens a spill that was written as `entry`.
+    ///
+    /// # Errors
+    /// As [`ProvisionalRun::open`].
+    pub fn open_spill(&self, entry: &RunEntry) -> Result<ProvisionalRun, StorageError> {
+        ProvisionalRun::open(&self.disk, self.identity, entry)
+    }
+
+    /// Opens what a transaction has written and spilled, so that it reads that itself
+    /// ([`Sources::under`](crate::Sources::under)).
+    ///
+    /// # Errors
+    /// As [`Store::prepare_adoption`].
+    pub fn open_own(&self, runs: Vec<AdoptedRun>) -> Result<OwnRuns, StorageError> {
+        open_group(&self.disk, self.identity, Lsn::MAX, runs).map(OwnRuns::new)
+    }
+
+    /// The row `row`, encoded, to be looked for in spills.
+    pub fn sought<'r>(&self, row: &'r [u8]) -> Sought<'r> {
+        Sought::new(self.identity.salt, row)
+    }
+
+    /// The salt of the database's files.
+    pub fn salt(&self) -> u64 {
+        self.identity.salt
+    }
+
+    /// S6: nobody needs these any more. They are freed, and their files removed, by the next [`Store::reclaim`].
+    pub fn discard_spills(&self, spills: Vec<ProvisionalRun>) {
+        let mut catalogue = self.catalogue.lock();
+        let retired = &mut catalogue.retired;
+        for spill in &spills {
+            let entry = spill.entry();
+            retired.files.insert(entry.number, entry.file_name());
+        }
+        retired.spills.extend(spills);
+    }
+}

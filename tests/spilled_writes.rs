@@ -1,0 +1,287 @@
+//! More writes than memory has room for: they move to files, their transaction reads them there, and its commit adopts them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and reaches for files itself"
+)]
+
+mod machine;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lockstone::{Database, Error, LockMode, Options, Savepoint, Table, Transaction};
+use lockstone_base::entropy::Entropy;
+use lockstone_testkit::{SeededEntropy, SimDisk, Survivors};
+use machine::{no_wait, ports};
+
+/// The smallest budget that there is.
+const BUDGET: u64 = 256 << 10;
+
+fn options() -> Options {
+    Options::new()
+        .segment_bytes(1 << 20)
+        .log_bytes(16 << 20)
+        .memory_bytes(4 << 20)
+        .provisional_bytes(BUDGET)
+}
+
+fn simulated(disk: &Arc<SimDisk>) -> Database {
+    options().open_with(ports(disk)).unwrap()
+}
+
+fn key(number: u32) -> String {
+    format!("{:08x}", number.wrapping_mul(0x9e37_79b1))
+}
+
+type Rows = BTreeMap<String, Vec<u8>>;
+
+fn in_snapshot(db: &Database, t: &Table) -> Rows {
+    let snapshot = db.snapshot();
+    let rows = snapshot.range(t, ..).unwrap();
+    owned(rows.map(Result::unwrap))
+}
+
+fn owned<K: AsRef<[u8]>, V: AsRef<[u8]>>(rows: impl Iterator<Item = (K, V)>) -> Rows {
+    let key = |key: K| String::from_utf8(key.as_ref().to_vec()).unwrap();
+    rows.map(|(k, v)| (key(k), v.as_ref().to_vec())).collect()
+}
+
+/// What the transaction sees, both ways.
+fn seen(txn: &Transaction, t: &Table) -> Rows {
+    let forward: Vec<_> = txn.range(t, ..).unwrap().map(Result::unwrap).collect();
+    let mut backward: Vec<_> = txn
+        .range(t, ..)
+        .unwrap()
+        .rev()
+        .map(Result::unwrap)
+        .collect();
+    backward.reverse();
+    assert_eq!(forward, backward);
+    owned(forward.into_iter())
+}
+
+fn spills(disk: &SimDisk) -> usize {
+    let names = disk.names();
+    names
+        .iter()
+        .filter(|name| name.starts_with("spill-"))
+        .count()
+}
+
+#[test]
+fn more_writes_than_memory_are_read_back_and_committed_whole() {
+    let disk = SimDisk::new(1);
+    let db = simulated(&disk);
+    let t = db.create_table("t").unwrap();
+    let mut model = Rows::new();
+    db.transact(|txn| {
+        for number in 0..50 {
+            txn.put(&t, key(number), "before")?;
+        }
+        Ok::<_, Error>(())
+    })
+    .unwrap();
+    let before = in_snapshot(&db, &t);
+    model.extend(before.clone());
+    let old = db.snapshot();
+    let mut txn = db.begin_with(no_wait());
+    for number in 0..6_000 {
+        let value = vec![number as u8; 100];
+        txn.put(&t, key(number), &value).unwrap();
+        model.insert(key(number), value);
+        if number % 7 == 0 {
+            txn.delete(&t, key(number / 2)).unwrap();
+            model.remove(&key(number / 2));
+        }
+    }
+    let stats = db.stats();
+    assert!(stats.spills >= 4, "{}", stats.spills);
+    assert!(stats.provisional_bytes <= BUDGET * 5 / 4);
+    assert_eq!(seen(&txn, &t), model);
+    for number in (0..7_000).step_by(13) {
+        let found = txn.get(&t, key(number)).unwrap().map(Vec::from);
+        assert_eq!(found.as_ref(), model.get(&key(number)), "{number}");
+    }
+    let keys: Vec<_> = (0..7_000).step_by(311).map(key).collect();
+    let many = txn.multi_get(&t, &keys).unwrap();
+    for (key, found) in keys.iter().zip(many) {
+        assert_eq!(found.map(Vec::from).as_ref(), model.get(key));
+    }
+    let mut cursor = txn.range_for(&t, .., LockMode::Update).unwrap();
+    let mut walked = 0;
+    for row in cursor.by_ref() {
+        let (key, value) = row.unwrap();
+        assert_eq!(model[std::str::from_utf8(&key).unwrap()], *value);
+        walked += 1;
+    }
+    drop(cursor);
+    assert_eq!(walked, model.len());
+    assert!(!txn.insert_new(&t, key(5_999), "there").unwrap());
+    // Nobody else sees any of it, and nobody else gets it.
+    assert_eq!(in_snapshot(&db, &t), before);
+    let mut other = db.begin_with(no_wait());
+    for number in (0..6_000).step_by(501) {
+        let locked = other.lock(&t, key(number), LockMode::KeyShare);
+        let deleted = !model.contains_key(&key(number));
+        let blocks = matches!(locked, Err(Error::WouldBlock { .. }));
+        // A row that is written and stays can be shared as far as its key goes.
+        assert_eq!(blocks, deleted || locked.is_err(), "{number}");
+        let locked = other.lock(&t, key(number), LockMode::Share);
+        assert!(matches!(locked, Err(Error::WouldBlock { .. })), "{number}");
+    }
+    drop(other);
+    txn.commit().unwrap();
+    assert_eq!(in_snapshot(&db, &t), model);
+    assert_eq!(
+        owned(old.range(&t, ..).unwrap().map(Result::unwrap)),
+        before
+    );
+    assert_eq!(db.stats().provisional_bytes, 0);
+    drop(old);
+    db.compact().unwrap();
+    assert_eq!(in_snapshot(&db, &t), model);
+    assert_eq!(spills(&disk), 0, "{:?}", disk.names());
+    assert!(db.check().unwrap().is_clean());
+    db.close().unwrap();
+    let db = simulated(&disk);
+    assert_eq!(in_snapshot(&db, &db.table("t").unwrap()), model);
+}
+
+/// R1: wherever the machine stops, between the first spill and the checkpoint that follows the commit.
+#[test]
+fn every_crash_leaves_all_of_a_spilled_commit_or_nothing() {
+    let disk = SimDisk::new(1);
+    let db = simulated(&disk);
+    let t = db.create_table("t").unwrap();
+    db.transact(|txn| txn.put(&t, key(1), "before")).unwrap();
+    let before = in_snapshot(&db, &t);
+    let begun = disk.io_count();
+    let mut txn = db.begin_with(no_wait());
+    for number in 0..300 {
+        txn.put(&t, key(number), vec![1; 2_000]).unwrap();
+    }
+    let mark = txn.savepoint();
+    for number in 200..400 {
+        txn.put(&t, key(number), vec![2; 2_000]).unwrap();
+    }
+    txn.rollback_to(mark).unwrap();
+    for number in 250..450 {
+        txn.put(&t, key(number), vec![3; 2_000]).unwrap();
+    }
+    txn.delete(&t, key(7)).unwrap();
+    let after = seen(&txn, &t);
+    txn.commit().unwrap();
+    let acknowledged = disk.io_count();
+    db.transact(|txn| txn.put(&t, "later", "1")).unwrap();
+    db.compact().unwrap();
+    db.close().unwrap();
+    let mut adopted = 0;
+    for at in begun..=disk.io_count() {
+        let ways = [Survivors::None, Survivors::All, Survivors::Random(at)];
+        for survivors in ways {
+            let crashed = disk.after_crash(at, &survivors);
+            let db = simulated(&crashed);
+            let t = db.table("t").unwrap();
+            let mut found = in_snapshot(&db, &t);
+            let later = found.remove("later");
+            let is_after = found == after;
+            assert!(
+                is_after || found == before,
+                "at {at}, {survivors:?}: {} rows",
+                found.len()
+            );
+            assert!(is_after || at <= acknowledged, "at {at}, {survivors:?}");
+            assert!(is_after || later.is_none());
+            if is_after && spills(&crashed) > 0 {
+                adopted += 1;
+                // What was adopted goes down like anything else.
+                db.compact().unwrap();
+                db.close().unwrap();
+                let db = simulated(&crashed);
+                let t = db.table("t").unwrap();
+                let mut found = in_snapshot(&db, &t);
+                found.remove("later");
+                assert_eq!(found, after);
+                assert_eq!(spills(&crashed), 0);
+            }
+        }
+    }
+    assert!(adopted > 0);
+}
+
+/// Against a map: writes, savepoints, rollbacks, commits, crashes, compactions, in any order.
+#[test]
+fn a_transaction_that_spills_does_what_one_in_memory_does() {
+    for seed in 0..12 {
+        let draws = SeededEntropy::new(seed);
+        let below = |end: usize| draws.next_u64() as usize % end;
+        let mut disk = SimDisk::new(seed);
+        let mut db = simulated(&disk);
+        db.create_table("t").unwrap();
+        let mut committed = Rows::new();
+        for round in 0..6 {
+            let t = db.table("t").unwrap();
+            let mut txn = db.begin_with(no_wait());
+            let mut model = committed.clone();
+            let mut saved: Vec<(Savepoint, Rows)> = Vec::new();
+            for step in 0..700_u32 {
+                let number = below(400) as u32;
+                match below(40) {
+                    0 => saved.push((txn.savepoint(), model.clone())),
+                    1 if !saved.is_empty() => {
+                        let keep = below(saved.len()) + 1;
+                        saved.truncate(keep);
+                        let (savepoint, rows) = saved.last().unwrap();
+                        txn.rollback_to(*savepoint).unwrap();
+                        model = rows.clone();
+                    }
+                    2 => {
+                        let rows: Rows = (0..below(120) as u32)
+                            .map(|more| (key(number + more), vec![step as u8; 300]))
+                            .collect();
+                        txn.put_many(&t, rows.clone()).unwrap();
+                        model.extend(rows);
+                    }
+                    3..8 => {
+                        let existed = txn.delete(&t, key(number)).unwrap();
+                        assert_eq!(existed, model.remove(&key(number)).is_some());
+                    }
+                    8 => assert_eq!(seen(&txn, &t), model, "seed {seed}, step {step}"),
+                    9..14 => {
+                        let found = txn.get(&t, key(number)).unwrap().map(Vec::from);
+                        assert_eq!(found.as_ref(), model.get(&key(number)));
+                    }
+                    _ => {
+                        let value = vec![step as u8; below(3_000)];
+                        txn.put(&t, key(number), &value).unwrap();
+                        model.insert(key(number), value);
+                    }
+                }
+            }
+            assert_eq!(seen(&txn, &t), model, "seed {seed}, round {round}");
+            if below(4) > 0 {
+                txn.commit().unwrap();
+                committed = model;
+            } else {
+                txn.abort();
+            }
+            match below(4) {
+                0 => db.compact().unwrap(),
+                1 => {
+                    disk = disk.after_crash(disk.io_count(), &Survivors::None);
+                    db = simulated(&disk);
+                }
+                _ => {}
+            }
+            let t = db.table("t").unwrap();
+            assert_eq!(
+                in_snapshot(&db, &t),
+                committed,
+                "seed {seed}, round {round}"
+            );
+            assert_eq!(db.locks().count(), 0);
+        }
+    }
+}
