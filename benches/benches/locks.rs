@@ -1,16 +1,18 @@
 //! The hot paths of the lock table: taking free locks and giving them back, alone and beside another
-//! thread, a SHARED table, and the conflict matrix.
+//! thread, a SHARED table, a range, and the conflict matrix.
 
 use std::hint::black_box;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lockstone_base::{LockMode, Priority, RowKey, TableId, TxnId};
 use lockstone_locks::{
-    Decision, LockTable, Notify, Owner, Policy, Request, TableLock, Wakes, conflicts,
+    Decision, LockTable, Notify, Owner, Policy, RangeRequest, Request, RowRange, TableLock, Wakes,
+    conflicts,
 };
 
 /// Nobody waits here.
@@ -83,16 +85,54 @@ fn uncontended(c: &mut Criterion) {
     group.finish();
 }
 
-/// One transaction that takes a table SHARED: to be compared with one that takes nothing.
+/// A transaction that commits when it is dropped, which is not measured.
+struct Live<'a> {
+    table: &'a LockTable,
+    owner: Arc<Owner>,
+}
+
+impl Drop for Live<'_> {
+    fn drop(&mut self) {
+        commit(self.table, &self.owner, &mut Wakes::new());
+    }
+}
+
+/// Taking a table SHARED, alone: as the difference of two series with and without it, it would be lost in what a transaction costs.
 fn shared_table(c: &mut Criterion) {
-    c.bench_function("locks/share a table and end", |b| {
-        let (table, lock) = (LockTable::new(1), TableLock::new(TableId(1)));
+    let (table, lock) = (LockTable::new(1), TableLock::new(TableId(1)));
+    let sequence = AtomicU64::new(0);
+    let live = || Live {
+        table: &table,
+        owner: begin(&table, sequence.fetch_add(1, Ordering::Relaxed)),
+    };
+    c.bench_function("locks/share a table for the first time", |b| {
+        let share = |live: &mut Live<'_>| table.share(&live.owner, &lock);
+        b.iter_batched_ref(live, share, BatchSize::NumIterations(100));
+    });
+    c.bench_function("locks/share a table again", |b| {
+        let live = live();
+        b.iter(|| table.share(&live.owner, black_box(&lock)));
+    });
+}
+
+/// One transaction that takes a range in which nothing is locked: it visits every shard.
+fn range(c: &mut Criterion) {
+    c.bench_function("locks/lock a range and end", |b| {
+        let range = RowRange::new(TableId(1), Bound::Unbounded, Bound::Unbounded);
+        let (table, range) = (LockTable::new(1), Arc::new(range));
         let mut sequence = 0;
         b.iter(|| {
             sequence += 1;
-            let owner = begin(&table, sequence);
-            assert!(table.share(&owner, &lock), "nobody wants it alone");
-            commit(&table, &owner, &mut Wakes::new());
+            let (owner, mut wakes) = (begin(&table, sequence), Wakes::new());
+            let request = RangeRequest {
+                range: &range,
+                mode: LockMode::Update,
+                sub: 0,
+                policy: Policy::Wait,
+            };
+            let decision = table.request_range(&owner, request, &mut wakes);
+            assert!(matches!(decision, Decision::Granted(_)), "it is free");
+            commit(&table, &owner, &mut wakes);
         });
     });
 }
@@ -147,6 +187,6 @@ fn matrix(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = uncontended, shared_table, beside_another, matrix
+    targets = uncontended, shared_table, range, beside_another, matrix
 }
 criterion_main!(benches);
