@@ -29,12 +29,22 @@ pub(crate) struct Loaded {
 impl Loaded {
     /// Opens the database with as many rows as the settings say; loads it first if it is not there.
     pub(crate) fn open(place: &Place, common: &Common, rows: u64) -> Result<Self, Error> {
+        Self::open_with(place, common, rows, options(common))
+    }
+
+    /// The same, with these options.
+    pub(crate) fn open_with(
+        place: &Place,
+        common: &Common,
+        rows: u64,
+        options: Options,
+    ) -> Result<Self, Error> {
         let path = place.database(rows);
         if !is_loaded(&path, rows)? {
             eprintln!("loading {rows} rows into {}", path.display());
             load_in_a_child(place, common, rows)?;
         }
-        let db = options(common).create(false).open(&path)?;
+        let db = options.create(false).open(&path)?;
         let table = db.create_table(TABLE)?;
         Ok(Self { db, table })
     }

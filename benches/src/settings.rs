@@ -123,6 +123,9 @@ pub(crate) struct LockManySettings {
     /// How the transaction ends.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) release: Release,
+    /// The memory that locks may take before they are spilled, in MiB.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub(crate) provisional_mib: u64,
 }
 
 /// The settings of `get`.

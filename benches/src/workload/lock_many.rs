@@ -26,7 +26,9 @@ pub(super) fn prepare<'a>(
     settings: &'a LockManySettings,
     place: &Place,
 ) -> Result<impl FnMut(u32) -> Result<Run, Error> + use<'a>, Error> {
-    let loaded = Loaded::open(place, &settings.common, settings.table.rows)?;
+    let options = loaded::options(&settings.common);
+    let options = options.provisional_bytes(settings.provisional_mib << 20);
+    let loaded = Loaded::open_with(place, &settings.common, settings.table.rows, options)?;
     // What grows while locking is to be locks, not a cache.
     let rows = loaded
         .db
