@@ -61,6 +61,7 @@ fn spill(engine: &Engine, txn: &mut TxnState) -> Result<()> {
     if runs.is_empty() {
         return Ok(());
     }
+    let earlier = txn.live.spilled.next_number() - 1;
     if !log_and_publish(engine, txn, through, runs)? {
         return Ok(());
     }
@@ -68,7 +69,7 @@ fn spill(engine: &Engine, txn: &mut TxnState) -> Result<()> {
     engine.locks.drop_copied(&txn.owner);
     let left = engine.locks.held_by(&txn.owner);
     txn.memory.keep(left, before);
-    txn.look_at_spilled(engine)?;
+    txn.look_at_spilled(engine, earlier)?;
     engine.counters.spills.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }
@@ -244,7 +245,7 @@ fn log_and_publish(
     drop(listed);
     engine.discard_spills(unpublished.unwrap_or_default());
     let is_published = published?.is_some();
-    if is_published && txn.live.spilled.to_adopt().is_empty() {
+    if is_published && txn.live.spilled.to_adopt(0).is_empty() {
         // S3: what has locks alone is needed by nobody after a crash.
         let behind = Lsn::new(through.get() + 1);
         txn.live.note_first_record(behind);

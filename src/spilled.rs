@@ -54,12 +54,13 @@ impl Spilled {
         inside.runs.extend(runs);
     }
 
-    /// V4: these sub-transactions, from the first to the last, are dead. The runs that have nothing else, if anything was spilled.
+    /// V4: these sub-transactions, from the first to the last, are dead. If anything was spilled that is: the runs that have nothing
+    /// else.
     pub(crate) fn roll_back(&self, from: u32, through: u32) -> Option<Vec<ProvisionalRun>> {
         let mut inside = self.0.lock();
-        if inside.spills == 0 {
-            return None;
-        }
+        let newest = |(_, run): &(u64, ProvisionalRun)| run.owners().first().map(|own| own.subs.1);
+        let newest = inside.runs.iter().filter_map(newest).max();
+        newest.filter(|newest| *newest >= from)?;
         inside.dead.push((from, through));
         let dead = DeadSubs::new(inside.dead.iter().copied());
         let is_dead = |(_, run): &mut (u64, ProvisionalRun)| run.entry().is_dead(&dead);
@@ -74,11 +75,12 @@ impl Spilled {
         rows.sum()
     }
 
-    /// The runs that hold writes, as a commit adopts them.
-    pub(crate) fn to_adopt(&self) -> Vec<AdoptedRun> {
+    /// The runs that hold writes, as a commit adopts them, of the spills behind number `behind`.
+    pub(crate) fn to_adopt(&self, behind: u64) -> Vec<AdoptedRun> {
         let inside = self.0.lock();
         let dead = DeadSubs::new(inside.dead.iter().copied());
-        let adopted = inside.of_writes().map(|(spill, run)| AdoptedRun {
+        let later = inside.of_writes().filter(|(spill, _)| *spill > behind);
+        let adopted = later.map(|(spill, run)| AdoptedRun {
             entry: run.entry().clone(),
             spill: *spill,
             dead: dead.clone(),

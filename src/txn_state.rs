@@ -328,15 +328,23 @@ impl TxnState {
         }
     }
 
-    /// What it has spilled has changed, or what is dead of it: its reads look again.
-    pub(crate) fn look_at_spilled(&mut self, engine: &Engine) -> Result<()> {
-        let writes = self.live.spilled.to_adopt();
+    /// What it has spilled has changed, or what is dead of it: its reads look again. What was spilled before number `behind`, and has
+    /// not, stays open.
+    pub(crate) fn look_at_spilled(&mut self, engine: &Engine, behind: u64) -> Result<()> {
+        let earlier = self.own.take().filter(|_| behind > 0);
+        if earlier.is_none() {
+            self.own_rows = 0;
+        }
+        let writes = self
+            .live
+            .spilled
+            .to_adopt(if earlier.is_some() { behind } else { 0 });
         self.own_changes += 1;
-        self.own_rows = writes.iter().map(|run| run.entry.rows).sum();
+        self.own_rows += writes.iter().map(|run| run.entry.rows).sum::<u64>();
         self.own = if writes.is_empty() {
-            None
+            earlier
         } else {
-            Some(engine.store.open_own(writes)?)
+            Some(engine.store.open_own(earlier.as_ref(), writes)?)
         };
         Ok(())
     }

@@ -377,7 +377,7 @@ fn reserve<'e>(engine: &'e Engine, txn: &mut TxnState) -> Result<Reserved<'e>> {
         registered: None,
     };
     if txn.own.is_some() {
-        let adopted = txn.live.spilled.to_adopt();
+        let adopted = txn.live.spilled.to_adopt(0);
         reserved.adopts = adopted.len() as u32;
         reserved.adoption = Some(engine.store.prepare_adoption(adopted)?);
         reserved.tables = txn.live.spilled.tables();
@@ -466,7 +466,7 @@ pub(crate) fn rollback_to(engine: &Engine, txn: &mut TxnState, from: u32) -> Res
     txn.writes.rollback_to(from);
     if let Some(dead) = txn.live.spilled.roll_back(from, through) {
         engine.discard_spills(dead);
-        let looked = txn.look_at_spilled(engine);
+        let looked = txn.look_at_spilled(engine, 0);
         looked.map_err(|error| failed(engine, txn, error))?;
     }
     let mut wakes = Wakes::default();

@@ -47,6 +47,10 @@ pub struct OwnRuns {
 }
 
 impl OwnRuns {
+    pub(crate) fn group(&self) -> &Group {
+        &self.group
+    }
+
     pub(crate) fn new(group: Group) -> Self {
         Self {
             group: Arc::new(group),

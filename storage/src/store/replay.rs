@@ -17,7 +17,7 @@ use crate::error::StorageError;
 use crate::manifest::Manifest;
 use crate::memtable::Memtable;
 use crate::provisional::ProvisionalRun;
-use crate::run::{Adopted, Identity, RunEntry};
+use crate::run::{Adopted, Identity, Run, RunEntry};
 use crate::sources::{Layer, Stack};
 use crate::tree::Group;
 
@@ -60,13 +60,22 @@ pub(super) fn open_group(
     stamp: Lsn,
     runs: Vec<AdoptedRun>,
 ) -> Result<Group, StorageError> {
+    Group::new(stamp, open_runs(disk, identity, stamp, runs)?)
+}
+
+/// Spills as runs that a commit at `stamp` has adopted.
+pub(super) fn open_runs(
+    disk: &Arc<dyn Disk>,
+    identity: Identity,
+    stamp: Lsn,
+    runs: Vec<AdoptedRun>,
+) -> Result<Vec<Run>, StorageError> {
     let open = |run: AdoptedRun| {
         let AdoptedRun { entry, spill, dead } = run;
         let spilled = ProvisionalRun::open(disk, identity, &entry)?;
         spilled.into_adopted(stamp, Adopted { spill, dead })
     };
-    let runs: Result<Vec<_>, _> = runs.into_iter().map(open).collect();
-    Group::new(stamp, runs?)
+    runs.into_iter().map(open).collect()
 }
 
 /// The layers of a store that begins with `replayed`, and the tail that they reach.

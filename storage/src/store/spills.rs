@@ -10,11 +10,12 @@
 use lockstone_base::{Lsn, TxnId};
 
 use super::Store;
-use super::replay::{AdoptedRun, open_group};
+use super::replay::{AdoptedRun, open_runs};
 use crate::error::StorageError;
 use crate::provisional::{Kind, ProvisionalRun, Sought, SpillPlan, SpillWriter};
 use crate::run::RunEntry;
 use crate::sources::OwnRuns;
+use crate::tree::Group;
 
 impl Store {
     /// A writer of a spill of these owners, ascending: one, unless it is mixed.
@@ -36,12 +37,22 @@ impl Store {
     }
 
     /// Opens what a transaction has written and spilled, so that it reads that itself
-    /// ([`Sources::under`](crate::Sources::under)).
+    /// ([`Sources::under`](crate::Sources::under)): all of it, or, of one that has `earlier` spills open, a later one.
     ///
     /// # Errors
     /// As [`Store::prepare_adoption`].
-    pub fn open_own(&self, runs: Vec<AdoptedRun>) -> Result<OwnRuns, StorageError> {
-        open_group(&self.disk, self.identity, Lsn::MAX, runs).map(OwnRuns::new)
+    pub fn open_own(
+        &self,
+        earlier: Option<&OwnRuns>,
+        runs: Vec<AdoptedRun>,
+    ) -> Result<OwnRuns, StorageError> {
+        let stamp = Lsn::MAX;
+        let runs = open_runs(&self.disk, self.identity, stamp, runs)?;
+        let group = match earlier {
+            Some(earlier) => earlier.group().below(runs)?,
+            None => Group::new(stamp, runs)?,
+        };
+        Ok(OwnRuns::new(group))
     }
 
     /// The row `row`, encoded, to be looked for in spills.

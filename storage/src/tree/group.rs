@@ -45,6 +45,24 @@ impl Group {
         Ok(Self { stamp, tree })
     }
 
+    /// The same group, below the runs of a later spill.
+    ///
+    /// # Errors
+    /// As [`Group::new`], of these.
+    pub(crate) fn below(&self, newer: Vec<Run>) -> Result<Self, StorageError> {
+        let mut group = Self::new(self.stamp, newer)?;
+        let last = |group: &Self| {
+            let first = group.runs().next();
+            first.and_then(|run| spill_of(run.entry()))
+        };
+        assert!(
+            last(self) < last(&group),
+            "V3: a later spill has a higher number"
+        );
+        group.tree.levels.extend(self.tree.levels.iter().cloned());
+        Ok(group)
+    }
+
     /// The commit's stamp.
     pub(crate) fn stamp(&self) -> Lsn {
         self.stamp
