@@ -24,6 +24,9 @@ use crate::error::{Error, Result};
 use crate::live::LiveTxn;
 use crate::publish::publish;
 
+/// More than so many adoptions that no level has yet make every read dear.
+const ADOPTIONS_MAX: usize = 8;
+
 /// Before a record is appended: the log has not reached its limit, or a checkpoint has made room.
 pub(crate) fn admit(engine: &Engine) -> Result<()> {
     if engine.log.used_bytes() < engine.options.log_bytes {
@@ -32,12 +35,13 @@ pub(crate) fn admit(engine: &Engine) -> Result<()> {
     make_room(engine)
 }
 
-/// After a commit: asks for a checkpoint if memory or log call for one. The log is measured from the last
+/// After a commit: asks for a checkpoint if memory, log or what was adopted call for one. The log is measured from the last
 /// checkpoint, so that a transaction which holds it back does not make every commit take one.
 pub(crate) fn ask_if_due(engine: &Engine) {
     let memory_due = engine.store.active_bytes() as u64 >= engine.options.memory_bytes / 4;
     let grown = engine.log.bytes_since(engine.store.flushed_through());
-    if !memory_due && grown < engine.options.log_bytes / 2 {
+    let log_due = grown >= engine.options.log_bytes / 2;
+    if !memory_due && !log_due && engine.store.unlisted_adoptions() < ADOPTIONS_MAX {
         return;
     }
     if engine.ports.background {

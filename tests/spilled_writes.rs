@@ -285,3 +285,21 @@ fn a_transaction_that_spills_does_what_one_in_memory_does() {
         }
     }
 }
+
+/// What commits have adopted becomes runs of the levels before there is much of it, though it takes neither memory nor much log.
+#[test]
+fn many_adoptions_call_for_a_checkpoint() {
+    let disk = SimDisk::new(1);
+    let db = simulated(&disk);
+    let t = db.create_table("t").unwrap();
+    for round in 0..20_u8 {
+        let mut txn = db.begin_with(no_wait());
+        txn.put(&t, key(round.into()), vec![round; 270 << 10])
+            .unwrap();
+        txn.commit().unwrap();
+    }
+    assert!(db.stats().spills >= 20);
+    assert!(db.stats().checkpoints >= 2, "{}", db.stats().checkpoints);
+    let rows = in_snapshot(&db, &t);
+    assert!((0..20_u8).all(|round| rows[&key(round.into())] == vec![round; 270 << 10]));
+}

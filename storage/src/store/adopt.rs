@@ -45,6 +45,11 @@ const ONCE: &str = "W2: a commit adopts once";
 const ALONE: &str = "W2: nobody reads what is not in the list of sources yet";
 
 impl Store {
+    /// How many commits have adopted something that no level has yet: each is asked by every read.
+    pub fn unlisted_adoptions(&self) -> usize {
+        self.current().groups().count()
+    }
+
     /// Does all that can be done for a commit that adopts `runs` before it has its LSN: opens them, and makes what the
     /// hold will need. Reads and allocates; *outside* the append latch, beside anything, before or behind
     /// [`Store::prepare`].
