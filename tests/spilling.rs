@@ -16,8 +16,9 @@ use std::thread;
 use lockstone::{
     Database, Error, LockInfoState, LockMode, Options, Priority, Table, Transaction, TxnOptions,
 };
-use lockstone_base::disk::DiskOp;
-use lockstone_testkit::{SimDisk, Survivors};
+use lockstone_base::disk::{Disk, DiskOp};
+use lockstone_recovery::Inspection;
+use lockstone_testkit::{SimClock, SimDisk, Survivors};
 use machine::{no_wait, ports, wound};
 use tempfile::TempDir;
 
@@ -313,4 +314,35 @@ fn a_crash_ends_spilled_locks_and_the_next_open_removes_their_files() {
         drop(db);
     }
     assert!(swept > 0, "no crash left a file behind");
+}
+
+/// Whoever looks at the directory after a crash is shown all locks that there were, wherever they lay.
+#[test]
+fn the_locks_of_a_dead_process_are_listed_from_log_and_files() {
+    let disk = SimDisk::new(1);
+    let db = simulated(&disk);
+    let t = db.create_table("t").unwrap();
+    let mut txn = db.begin_with(no_wait());
+    lock_all(&mut txn, &t, 0..MANY, LockMode::Share);
+    let mark = txn.savepoint();
+    lock_all(&mut txn, &t, MANY..2 * MANY, LockMode::Update);
+    txn.rollback_to(mark).unwrap();
+    txn.lock(&t, key(3), LockMode::Update).unwrap();
+    let mut other = db.begin_with(no_wait());
+    other.put(&t, "committed", "1").unwrap();
+    other.commit().unwrap();
+
+    let crashed: Arc<dyn Disk> = disk.after_kill(disk.io_count());
+    let clock = Arc::new(SimClock::new());
+    let locks = Inspection::open(crashed, clock)
+        .unwrap()
+        .dead_locks()
+        .unwrap();
+    let listed: BTreeSet<_> = locks.iter().map(|lock| lock.row.key().to_vec()).collect();
+    let held: BTreeSet<_> = (0..MANY).map(|number| key(number).into_bytes()).collect();
+    assert_eq!((locks.len(), listed), (MANY as usize, held));
+    let strengthened = locks.iter().filter(|lock| lock.mode == LockMode::Update);
+    let strengthened: Vec<_> = strengthened.map(|lock| lock.row.key().to_vec()).collect();
+    assert_eq!(strengthened, [key(3).into_bytes()]);
+    assert!(locks.iter().all(|lock| lock.txn == txn.id()));
 }

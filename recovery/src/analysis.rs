@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use lockstone_base::{Lsn, TableId, TxnId};
-use lockstone_storage::{DroppedTable, Manifest, Replayed, TableEntry};
+use lockstone_storage::{DeadSubs, DroppedTable, Manifest, Replayed, TableEntry};
 use lockstone_wal::{FrameInfo, LogVisitor, ScannedRecord, VisitError};
 
 use crate::open_txn::OpenTxn;
@@ -117,6 +117,11 @@ impl Analysis {
         self.open
             .iter()
             .flat_map(|(id, txn)| txn.locks.iter().map(|lock| (*id, lock)))
+    }
+
+    /// What was rolled back of a transaction that was in flight; `None` if this one was not.
+    pub(crate) fn rolled_back(&self, txn: TxnId) -> Option<DeadSubs> {
+        self.open.get(&txn).map(OpenTxn::rolled_back)
     }
 
     /// What committed behind `flushed_through`, in commit order. Nobody who could still see the rows of a dropped table is left.

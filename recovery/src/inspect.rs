@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
+use lockstone_base::Lsn;
 use lockstone_base::clock::Clock;
 use lockstone_base::disk::Disk;
-use lockstone_base::{LockMode, Lsn, RowKey, TxnId};
 use lockstone_storage::{Manifest, Store, StoreCheck, StoreConfig};
 use lockstone_wal::{
     Access, FrameInfo, Leftover, LogScan, LogVisitor, ScannedRecord, SegmentInfo, Segments,
@@ -16,6 +16,7 @@ use lockstone_wal::{
 };
 
 use crate::analysis::Analysis;
+use crate::dead_locks::{self, DeadLock};
 use crate::directory::{self, Content, DirectoryLock, open_log};
 use crate::error::RecoveryError;
 use crate::log_check::{LogCheck, Notes};
@@ -31,22 +32,6 @@ pub struct Inspection {
     clock: Arc<dyn Clock>,
     manifest: Manifest,
     _lock: DirectoryLock,
-}
-
-/// A lock that a transaction held when the run before ended. Nobody holds it now.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct DeadLock {
-    /// Who held it.
-    pub txn: TxnId,
-    /// The row.
-    pub row: RowKey,
-    /// The table's name, if it still has one.
-    pub table: Option<String>,
-    /// The mode that the record granted.
-    pub mode: LockMode,
-    /// The record's position: the fencing token.
-    pub lsn: Lsn,
 }
 
 /// What a dump of the log shows, in order.
@@ -122,27 +107,7 @@ impl Inspection {
     /// [`RecoveryError`] if recovery would refuse.
     pub fn dead_locks(&self) -> Result<Vec<DeadLock>, RecoveryError> {
         let (_, analysis) = self.analyse(true)?;
-        let names = analysis.tables();
-        let table = |row: &RowKey| {
-            names
-                .iter()
-                .find(|t| t.id == row.table())
-                .map(|t| t.name.clone())
-        };
-        let mut locks: Vec<_> = analysis
-            .locks_in_flight()
-            .map(|(txn, lock)| DeadLock {
-                txn,
-                table: table(&lock.row),
-                row: lock.row.clone(),
-                mode: lock.mode,
-                lsn: lock.lsn,
-            })
-            .collect();
-        // A row's last record says the mode that its holder had.
-        locks.sort_by(|a, b| (&a.row, a.txn, b.lsn).cmp(&(&b.row, b.txn, a.lsn)));
-        locks.dedup_by(|later, kept| later.row == kept.row && later.txn == kept.txn);
-        Ok(locks)
+        dead_locks::of(&self.disk, &self.manifest, &analysis)
     }
 
     /// Reads every block of every run, and the log: checksums, order, filters, indexes, counts.

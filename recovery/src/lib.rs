@@ -16,11 +16,13 @@ pub mod analysis;
 mod recover;
 pub mod backup;
 mod sizes;
+mod dead_locks;
 mod inspect;
 pub mod salvage;
 
+pub use dead_locks::DeadLock;
 pub use error::RecoveryError;
-pub use inspect::{DeadLock, DumpSink, Inspection};
+pub use inspect::{DumpSink, Inspection};
 pub use lockstone_storage::StoreCheck;
 pub use lockstone_wal::{ChainPoint, FrameInfo, Leftover, SegmentInfo};
 pub use log_check::{

@@ -192,6 +192,11 @@ impl OpenTxn {
         }
     }
 
+    /// The sub-transactions that were rolled back.
+    pub(crate) fn rolled_back(&self) -> DeadSubs {
+        DeadSubs::new(self.dead.iter().copied())
+    }
+
     /// V1: what it has written up to there is in files, or dead.
     pub(crate) fn spill(&mut self, spill: Spill<'_>) -> Result<(), MalformedRecord> {
         self.writes.retain(|write| write.lsn > spill.through);
