@@ -75,9 +75,9 @@ impl Options {
         self
     }
 
-    /// How much memory all that transactions have locked and not committed may take, in bytes, before they move it into files: at
-    /// least 256 KiB, and at most a quarter of the log's limit. Unless it is given, 64 MiB, or that quarter if it is less. What a
-    /// transaction has of it before that is worth a file, some 64 KiB, it may have beyond.
+    /// How much memory all that transactions have locked and written and not committed may take, in bytes, before they move it into
+    /// files: at least 256 KiB, and at most a quarter of the log's limit. Unless it is given, 64 MiB, or that quarter if it is
+    /// less. A transaction that has less than a 64th of it, or than 64 KiB, moves nothing: it may have that beyond.
     pub fn provisional_bytes(mut self, bytes: u64) -> Self {
         self.provisional_bytes = Some(bytes);
         self

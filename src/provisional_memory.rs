@@ -23,6 +23,8 @@ const FREE_BYTES: u64 = 4 << 10;
 const STEP_BYTES: std::ops::RangeInclusive<u64> = (4 << 10)..=(1 << 20);
 /// Less than this is not worth a file.
 const SPILL_BYTES_MIN: u64 = 64 << 10;
+/// Nor is less than such a part of the budget: while there are files of locks, every request of others asks each of them.
+const SPILL_PART: u64 = 64;
 
 /// All shares together.
 #[derive(Debug)]
@@ -100,7 +102,7 @@ impl Share {
 
     /// Whether the transaction has to make room.
     pub(crate) fn must_spill(&self) -> bool {
-        self.is_over && self.used >= SPILL_BYTES_MIN
+        self.is_over && self.used >= (self.budget.limit / SPILL_PART).max(SPILL_BYTES_MIN)
     }
 
     /// So many of its `before` locks are left in memory.
