@@ -62,7 +62,11 @@ fn spill(engine: &Engine, txn: &mut TxnState) -> Result<()> {
         return Ok(());
     }
     let earlier = txn.live.spilled.next_number() - 1;
-    if !log_and_publish(engine, txn, through, runs)? {
+    let mut runs = Some(runs);
+    let published = log_and_publish(engine, txn, through, &mut runs);
+    // Of what was not published nobody knows.
+    engine.discard_spills(runs.unwrap_or_default());
+    if !published? {
         return Ok(());
     }
     let before = engine.locks.held_by(&txn.owner);
@@ -198,13 +202,14 @@ impl<'a> Iterator for Rows<'a> {
     }
 }
 
-/// V1, log and publish: in one hold of the owner's latch. Whether the transaction still lived; if not the runs are discarded.
+/// V1, log and publish: in one hold of the owner's latch, which takes the runs. Whether the transaction still lived.
 fn log_and_publish(
     engine: &Engine,
     txn: &TxnState,
     through: Lsn,
-    runs: Vec<ProvisionalRun>,
+    unpublished: &mut Option<Vec<ProvisionalRun>>,
 ) -> Result<bool> {
+    let runs = unpublished.as_deref().unwrap_or_default();
     let number = txn.live.spilled.next_number();
     let files = runs.iter().map(|run| (run.kind(), run.entry().clone()));
     let files = SpillFiles(files.collect());
@@ -232,7 +237,6 @@ fn log_and_publish(
     let locks =
         |run: &ProvisionalRun| -> Arc<dyn LockRun> { Arc::new(RunOfLocks::new(run.clone(), salt)) };
     let listed: Vec<_> = runs.iter().map(|run| (locks(run), 0)).collect();
-    let mut unpublished = Some(runs);
     let published = engine.locks.publish(&txn.owner, &listed, &[], |_| {
         let mut hold = engine.log.hold();
         hold.check()?;
@@ -242,8 +246,6 @@ fn log_and_publish(
         Ok::<_, Error>(())
     });
     checkpoint::attend(engine);
-    drop(listed);
-    engine.discard_spills(unpublished.unwrap_or_default());
     let is_published = published?.is_some();
     if is_published && txn.live.spilled.to_adopt(0).is_empty() {
         // S3: what has locks alone is needed by nobody after a crash.
