@@ -9,8 +9,10 @@
 mod machine;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::Arc;
 
+use lockstone::inspect::salvage;
 use lockstone::{Database, Error, LockMode, Options, Savepoint, Table, Transaction};
 use lockstone_base::entropy::Entropy;
 use lockstone_testkit::{SeededEntropy, SimDisk, Survivors};
@@ -302,4 +304,48 @@ fn many_adoptions_call_for_a_checkpoint() {
     assert!(db.stats().checkpoints >= 2, "{}", db.stats().checkpoints);
     let rows = in_snapshot(&db, &t);
     assert!((0..20_u8).all(|round| rows[&key(round.into())] == vec![round; 270 << 10]));
+}
+
+/// S8: what commits have adopted, listed or not yet, is in a backup; and in what is salvaged of a directory that a kill left.
+#[test]
+fn backup_salvage_and_a_kill_have_what_was_adopted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = options().open(&path).unwrap();
+    let t = db.create_table("t").unwrap();
+    let write = |mark: u8| {
+        let mut txn = db.begin();
+        let savepoint = txn.savepoint();
+        txn.put_many(&t, (0..400).map(|number| (key(number), vec![0; 1_500])))
+            .unwrap();
+        txn.rollback_to(savepoint).unwrap();
+        for number in (0..900).step_by(usize::from(mark)) {
+            txn.put(&t, key(number), vec![mark; 1_500]).unwrap();
+        }
+        txn.delete(&t, key(7 * u32::from(mark))).unwrap();
+        txn.commit().unwrap();
+    };
+    write(1);
+    db.compact().unwrap();
+    write(2);
+    let rows = in_snapshot(&db, &t);
+    assert!(db.stats().spills >= 4);
+    let killed = dir.path().join("killed");
+    fs::create_dir(&killed).unwrap();
+    for entry in fs::read_dir(&path).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), killed.join(entry.file_name())).unwrap();
+    }
+    let salvaged = dir.path().join("salvaged");
+    let report = salvage(&killed, &salvaged, options()).unwrap();
+    assert_eq!(report.losses.len(), 0, "{report:?}");
+    let backup = dir.path().join("backup");
+    db.backup(&backup).unwrap();
+    db.close().unwrap();
+    for path in [killed, salvaged, backup, path] {
+        let db = options().open(&path).unwrap();
+        let found = in_snapshot(&db, &db.table("t").unwrap());
+        assert_eq!(found, rows, "{}", path.display());
+        assert!(db.check().unwrap().is_clean());
+        db.close().unwrap();
+    }
 }
