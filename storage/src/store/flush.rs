@@ -23,7 +23,8 @@ use crate::walk::Walker;
 
 impl Store {
     /// Writes the sealed memtables whose end is at or below `durable` to runs, oldest first, and puts
-    /// these in their place; how many it was.
+    /// these in their place; how many it was. Whoever has rotated at `durable` finds it flushed then, whatever was committed
+    /// and adopted since.
     ///
     /// A commit record starts behind its frame's header, so a frame that ends at or behind the record's
     /// LSN holds all of it: to compare LSNs is enough (S1).
@@ -49,18 +50,18 @@ impl Store {
         Ok(flushed)
     }
 
-    /// What lies at or below the active memtable's floor is in the runs, once what was adopted is, even where commits that
-    /// wrote nothing moved the tail since the last flush (S1).
+    /// What lies at or below the oldest memtable's floor is in the runs, once what was adopted is, even where commits that
+    /// wrote nothing moved the tail since the last flush (S1), and others have adopted meanwhile and sealed what may not be
+    /// flushed yet.
     fn settle(&self, durable: Lsn) {
         let _one_moment = self.catalogue.lock();
         let sources = self.current();
-        if sources.sealed().next().is_none() {
-            let floor = sources.active.floor().min(durable);
-            if sources.groups().any(|group| group.stamp() <= floor) {
-                self.install_flushed(None, |layer| layer.newest() <= floor);
-            }
-            self.raise_flushed_through(floor);
+        let oldest = sources.memtables().last();
+        let floor = oldest.map_or(Lsn::ZERO, |oldest| oldest.floor().min(durable));
+        if sources.groups().any(|group| group.stamp() <= floor) {
+            self.install_flushed(None, |layer| layer.newest() <= floor);
         }
+        self.raise_flushed_through(floor);
     }
 
     /// Lets the layers below the newest ones, of which `is_flushed` holds, become runs of level 0: `run` what the newest of

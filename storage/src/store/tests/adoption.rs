@@ -396,6 +396,35 @@ fn a_flush_takes_all_of_a_commit_or_nothing() {
     rig.assert_readable();
 }
 
+/// S1, S3: what a rotation has passed is flushed, whatever was adopted between the rotation and the flush: where recovery begins to
+/// read was decided at the rotation. Once, a memtable that was sealed behind it kept a commit from the runs, and the log was cut
+/// off behind that.
+#[test]
+fn what_a_rotation_has_passed_is_flushed_whatever_comes_behind_it() {
+    for (is_first_empty, is_durable) in [(true, false), (true, true), (false, false), (false, true)]
+    {
+        let mut rig = Rig::new();
+        rig.adopt(&twice());
+        if !is_first_empty {
+            rig.put(1, 5);
+        }
+        let passed = rig.model.tail;
+        rig.rotate();
+        rig.put(2, 5);
+        rig.adopt(&twice());
+        rig.durable = if is_durable { rig.model.tail } else { passed };
+        rig.store.flush(Lsn::new(passed)).unwrap();
+        let part = rig.store.part();
+        assert_eq!(part.flushed_through.get(), passed);
+        assert_eq!(part.unlisted.len(), 1, "the one behind it");
+        rig.write_manifest().unwrap();
+        rig.assert_readable();
+        // The log has what comes behind.
+        let rig = rig.reopened(rig.disk.clone(), rig.model.tail);
+        rig.assert_readable();
+    }
+}
+
 /// V2: a lock would become a deleted row.
 #[test]
 fn what_is_no_write_run_is_not_adopted() {
