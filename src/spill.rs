@@ -51,7 +51,7 @@ pub(crate) fn discard(engine: &Engine, txn: &TxnState, adopted: bool) {
 fn spill(engine: &Engine, txn: &mut TxnState) -> Result<()> {
     // Everything of the transaction that is in the log lies below.
     let through = Lsn::new(engine.log.end().get() - 1);
-    let mut locks = engine.locks.copy_locks(&txn.owner).locks;
+    let mut locks = engine.locks.copy_locks(&txn.owner, txn.sub).locks;
     // Of what one sub-transaction has done to a row the last counts.
     locks.reverse();
     locks.sort_by(|a, b| order(a).cmp(&order(b)));

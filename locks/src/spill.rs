@@ -37,7 +37,9 @@ pub struct CopiedLock {
 
 impl LockTable {
     /// V1, copy: all row locks that the owner holds in memory. A later copy takes the place of an earlier one that was not published.
-    pub fn copy_locks(&self, owner: &Owner) -> Copied {
+    /// Up to sub-transaction `newest` runs that are published with it may have other records too: one that has written a row which
+    /// was held already has acquired nothing.
+    pub fn copy_locks(&self, owner: &Owner, newest: u32) -> Copied {
         let mut holdings = owner.latch();
         let all: Vec<_> = holdings.undo.acquisitions().collect();
         // What an acquisition has come to is what the row's next one found.
@@ -66,6 +68,7 @@ impl LockTable {
             });
             holdings.spilled.copied(sub);
         }
+        holdings.spilled.copied(newest);
         holdings.undo.copy();
         locks.reverse();
         Copied { locks }

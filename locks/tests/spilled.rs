@@ -77,7 +77,7 @@ impl Stage {
     }
 
     fn is_in_memory(&self, owner: &Owner) -> bool {
-        !self.locks.copy_locks(owner).locks.is_empty()
+        !self.locks.copy_locks(owner, 0).locks.is_empty()
     }
 
     fn range(&self, owner: &Arc<Owner>, mode: LockMode, policy: Policy) -> Decision {
@@ -193,7 +193,7 @@ fn what_is_rolled_back_while_the_run_is_written_is_not_held() {
     let holder = stage.begin(1);
     granted(stage.ask(&holder, (1, Update, 0), Policy::Wait));
     granted(stage.ask(&holder, (2, Update, 1), Policy::Wait));
-    let run = FakeRun::new(stage.locks.copy_locks(&holder).locks);
+    let run = FakeRun::new(stage.locks.copy_locks(&holder, 0).locks);
     stage.locks.rollback_to(&holder, 1, &mut Wakes::new());
     granted(stage.ask(&holder, (3, Update, 2), Policy::Wait));
     publish(&stage.locks, &holder, &run, &[]).unwrap();
@@ -204,13 +204,32 @@ fn what_is_rolled_back_while_the_run_is_written_is_not_held() {
     queued(stage.lock(&stage.begin(1), 3, Update));
 }
 
+/// L9: who has written again what it held already has acquired nothing; its record goes with its sub-transaction all the same.
+#[test]
+fn a_record_without_an_acquisition_is_rolled_back_too() {
+    let stage = Stage::new();
+    let holder = stage.begin(1);
+    granted(stage.ask(&holder, (1, Update, 1), Policy::Wait));
+    let mut locks = stage.locks.copy_locks(&holder, 3).locks;
+    let mut again = locks[0].clone();
+    again.lock.sub = 3;
+    locks.push(again);
+    publish(&stage.locks, &holder, &FakeRun::new(locks), &[]).unwrap();
+    assert_eq!(stage.locks.drop_copied(&holder), 1);
+    stage.locks.rollback_to(&holder, 3, &mut Wakes::new());
+    assert_eq!(stage.list(), [(1, 1, Update)]);
+    stage.locks.rollback_to(&holder, 1, &mut Wakes::new());
+    assert_eq!(stage.list(), []);
+    granted(stage.lock(&stage.begin(1), 1, Update));
+}
+
 /// V1: no run is listed for one who has ended, nor when the log refuses.
 #[test]
 fn a_run_is_listed_for_the_living_alone() {
     let stage = Stage::new();
     let holder = stage.begin(1);
     granted(stage.lock(&holder, 1, Update));
-    let run = FakeRun::new(stage.locks.copy_locks(&holder).locks);
+    let run = FakeRun::new(stage.locks.copy_locks(&holder, 0).locks);
     let listed: Arc<dyn lockstone_locks::LockRun> = run.clone();
     let refused = stage
         .locks
@@ -231,7 +250,7 @@ fn what_is_waited_for_does_not_leave_memory() {
     }
     let waiter = stage.begin(1);
     let ticket = queued(stage.lock(&waiter, 1, Update));
-    let run = FakeRun::new(stage.locks.copy_locks(&holder).locks);
+    let run = FakeRun::new(stage.locks.copy_locks(&holder, 0).locks);
     publish(&stage.locks, &holder, &run, &[]).unwrap();
     assert_eq!(stage.locks.drop_copied(&holder), 1);
     assert_eq!(stage.list(), [(1, 1, Update), (1, 2, Update)]);
@@ -239,7 +258,7 @@ fn what_is_waited_for_does_not_leave_memory() {
     let third = stage.begin(1);
     granted(stage.lock(&third, 3, Update));
     let range = queued(stage.range(&ranger, Share, Policy::Wait));
-    let run = FakeRun::new(stage.locks.copy_locks(&third).locks);
+    let run = FakeRun::new(stage.locks.copy_locks(&third, 0).locks);
     publish(&stage.locks, &third, &run, &[]).unwrap();
     assert_eq!(stage.locks.drop_copied(&third), 0);
     stage.commit(&holder);
@@ -352,7 +371,7 @@ fn merged_and_mixed_runs_hold_what_they_held() {
     assert_eq!(stage.list().len(), 3);
     granted(stage.lock(&a, 4, Update));
     granted(stage.lock(&b, 5, Update));
-    let of = |owner| stage.locks.copy_locks(owner).locks;
+    let of = |owner| stage.locks.copy_locks(owner, 0).locks;
     let mixed = FakeRun::mixed(vec![of(&a), of(&b)]);
     let first = publish_part(&stage.locks, &a, (&mixed, 0), &[]);
     assert_eq!(first, publish_part(&stage.locks, &b, (&mixed, 1), &[]));

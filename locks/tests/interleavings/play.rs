@@ -239,7 +239,7 @@ impl Play {
             ..
         } = &mut self.txns[txn];
         match call {
-            Call::Copy => *copied = Some(FakeRun::new(self.table.copy_locks(owner).locks)),
+            Call::Copy => *copied = Some(FakeRun::new(self.table.copy_locks(owner, 0).locks)),
             Call::Publish => {
                 if let Some(run) = copied.take_if(|run| !run.records().is_empty())
                     && let Some(id) = publish(&self.table, owner, &run, &[])

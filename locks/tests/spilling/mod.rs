@@ -112,7 +112,7 @@ impl fmt::Debug for FakeRun {
 
 /// V1, from the copy to the drop; the run, if the owner lived.
 pub(crate) fn spill(locks: &LockTable, owner: &Arc<Owner>) -> Option<(RunId, Arc<FakeRun>)> {
-    let run = FakeRun::new(locks.copy_locks(owner).locks);
+    let run = FakeRun::new(locks.copy_locks(owner, 0).locks);
     let id = publish(locks, owner, &run, &[])?;
     locks.drop_copied(owner);
     Some((id, run))
