@@ -25,6 +25,7 @@ use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::held_back::{HeldBack, HeldRows};
+use crate::provisional_memory::Left;
 use crate::row_limits::check_value;
 use crate::txn_state::{Author, TxnState};
 use crate::write_set::WriteSet;
@@ -162,7 +163,7 @@ pub(crate) fn roll_back(engine: &Engine, txn: &mut TxnState) {
         return;
     }
     txn.writes = WriteSet::default();
-    txn.memory.keep(0, 1);
+    txn.memory.keep(Left::NOTHING, Left::NOTHING);
     txn.own = None;
     let spilled = txn.live.spilled.take(false);
     engine.discard_spills(spilled);

@@ -3,7 +3,8 @@
 //! Owned by the engine; each transaction has a share, which the write path counts into.
 //! 1. A share is taken in steps, ahead of what is used: what is taken is never less than what is used, but for the first few KiB of
 //!    each transaction, which it has for nothing.
-//! 2. Who takes more than is left spills, if it has enough for a file to be worth it.
+//! 2. Who takes more than is left spills, if it has enough for a file to be worth it. Locks that could not leave memory are copied
+//!    once more only when there is as much again.
 //! 3. A share goes with its transaction.
 
 use std::sync::Arc;
@@ -51,18 +52,24 @@ impl Budget {
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Arc<Budget>,
-    used: u64,
+    /// What locks use, and what writes do.
+    locks: u64,
+    writes: u64,
     taken: u64,
     is_over: bool,
+    /// What a spill has left.
+    stayed: u64,
 }
 
 impl Share {
     pub(crate) fn new(budget: &Arc<Budget>) -> Self {
         Self {
             budget: Arc::clone(budget),
-            used: 0,
+            locks: 0,
+            writes: 0,
             taken: 0,
             is_over: false,
+            stayed: 0,
         }
     }
 
@@ -74,22 +81,28 @@ impl Share {
     /// So many locks are, of rows of so many bytes together.
     pub(crate) fn add_locks(&mut self, locks: u64, row_bytes: usize) {
         if locks > 0 {
-            self.add(lock_bytes(locks, row_bytes as u64));
+            self.locks += lock_bytes(locks, row_bytes as u64);
+            self.take();
         }
     }
 
     /// So many writes are, of rows and values of so many bytes together.
     pub(crate) fn add_writes(&mut self, writes: u64, bytes: usize) {
-        self.add(writes * WRITE_BYTES + bytes as u64);
+        self.writes += writes * WRITE_BYTES + bytes as u64;
+        self.take();
     }
 
-    fn add(&mut self, bytes: u64) {
-        self.used += bytes;
-        if self.used <= self.taken.max(FREE_BYTES) {
+    fn used(&self) -> u64 {
+        self.locks + self.writes
+    }
+
+    fn take(&mut self) {
+        let used = self.used();
+        if used <= self.taken.max(FREE_BYTES) {
             return;
         }
-        let step = (self.used / 4).clamp(*STEP_BYTES.start(), *STEP_BYTES.end());
-        let needed = self.used - self.taken;
+        let step = (used / 4).clamp(*STEP_BYTES.start(), *STEP_BYTES.end());
+        let needed = used - self.taken;
         let before = self.budget.taken.fetch_add(needed, Ordering::Relaxed);
         self.taken += needed;
         self.is_over = before + needed > self.budget.limit;
@@ -102,22 +115,44 @@ impl Share {
 
     /// Whether the transaction has to make room.
     pub(crate) fn must_spill(&self) -> bool {
-        self.is_over && self.used >= (self.budget.limit / SPILL_PART).max(SPILL_BYTES_MIN)
+        let worth = (self.budget.limit / SPILL_PART).max(SPILL_BYTES_MIN);
+        self.is_over && self.used() >= worth.max(2 * self.stayed)
     }
 
-    /// So many of its `before` locks are left in memory.
-    pub(crate) fn keep(&mut self, left: usize, before: usize) {
-        let share = u128::from(self.used) * left as u128 / before.max(1) as u128;
-        self.used = self.used.min(share as u64);
-        let needed = if self.used <= FREE_BYTES {
-            0
-        } else {
-            self.used
-        };
+    /// It has spilled all writes, and its locks but for those that could not leave memory.
+    pub(crate) fn spilled(&mut self, locks: Left) {
+        self.keep(locks, Left::NOTHING);
+        self.stayed = self.used();
+    }
+
+    /// So much is left of its locks and writes in memory.
+    pub(crate) fn keep(&mut self, locks: Left, writes: Left) {
+        self.locks = locks.part(self.locks);
+        self.writes = writes.part(self.writes);
+        let used = self.used();
+        let needed = if used <= FREE_BYTES { 0 } else { used };
         let excess = self.taken.saturating_sub(needed);
         self.taken -= excess;
         self.budget.taken.fetch_sub(excess, Ordering::Relaxed);
         self.is_over = false;
+        self.stayed = self.stayed.min(used);
+    }
+}
+
+/// How many are left, of how many.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Left {
+    pub(crate) left: u64,
+    pub(crate) of: u64,
+}
+
+impl Left {
+    pub(crate) const NOTHING: Self = Self { left: 0, of: 1 };
+
+    /// Their part of `bytes`.
+    fn part(self, bytes: u64) -> u64 {
+        let part = u128::from(bytes) * u128::from(self.left) / u128::from(self.of.max(1));
+        bytes.min(part as u64)
     }
 }
 
@@ -129,5 +164,54 @@ fn lock_bytes(locks: u64, row_bytes: u64) -> u64 {
 impl Drop for Share {
     fn drop(&mut self) {
         self.budget.taken.fetch_sub(self.taken, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Left = Left { left: 9, of: 9 };
+
+    /// How often one spills that takes `bytes` in all, a KiB at a time, where others have the whole budget.
+    fn spills(bytes: u64, locks: bool, left: Left) -> u64 {
+        let budget = Budget::new(1 << 20);
+        let mut other = Share::new(&budget);
+        other.add_writes(0, 1 << 20);
+        let mut share = Share::new(&budget);
+        let mut spills = 0;
+        for _ in 0..bytes >> 10 {
+            if locks {
+                share.locks += 1 << 10;
+            }
+            share.add_writes(0, if locks { 0 } else { 1 << 10 });
+            if share.must_spill() {
+                share.spilled(left);
+                spills += 1;
+            }
+        }
+        drop(share);
+        assert_eq!(budget.taken(), other.taken);
+        spills
+    }
+
+    #[test]
+    fn what_cannot_leave_memory_is_not_written_at_each_call() {
+        assert_eq!(spills(1 << 20, true, Left::NOTHING), 16);
+        assert_eq!(spills(1 << 20, true, ALL), 5);
+    }
+
+    /// Ranges stay, and rows that others wait for; what was written does not.
+    #[test]
+    fn writes_leave_memory_whatever_locks_stay() {
+        assert_eq!(spills(1 << 20, false, ALL), 16);
+        let budget = Budget::new(1 << 20);
+        let mut share = Share::new(&budget);
+        share.add_locks(1, 8);
+        for _ in 0..1000 {
+            share.add_writes(1, 100_000);
+            share.keep(ALL, Left { left: 1, of: 2 });
+        }
+        assert!(budget.taken() < 250_000, "{}", budget.taken());
     }
 }

@@ -27,6 +27,7 @@ use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::log_step::{begin_again, failed, log_held_back};
+use crate::provisional_memory::Left;
 use crate::spilled::RunOfLocks;
 use crate::txn_state::TxnState;
 use crate::write_set::OwnWrite;
@@ -69,10 +70,10 @@ fn spill(engine: &Engine, txn: &mut TxnState) -> Result<()> {
     if !published? {
         return Ok(());
     }
-    let before = engine.locks.held_by(&txn.owner);
+    let held = || engine.locks.held_by(&txn.owner) as u64;
+    let of = held();
     engine.locks.drop_copied(&txn.owner);
-    let left = engine.locks.held_by(&txn.owner);
-    txn.memory.keep(left, before);
+    txn.memory.spilled(Left { left: held(), of });
     txn.look_at_spilled(engine, earlier)?;
     engine.counters.spills.fetch_add(1, Ordering::Relaxed);
     Ok(())

@@ -39,6 +39,7 @@ use crate::log_step::{
 use crate::options::{Durability, OnConflict};
 use crate::pressure;
 use crate::promise::{Promise, promise, promise_reader};
+use crate::provisional_memory::Left;
 use crate::spill;
 use crate::txn_state::TxnState;
 
@@ -463,19 +464,22 @@ pub(crate) fn rollback_to(engine: &Engine, txn: &mut TxnState, from: u32) -> Res
     if txn.is_logged() {
         append(engine, txn, Body::RollbackTo { from, through })?;
     }
+    let of = txn.writes.effects();
     txn.writes.rollback_to(from);
+    let left = txn.writes.effects();
+    let writes = Left { left, of };
     if let Some(dead) = txn.live.spilled.roll_back(from, through) {
         engine.discard_spills(dead);
         let looked = txn.look_at_spilled(engine, 0);
         looked.map_err(|error| failed(engine, txn, error))?;
     }
     let mut wakes = Wakes::default();
-    let before = engine.locks.held_by(&txn.owner);
+    let of = engine.locks.held_by(&txn.owner) as u64;
     engine.locks.rollback_to(&txn.owner, from, &mut wakes);
     wakes.fire();
-    let left = engine.locks.held_by(&txn.owner);
-    txn.memory.keep(left, before);
-    txn.recount_locks(left as u64);
+    let left = engine.locks.held_by(&txn.owner) as u64;
+    txn.memory.keep(Left { left, of }, writes);
+    txn.recount_locks(left);
     txn.count_writes();
     txn.unmark_behind(from);
     txn.check(engine)

@@ -11,6 +11,7 @@ mod machine;
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
+use std::thread;
 
 use lockstone::inspect::salvage;
 use lockstone::{Database, Error, LockMode, Options, Savepoint, Table, Transaction};
@@ -149,6 +150,99 @@ fn more_writes_than_memory_are_read_back_and_committed_whole() {
     db.close().unwrap();
     let db = simulated(&disk);
     assert_eq!(in_snapshot(&db, &db.table("t").unwrap()), model);
+}
+
+/// L9: also of what was written again, without another lock, by a later sub-transaction.
+#[test]
+fn a_rollback_gives_back_a_row_that_was_written_twice_and_spilled() {
+    let disk = SimDisk::new(1);
+    let db = simulated(&disk);
+    let t = db.create_table("t").unwrap();
+    let mut txn = db.begin_with(no_wait());
+    let outer = txn.savepoint();
+    txn.put(&t, key(1), "1").unwrap();
+    let inner = txn.savepoint();
+    while db.stats().spills == 0 {
+        txn.put(&t, key(1), vec![2; 50_000]).unwrap();
+    }
+    let is_taken = || {
+        let locked = db.begin_with(no_wait()).lock(&t, key(1), LockMode::Update);
+        matches!(locked, Err(Error::WouldBlock { .. }))
+    };
+    txn.rollback_to(inner).unwrap();
+    assert!(is_taken());
+    assert_eq!(txn.get(&t, key(1)).unwrap().unwrap(), b"1");
+    txn.rollback_to(outer).unwrap();
+    assert_eq!(txn.holds(&t, key(1)), None);
+    assert!(!is_taken());
+    txn.commit().unwrap();
+    assert_eq!(in_snapshot(&db, &t), Rows::new());
+}
+
+/// V4: what was rolled back in memory is no concern of what was spilled, however often that happens.
+#[test]
+fn rollbacks_behind_a_spill_leave_it_alone() {
+    let disk = SimDisk::new(1);
+    let db = simulated(&disk);
+    let t = db.create_table("t").unwrap();
+    let mut txn = db.begin_with(no_wait());
+    while db.stats().spills == 0 {
+        txn.put(&t, key(1), vec![2; 50_000]).unwrap();
+    }
+    let begun = disk.io_count();
+    for number in 2..200 {
+        let undone = txn.nested(|txn| {
+            txn.put(&t, key(number), "undone")?;
+            Err::<(), _>(Error::TransactionEnded)
+        });
+        assert!(undone.is_err());
+    }
+    assert_eq!(disk.io_count(), begun, "no file is opened again");
+    assert_eq!(seen(&txn, &t).len(), 1);
+    txn.put(&t, key(3), "kept").unwrap();
+    txn.commit().unwrap();
+    let crashed = disk.after_crash(disk.io_count(), &Survivors::None);
+    for db in [db, simulated(&crashed)] {
+        let rows = in_snapshot(&db, &db.table("t").unwrap());
+        assert_eq!(rows.len(), 2);
+        assert_eq!(rows[&key(3)], b"kept");
+    }
+}
+
+/// S1, S3: a checkpoint takes what its rotation has passed and nothing else, whatever is adopted while it runs.
+#[test]
+fn checkpoints_beside_adoptions_lose_nothing() {
+    const ROUNDS: u32 = 60;
+    let dir = tempfile::tempdir().unwrap();
+    let db = options().open(dir.path().join("db")).unwrap();
+    let t = db.create_table("t").unwrap();
+    thread::scope(|threads| {
+        for writer in 0..3_u32 {
+            let (db, t) = (&db, &t);
+            threads.spawn(move || {
+                for round in 0..ROUNDS {
+                    let rows = 1 + (round + writer) % 2 * 60;
+                    db.transact(|txn| {
+                        for row in 0..rows {
+                            txn.put(t, key(writer << 20 | row), vec![round as u8; 6_000])?;
+                        }
+                        Ok::<_, Error>(())
+                    })
+                    .unwrap();
+                }
+            });
+        }
+        for _ in 0..40 {
+            db.compact().unwrap();
+        }
+    });
+    assert!(db.stats().spills > 0);
+    assert_eq!(db.stats().panics, 0);
+    let rows = in_snapshot(&db, &t);
+    assert_eq!(rows.len(), 3 * 61);
+    db.close().unwrap();
+    let db = options().open(dir.path().join("db")).unwrap();
+    assert_eq!(in_snapshot(&db, &db.table("t").unwrap()), rows);
 }
 
 /// R1: wherever the machine stops, between the first spill and the checkpoint that follows the commit.
