@@ -211,6 +211,52 @@ fn without_its_newest_manifest_everything_is_there_and_the_doubt_is_told() {
     assert!(saved(&path).0.losses.is_empty());
 }
 
+/// What a commit has adopted does not say so of itself.
+#[test]
+fn what_was_adopted_is_found_by_an_older_manifest_or_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let open = || small_and_real().provisional_bytes(256 << 10).open(&path);
+    let db = open().unwrap();
+    let t = db.create_table("t").unwrap();
+    db.transact(|txn| {
+        for number in 0..60_u32 {
+            txn.put(&t, number.to_be_bytes(), vec![7; 10_000])?;
+        }
+        Ok::<_, Error>(())
+    })
+    .unwrap();
+    assert!(db.stats().spills > 0);
+    db.close().unwrap();
+    // Each open writes a manifest.
+    let db = open().unwrap();
+    let expected = rows(&db);
+    assert_eq!(expected.len(), 60);
+    db.close().unwrap();
+    let spill = file(&path, "spill-");
+    flip(&file(&path, "manifest-"), 50);
+    let (report, found) = saved(&path);
+    assert!(
+        found == expected,
+        "{} of 60: {:?}",
+        found.len(),
+        report.losses
+    );
+    assert!(report.losses.iter().all(|loss| loss.file != spill));
+    for name in files(&path).into_keys() {
+        if name.starts_with("manifest-") || name.starts_with("wal-") {
+            fs::remove_file(path.join(name)).unwrap();
+        }
+    }
+    let (report, found) = saved(&path);
+    assert!(found.len() < 60);
+    assert!(
+        report.losses.iter().any(|loss| loss.file == spill),
+        "{:?}",
+        report.losses
+    );
+}
+
 /// No manifest at all: runs describe themselves, and the log is read from its first frame.
 #[test]
 fn runs_and_log_alone_give_the_rows_without_the_names() {

@@ -9,7 +9,8 @@
 //!    taken: the loss says in which rows.
 //! 3. A commit counts as a whole or not at all, here too (R1); one of which a part is missing is a loss.
 //! 4. Without a list of runs, ones that a compaction had replaced may bring back what had been deleted or changed
-//!    since. That is a loss, too, and told.
+//!    since. That is a loss, too, and told. What a commit has adopted does not say so of itself: a manifest before the newest one
+//!    or the log may; a file of which neither does is a loss.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use lockstone_base::clock::Clock;
 use lockstone_base::disk::Disk;
 use lockstone_base::{Lsn, RowKey, TableId};
-use lockstone_storage::{Adopted, Manifest, RunFile, StorageError};
+use lockstone_storage::{Adopted, Manifest, Origin, RunFile, StorageError};
 use lockstone_wal::{
     Access, LogScan, LogVisitor, ScanOptions, ScannedRecord, Segments, VisitError, WalError,
 };
@@ -102,7 +103,8 @@ impl Salvage {
             let runs = if is_newest {
                 listed_runs(disk, manifest, &mut losses)
             } else {
-                all_runs(disk, &mut losses)?
+                let runs = all_runs(disk, &mut losses)?.into_iter();
+                runs.chain(adopted_before(disk, manifest)?).collect()
             };
             (runs, log, is_newest)
         } else {
@@ -119,6 +121,10 @@ impl Salvage {
         let salt = manifest.as_ref().map(|manifest| manifest.salt);
         let salt = salt.unwrap_or_else(|| stand_in(&runs).salt);
         let adopted = adopted_runs(disk, salt, &log.commits, &mut losses);
+        if !knows_tables {
+            let known: Vec<_> = runs.iter().chain(&adopted).collect();
+            losses.extend(unplaced_spills(disk, &known)?);
+        }
         let (runs_read, commits) = (runs.len() + adopted.len(), log.commits.len());
         Ok(Self {
             manifest: manifest.map(|manifest| manifest.generation),
@@ -251,6 +257,36 @@ fn all_runs(disk: &Arc<dyn Disk>, losses: &mut Vec<Loss>) -> Result<Vec<RunFile>
         });
     }
     Ok(runs)
+}
+
+/// Those that a manifest before the newest one lists as adopted, and that are still there: that was so for good.
+fn adopted_before(
+    disk: &Arc<dyn Disk>,
+    manifest: &Manifest,
+) -> Result<Vec<RunFile>, RecoveryError> {
+    let names = disk.list()?;
+    let listed = manifest.runs.iter().map(|listed| &listed.entry);
+    let adopted = listed.filter(|entry| matches!(entry.origin, Origin::Adopted(_)));
+    let there = adopted.filter(|entry| names.contains(&entry.file_name()));
+    // One that cannot be read is told of with those that nobody knows.
+    Ok(there
+        .filter_map(|entry| RunFile::listed(disk, manifest.salt, entry).ok())
+        .collect())
+}
+
+/// The spills of which nothing says whether a commit has adopted them.
+fn unplaced_spills(disk: &Arc<dyn Disk>, known: &[&RunFile]) -> Result<Vec<Loss>, RecoveryError> {
+    let is_known = |name: &String| known.iter().any(|run| run.entry().file_name() == *name);
+    let names = disk.list()?.into_iter();
+    let unplaced = names.filter(|name| name.starts_with("spill-") && !is_known(name));
+    Ok(unplaced
+        .map(|name| Loss {
+            file: disk.path(&name),
+            offset: None,
+            rows: None,
+            what: "nothing says whether what it holds was committed: it is left out".into(),
+        })
+        .collect())
 }
 
 /// What can be read of the log.
