@@ -25,7 +25,7 @@ use crate::live::LiveTxn;
 use crate::publish::publish;
 
 /// More than so many adoptions that no level has yet make every read dear.
-const ADOPTIONS_MAX: usize = 8;
+const ADOPTIONS_MAX: usize = 3;
 
 /// Before a record is appended: the log has not reached its limit, or a checkpoint has made room.
 pub(crate) fn admit(engine: &Engine) -> Result<()> {
