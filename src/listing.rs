@@ -61,9 +61,9 @@ pub struct Stats {
     /// Rows that have an entry in the lock table: held, waited for, or left by a transaction that ended, until they are
     /// swept.
     pub lock_entries: usize,
-    /// Times that a transaction moved its locks out of memory.
+    /// Times that a transaction moved its locks and writes out of memory.
     pub spills: u64,
-    /// Memory taken by what is locked and not committed, and may be spilled: at most so many bytes.
+    /// Memory taken by what is locked and written and not committed, and may be spilled: at most so many bytes.
     pub provisional_bytes: u64,
     /// Checkpoints taken.
     pub checkpoints: u64,

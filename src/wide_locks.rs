@@ -32,6 +32,8 @@ impl Transaction {
     /// conflicts, nor insert one. A [`Transaction::put`] of others counts as `Update` here. Held until the transaction ends, or
     /// is rolled back to an earlier savepoint.
     ///
+    /// A range in which no key can lie, its start behind its end, locks nothing; its token is of no use.
+    ///
     /// # Errors
     /// As [`Transaction::lock`]. [`Error::WriteConflict`](crate::Error) as of [`Transaction::lock_table`], of the range.
     pub fn lock_range(
@@ -125,6 +127,10 @@ fn lock_range(
     range: &Arc<RowRange>,
     mode: LockMode,
 ) -> Result<FencingToken> {
+    if is_empty(range) {
+        txn.check(engine)?;
+        return Ok(FencingToken::new(engine.log.end()));
+    }
     let grant = request_wide(engine, txn, Sought::Range(range), mode)
         .map_err(|error| lost(engine, txn, error))?;
     if grant.strengthened {
@@ -145,6 +151,18 @@ fn lock_range(
     txn.check(engine)?;
     let token = engine.locks.range_token(&txn.owner, range);
     token.ok_or_else(|| txn.ended(engine))
+}
+
+/// Whether no key lies within.
+fn is_empty(range: &RowRange) -> bool {
+    match (range.start(), range.end()) {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+        (Bound::Included(start), Bound::Included(end)) => start > end,
+        (
+            Bound::Included(start) | Bound::Excluded(start),
+            Bound::Included(end) | Bound::Excluded(end),
+        ) => start >= end,
+    }
 }
 
 /// One row, or two under an implicit savepoint.

@@ -295,7 +295,7 @@ const NAMED: [(&str, &[&str]); 4] = [
     ),
 ];
 
-/// Two-phase commit and locks that were spilled are not there yet, and so are not their cases.
+/// Two-phase commit is not there yet, and so are not its cases.
 #[test]
 fn every_case_of_others_is_here_with_its_origin() {
     let house = Path::new(env!("CARGO_MANIFEST_DIR"));

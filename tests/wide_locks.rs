@@ -395,3 +395,17 @@ fn wide_locks_in_flight_are_told_and_void_after_a_crash() {
     txn.lock_resource("path", ResourceMode::Exclusive).unwrap();
     txn.commit().unwrap();
 }
+
+/// What no key lies in locks nothing, and is no error: whatever its bounds are.
+#[test]
+fn an_empty_range_locks_nothing() {
+    let (_dir, db) = fresh();
+    let t = db.create_table("t").unwrap();
+    let mut txn = db.begin();
+    txn.lock_range(&t, "p".."m", LockMode::Update).unwrap();
+    txn.lock_range(&t, "a".."a", LockMode::Update).unwrap();
+    txn.lock_range(&t, "p"..="m", LockMode::Update).unwrap();
+    assert_eq!(db.locks().count(), 0);
+    txn.put(&t, "n", "1").unwrap();
+    txn.commit().unwrap();
+}

@@ -128,6 +128,10 @@ impl Dialog {
                 }
                 Ok(())
             }
+            Command::Locks { table: Some(name) } if self.db.table(name).is_none() => {
+                let name = name.clone();
+                self.refuse(&lockstone::Error::UnknownTable { name }.to_string())
+            }
             Command::Locks { table } => listing::locks(output, &self.db, table.as_deref()),
             Command::Waits => listing::waits(output, &self.db.waits()),
             Command::Transactions => listing::transactions(output, &self.db.transactions()),
