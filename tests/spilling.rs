@@ -7,6 +7,7 @@
 )]
 
 mod machine;
+mod tight;
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -19,36 +20,11 @@ use lockstone::{
 use lockstone_base::disk::{Disk, DiskOp};
 use lockstone_recovery::Inspection;
 use lockstone_testkit::{SimClock, SimDisk, Survivors};
-use machine::{no_wait, ports, wound};
-use tempfile::TempDir;
+use machine::{no_wait, wound};
+use tight::{BUDGET, key, real, simulated, spills};
 
-/// The smallest budget that there is.
-const BUDGET: u64 = 256 << 10;
 /// Several times what the budget has room for.
 const MANY: u32 = 12_000;
-
-fn options() -> Options {
-    Options::new()
-        .segment_bytes(1 << 20)
-        .log_bytes(16 << 20)
-        .memory_bytes(4 << 20)
-        .provisional_bytes(BUDGET)
-}
-
-fn real() -> (TempDir, Database) {
-    let dir = tempfile::tempdir().unwrap();
-    let db = options().open(dir.path().join("db")).unwrap();
-    (dir, db)
-}
-
-fn simulated(disk: &Arc<SimDisk>) -> Database {
-    options().open_with(ports(disk)).unwrap()
-}
-
-/// Not in the order of their numbers.
-fn key(number: u32) -> String {
-    format!("{:08x}", number.wrapping_mul(0x9e37_79b1))
-}
 
 fn lock_all(txn: &mut Transaction, t: &Table, numbers: std::ops::Range<u32>, mode: LockMode) {
     for number in numbers {
@@ -67,14 +43,6 @@ fn taken(db: &Database, t: &Table, keys: impl Iterator<Item = u32>, mode: LockMo
         }
     };
     keys.filter(is_taken).collect()
-}
-
-fn spills(disk: &SimDisk) -> usize {
-    let names = disk.names();
-    names
-        .iter()
-        .filter(|name| name.starts_with("spill-"))
-        .count()
 }
 
 #[test]
