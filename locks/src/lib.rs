@@ -41,6 +41,7 @@ mod nodes;
 mod index;
 mod sweep;
 mod shard;
+mod row_views;
 mod spilled_rows;
 mod shards;
 mod lookup;
