@@ -24,7 +24,7 @@ pub(crate) struct Counters {
     pub(crate) conflicts: AtomicU64,
     /// Rows that were passed over because they were locked.
     pub(crate) skipped: AtomicU64,
-    /// Times that a transaction moved what it has locked out of memory.
+    /// Times that a transaction moved what it has locked and written out of memory.
     pub(crate) spills: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
     /// When the next writer has its turn while writers are slowed, in nanoseconds of the clock.

@@ -6,6 +6,7 @@
 //! 2. Who takes more than is left spills, if it has enough for a file to be worth it. Locks that could not leave memory are copied
 //!    once more only when there is as much again.
 //! 3. A share goes with its transaction.
+//! 4. What is taken by all is a number that nobody finds anything by: its one order is its own (Relaxed).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -141,8 +141,13 @@ impl WriteSet {
 
     /// Everything, for a spill: by row, and of a row the newest first.
     pub(crate) fn drain(&mut self) -> Vec<OwnWrite> {
-        let Self { rows, many, .. } = std::mem::take(self);
-        let mut writes = Vec::with_capacity(rows.len() + self.many_rows);
+        let Self {
+            rows,
+            many,
+            many_rows,
+            ..
+        } = std::mem::take(self);
+        let mut writes = Vec::with_capacity(rows.len() + many_rows);
         rows.drain(|(row, effects)| {
             let older = effects.older.into_iter().rev();
             let all = std::iter::once(effects.newest).chain(older);

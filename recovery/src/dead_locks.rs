@@ -10,7 +10,7 @@ use std::sync::Arc;
 use lockstone_base::disk::Disk;
 use lockstone_base::{LockMode, Lsn, RowKey, TxnId};
 use lockstone_storage::provisional::ProvisionalRun;
-use lockstone_storage::{Identity, Manifest, RunFile, StorageError};
+use lockstone_storage::{Manifest, RunFile, StorageError};
 
 use crate::analysis::Analysis;
 use crate::error::RecoveryError;
@@ -80,10 +80,6 @@ fn open(
     manifest: &Manifest,
     name: &str,
 ) -> Result<ProvisionalRun, StorageError> {
-    let identity = Identity {
-        uuid: manifest.uuid,
-        salt: manifest.salt,
-    };
     let entry = RunFile::open(disk, name)?.entry().clone();
-    ProvisionalRun::open(disk, identity, &entry)
+    ProvisionalRun::open(disk, manifest.identity(), &entry)
 }

@@ -207,10 +207,7 @@ impl Store {
         manifest: &Manifest,
         replayed: Vec<Replay>,
     ) -> Result<Self, StorageError> {
-        let identity = Identity {
-            uuid: manifest.uuid,
-            salt: manifest.salt,
-        };
+        let identity = manifest.identity();
         let mut runs = Vec::with_capacity(manifest.runs.len());
         for listed in &manifest.runs {
             let run = Run::open(&disk, identity, &listed.entry)?;

@@ -12,7 +12,7 @@ use lockstone_base::{Lsn, TxnId};
 use super::Store;
 use super::replay::{AdoptedRun, open_runs};
 use crate::error::StorageError;
-use crate::provisional::{Kind, ProvisionalRun, Sought, SpillPlan, SpillWriter};
+use crate::provisional::{Kind, ProvisionalRun, SpillPlan, SpillWriter};
 use crate::run::RunEntry;
 use crate::sources::OwnRuns;
 use crate::tree::Group;
@@ -53,11 +53,6 @@ impl Store {
             None => Group::new(stamp, runs)?,
         };
         Ok(OwnRuns::new(group))
-    }
-
-    /// The row `row`, encoded, to be looked for in spills.
-    pub fn sought<'r>(&self, row: &'r [u8]) -> Sought<'r> {
-        Sought::new(self.identity.salt, row)
     }
 
     /// The salt of the database's files.
