@@ -1,4 +1,4 @@
-//! Asks for a range or a table that somebody waits for; and asks again when one who was in the way has gone.
+//! Asks for a range, a table or tokens that somebody waits for; and asks again when one who was in the way has gone.
 //!
 //! Called by `table`, `standoff` and `release`, with no latch held.
 //! 1. K6: a range looks through every shard, one latch at a time. What was granted past it meanwhile makes it look again.
@@ -21,17 +21,22 @@ use crate::owner::Owner;
 use crate::range_look::{Looking, RangeView};
 use crate::ranges::Asked;
 use crate::shards::Shards;
-use crate::target::Target;
+use crate::target::{Target, TokenRequest};
 use crate::ticket::Ticket;
 use crate::wait_queue::Waiter;
 use crate::wakes::Wakes;
 
-/// Asks for what the ticket waits for, if it is a range or a table.
+/// Asks for what the ticket waits for, unless it is a row.
 pub(crate) fn ask(shards: &Shards, ticket: &Ticket, wakes: &mut Wakes) {
     match ticket.target() {
         Target::Row(_) => {}
         Target::Range(_) => drop(ask_range(shards, ticket.number(), wakes)),
         Target::Table(table) => ask_table(shards, *table, wakes),
+        Target::Tokens(request) => {
+            let mut books = shards.wide().latch();
+            books.semaphores.ask(&request.semaphore, wakes);
+            shards.wide().count_semaphores(&books);
+        }
     }
 }
 
@@ -133,7 +138,30 @@ pub(crate) fn withdraw(shards: &Shards, ticket: &Arc<Ticket>, wakes: &mut Wakes)
             books.tables.leave_queue(*table, ticket, wakes);
             shards.wide().count_tables(&books);
         }
+        Target::Tokens(request) => {
+            let mut books = shards.wide().latch();
+            let semaphore = &request.semaphore;
+            books.semaphores.leave_queue(semaphore, ticket, wakes);
+            shards.wide().count_semaphores(&books);
+        }
     }
+}
+
+/// Tokens that the owner took are there again.
+pub(crate) fn give_back_tokens(
+    shards: &Shards,
+    owner: &Owner,
+    taken: &[Arc<TokenRequest>],
+    wakes: &mut Wakes,
+) {
+    if taken.is_empty() {
+        return;
+    }
+    let mut books = shards.wide().latch();
+    for request in taken {
+        books.semaphores.give_back(request, owner.id(), wakes);
+    }
+    shards.wide().count_semaphores(&books);
 }
 
 /// A range goes; the rows that wait for it are settled.
@@ -228,6 +256,10 @@ pub(crate) fn obstacles(shards: &Shards, waiter: &Waiter) -> Vec<InTheWay> {
         Target::Table(table) => {
             let books = shards.wide().latch();
             books.tables.obstacles(*table, waiter)
+        }
+        Target::Tokens(request) => {
+            let books = shards.wide().latch();
+            books.semaphores.obstacles(request, waiter)
         }
     }
 }

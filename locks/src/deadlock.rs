@@ -9,6 +9,8 @@
 //! 4. A search looks at each queue of a row or table once, and at each table's ranges, latching one thing at a time, and walks
 //!    on what it saw.
 //! 5. Ranges and tables are waited for like rows; a cycle through a range is verified with every shard latched.
+//! 6. Who waits for tokens waits for any who have enough together. So a cycle through a semaphore counts only among those who
+//!    are left when, one after the other, everyone is taken away who could end (`reduction`).
 //!
 //! Crash: memory only.
 
@@ -23,6 +25,7 @@ use crate::cycle::{Cycle, CycleEdge};
 use crate::matrix::{column, conflicts};
 use crate::owner::{AbortCause, Owner};
 use crate::range_look::{Looking, RangeLook, RowAsk};
+use crate::reduction::stuck_cycle;
 use crate::row_lock::RowLock;
 use crate::shards::{Latched, Shards};
 use crate::target::Target;
@@ -32,13 +35,19 @@ use crate::wakes::Wakes;
 
 /// A chain of waiters that seemed closed when it was walked; each waits for the next.
 #[derive(Debug)]
-pub(crate) struct Suspect(Vec<Waiter>);
+pub(crate) struct Suspect {
+    chain: Vec<Waiter>,
+    /// If it leads through a semaphore: all whom the search has met.
+    met: Vec<Waiter>,
+}
 
 /// What became of a suspected cycle.
 #[derive(Debug)]
 pub(crate) enum Resolution {
     /// It was no cycle any more.
     Stale,
+    /// It leads through a semaphore, whose other holders can free enough.
+    Reducible,
     /// It went ahead of another, which spared a victim; those whom it went past wait for it now.
     Reordered(Waiter),
     /// The victim is aborted; its release pass is the caller's.
@@ -53,7 +62,7 @@ struct Step {
     from: Option<usize>,
 }
 
-/// The queue of a row or a table, with those who hold that, as it was when the search came by.
+/// The queue of a row, a table or a semaphore, with those who hold that, as it was when the search came by.
 struct Queue {
     holders: Vec<(Arc<Owner>, LockMode)>,
     waiters: Vec<Waiter>,
@@ -62,7 +71,7 @@ struct Queue {
     walked: [usize; LockMode::ALL.len()],
     /// By mode: whether the holders were, for one who is none of them.
     held: [bool; LockMode::ALL.len()],
-    /// K1, K7: an upgrade of a row counts no waiters, one of a table those ahead.
+    /// K1, K7: an upgrade of a row counts no waiters, one of a table or semaphore those ahead.
     upgrades_count_waiters: bool,
 }
 
@@ -79,6 +88,11 @@ impl Queue {
 
     fn of_table(shards: &Shards, table: TableId) -> Self {
         let (holders, waiters) = shards.wide().latch().tables.view(table);
+        Self::new(holders, waiters, true)
+    }
+
+    fn of_semaphore(shards: &Shards, name: &RowKey) -> Self {
+        let (holders, waiters) = shards.wide().latch().semaphores.view(name);
         Self::new(holders, waiters, true)
     }
 
@@ -133,6 +147,7 @@ impl Queue {
 struct Seen {
     /// Of rows, and of tables.
     queues: BTreeMap<(TableId, Option<RowKey>), Queue>,
+    semaphores: BTreeMap<RowKey, Queue>,
     /// Whoever a range that waits within one of these would meet was met.
     looks: Vec<RangeLook>,
 }
@@ -160,6 +175,12 @@ impl Seen {
                 queue.obstacles(waiter).cloned().collect()
             }
             Target::Range(_) => self.met_by_range(shards, ticket),
+            Target::Tokens(request) => {
+                let name = &request.semaphore;
+                let queue = self.semaphores.entry(name.clone());
+                let queue = queue.or_insert_with(|| Queue::of_semaphore(shards, name));
+                queue.obstacles(waiter).cloned().collect()
+            }
         }
     }
 
@@ -187,11 +208,17 @@ pub(crate) fn search(shards: &Shards, start: &Waiter) -> Option<Suspect> {
         waiter: start.clone(),
         from: None,
     }];
-    let mut at = 0;
+    let (mut at, mut closed) = (0, None);
     while let Some(waiter) = steps.get(at).map(|step| step.waiter.clone()) {
         for blocker in seen.met_by(shards, &waiter) {
-            if blocker.is(&start.owner) {
-                return Some(chain(&steps, at));
+            if blocker.is(&start.owner) && closed.is_none() {
+                let chain = chain(&steps, at);
+                let waits_for_tokens = |waiter: &Waiter| waiter.ticket.target().tokens().is_some();
+                if !chain.iter().any(waits_for_tokens) {
+                    let met = Vec::new();
+                    return Some(Suspect { chain, met });
+                }
+                closed = Some(chain);
             }
             if blocker.binds()
                 && met.insert(blocker.id())
@@ -207,7 +234,11 @@ pub(crate) fn search(shards: &Shards, start: &Waiter) -> Option<Suspect> {
         }
         at += 1;
     }
-    None
+    let met = steps.into_iter().map(|step| step.waiter);
+    closed.map(|chain| Suspect {
+        chain,
+        met: met.collect(),
+    })
 }
 
 fn waits_on(owner: &Owner) -> Option<Arc<Ticket>> {
@@ -215,7 +246,7 @@ fn waits_on(owner: &Owner) -> Option<Arc<Ticket>> {
     waiting.filter(|ticket| owner.is_active() && ticket.is_waiting())
 }
 
-fn chain(steps: &[Step], last: usize) -> Suspect {
+fn chain(steps: &[Step], last: usize) -> Vec<Waiter> {
     let mut chain = Vec::new();
     let mut at = Some(last);
     while let Some(step) = at.and_then(|at| steps.get(at)) {
@@ -223,7 +254,7 @@ fn chain(steps: &[Step], last: usize) -> Suspect {
         at = step.from;
     }
     chain.reverse();
-    Suspect(chain)
+    chain
 }
 
 impl Suspect {
@@ -235,11 +266,20 @@ impl Suspect {
         flipped: &mut Flipped,
         wakes: &mut Wakes,
     ) -> Resolution {
-        let mut latched = shards.latch_all(self.0.iter());
-        let Some(edges) = self.verified_edges(&latched) else {
+        let mut latched = shards.latch_all(self.chain.iter().chain(&self.met));
+        let reduced = if self.met.is_empty() {
+            None
+        } else {
+            match stuck_cycle(&latched, &self.met) {
+                None => return Resolution::Reducible,
+                cycle => cycle,
+            }
+        };
+        let chain = reduced.as_ref().unwrap_or(&self.chain);
+        let Some(edges) = verified_edges(&latched, chain) else {
             return Resolution::Stale;
         };
-        let soft = self.edges().zip(&edges).filter(|(_, edge)| edge.soft);
+        let soft = around(chain).zip(&edges).filter(|(_, edge)| edge.soft);
         let soft = soft.map(|(pair, _)| pair);
         for (waiter, next) in soft {
             let (behind, ahead) = (waiter.owner.id(), next.owner.id());
@@ -248,7 +288,7 @@ impl Suspect {
                 return Resolution::Reordered(waiter.clone());
             }
         }
-        let owners = self.0.iter().map(|waiter| &waiter.owner);
+        let owners = chain.iter().map(|waiter| &waiter.owner);
         let age = |owner: &&Arc<Owner>| (owner.order(), Reverse((owner.age(), owner.id())));
         let victim = owners.min_by_key(age).expect("a cycle has waiters");
         let cycle = Arc::new(Cycle {
@@ -261,17 +301,17 @@ impl Suspect {
             Resolution::Stale
         }
     }
+}
 
-    fn edges(&self) -> impl Iterator<Item = (&Waiter, &Waiter)> {
-        self.0.iter().zip(self.0.iter().cycle().skip(1))
-    }
+/// Each waiter of a cycle, with the one that it waits for.
+fn around(chain: &[Waiter]) -> impl Iterator<Item = (&Waiter, &Waiter)> {
+    chain.iter().zip(chain.iter().cycle().skip(1))
+}
 
-    fn verified_edges(&self, latched: &Latched<'_>) -> Option<Vec<CycleEdge>> {
-        let edges = self.edges();
-        edges
-            .map(|(waiter, next)| edge(latched, waiter, &next.owner))
-            .collect()
-    }
+fn verified_edges(latched: &Latched<'_>, chain: &[Waiter]) -> Option<Vec<CycleEdge>> {
+    around(chain)
+        .map(|(waiter, next)| edge(latched, waiter, &next.owner))
+        .collect()
 }
 
 fn edge(latched: &Latched<'_>, waiter: &Waiter, next: &Owner) -> Option<CycleEdge> {

@@ -20,6 +20,7 @@ use crate::owner::Owner;
 use crate::range_look::RowAsk;
 use crate::row_views::RowView;
 use crate::runs::{Listed, RunList};
+use crate::semaphores::TOKENS;
 use crate::table::LockTable;
 use crate::tables::{EXCLUSIVE, SHARED};
 use crate::target::Target;
@@ -48,18 +49,25 @@ impl LockTable {
             }
         }
         waits.sort_by(|a, b| a.target.row().cmp(&b.target.row()));
-        let (ranges, tables): (Vec<Waiter>, Vec<TableId>) = {
+        let (ranges, (tables, semaphores)): (Vec<Waiter>, (Vec<TableId>, Vec<RowKey>)) = {
             let books = self.shards.wide().latch();
             let ranges = books.ranges.all().map(|(waiter, _)| waiter);
             let waiting = ranges.filter(|waiter| waiter.ticket.is_waiting());
-            (waiting.collect(), books.tables.ids().collect())
+            let semaphores = books.semaphores.names().cloned().collect();
+            (
+                waiting.collect(),
+                (books.tables.ids().collect(), semaphores),
+            )
         };
         for waiter in ranges {
             let met = ask::met_by_range(&self.shards, waiter.ticket.number());
             waits.push(wait(&waiter, met));
         }
-        for table in tables {
-            let (holders, waiters) = self.shards.wide().latch().tables.view(table);
+        let tables = tables.into_iter();
+        let tables = tables.map(|table| self.shards.wide().latch().tables.view(table));
+        let semaphores = semaphores.iter();
+        let semaphores = semaphores.map(|name| self.shards.wide().latch().semaphores.view(name));
+        for (holders, waiters) in tables.chain(semaphores) {
             let queue = Queue {
                 holders,
                 waiters,
@@ -169,7 +177,7 @@ impl LockTable {
         Some(entries)
     }
 
-    /// K9: ranges and tables, as lists show them. Of a table that nobody holds or awaits EXCLUSIVE nobody needs to know who
+    /// K9: ranges, tables and semaphores, as lists show them. Of a table that nobody holds or awaits EXCLUSIVE nobody needs to know who
     /// shares it: that is all who lock rows in it.
     pub(crate) fn list_wide(&self) -> Vec<LockEntry> {
         let books = self.shards.wide().latch();
@@ -195,6 +203,14 @@ impl LockTable {
             let (target, mode) = (ticket.target(), ticket.mode());
             entries.push(entry(target, mode, owner, LockStatus::Waiting, None));
         }
+        for (request, owner) in books.semaphores.holders_of_all() {
+            let target = Target::Tokens(Arc::new(request));
+            entries.push(entry(&target, TOKENS, owner, granted, None));
+        }
+        for Waiter { owner, ticket } in books.semaphores.waiters() {
+            let (target, mode) = (ticket.target(), ticket.mode());
+            entries.push(entry(target, mode, owner, LockStatus::Waiting, None));
+        }
         entries
     }
 }
@@ -205,7 +221,7 @@ pub struct ListPlace {
     rows: (usize, u32),
     /// None: the runs were not begun.
     spilled: Option<RunsPlace>,
-    /// Ranges and tables were listed.
+    /// Ranges, tables and semaphores were listed.
     wide: bool,
 }
 

@@ -4,7 +4,7 @@
 //! 1. K5: a release pass ends the owner's own wait, releases what others wait for, then up to
 //!    [`RELEASED_AT_ONCE_MAX`] other rows. The rest is void by state, and swept in bounded steps by whoever asks for
 //!    rows of the same shards.
-//!    Ranges and tables go at once, all of them.
+//!    Ranges, tables and tokens go at once, all of them.
 //! 2. L9: a rollback restores mode and token of each acquisition, the newest first. Tables stay to the end.
 //! 3. The owner's latch is not held while rows are visited, so a long release stops nobody.
 //!
@@ -95,6 +95,7 @@ pub(crate) fn release_pass(
     for number in held.undo.split_off_ranges(0) {
         ask::give_back(shards, number, wakes);
     }
+    ask::give_back_tokens(shards, owner, &held.undo.tokens(), wakes);
     // K4: the state was stored before the stack is taken. Who pushes later sees the state.
     let contended = owner.take_contended();
     for row in contended.rows() {
@@ -131,7 +132,7 @@ fn let_go(shards: &Shards, places: &[Place], wakes: &mut Wakes) {
 
 /// L9: undoes what sub-transactions from `sub` on acquired.
 pub(crate) fn roll_back(shards: &Shards, owner: &Arc<Owner>, sub: u32, wakes: &mut Wakes) {
-    let (undone, ranges, met) = {
+    let ((undone, ranges, tokens), met) = {
         let mut holdings = owner.latch();
         assert!(
             holdings.waiting().is_none(),
@@ -141,8 +142,12 @@ pub(crate) fn roll_back(shards: &Shards, owner: &Arc<Owner>, sub: u32, wakes: &m
             return; // Its release pass gives everything back.
         }
         let undo = &mut holdings.undo;
-        let undone = (undo.split_off(sub), undo.split_off_ranges(sub));
-        (undone.0, undone.1, holdings.spilled.roll_back(sub))
+        let undone = (
+            undo.split_off(sub),
+            undo.split_off_ranges(sub),
+            undo.split_off_tokens(sub),
+        );
+        (undone, holdings.spilled.roll_back(sub))
     };
     let mut gone = restore(shards, owner, undone, wakes);
     gone.extend(lookup::look_again(shards, owner, &met, wakes));
@@ -152,6 +157,7 @@ pub(crate) fn roll_back(shards: &Shards, owner: &Arc<Owner>, sub: u32, wakes: &m
         gone.extend(range);
         ask::give_back(shards, number, wakes);
     }
+    ask::give_back_tokens(shards, owner, &tokens, wakes);
     ask::left(shards, owner, &gone, wakes);
 }
 

@@ -128,7 +128,7 @@ impl Shards {
             match waiter.ticket.target() {
                 Target::Row(_) => numbers.push(Self::index(waiter.ticket.hash())),
                 Target::Range(_) => numbers.extend(0..SHARDS),
-                Target::Table(_) => {}
+                Target::Table(_) | Target::Tokens(_) => {}
             }
         }
         numbers.sort_unstable();
@@ -201,6 +201,13 @@ impl Latched<'_> {
                 self.books.tables.put_ahead(*table, waiter, &other.owner);
                 return;
             }
+            (Target::Tokens(request), _) => {
+                let semaphore = &request.semaphore;
+                self.books
+                    .semaphores
+                    .put_ahead(semaphore, waiter, &other.owner);
+                return;
+            }
             (Target::Range(_), _) => {
                 self.books.ranges.turn(own.number(), others.number(), true);
             }
@@ -234,7 +241,11 @@ impl Latched<'_> {
     /// L4: whom it waits for.
     pub(crate) fn obstacles(&self, waiter: &Waiter) -> Vec<InTheWay> {
         let ticket = &waiter.ticket;
-        let Books { ranges, tables } = &*self.books;
+        let Books {
+            ranges,
+            tables,
+            semaphores,
+        } = &*self.books;
         match ticket.target() {
             Target::Row(row) => {
                 let number = Shards::index(ticket.hash());
@@ -254,6 +265,7 @@ impl Latched<'_> {
                 looking.met.into_obstacles()
             }
             Target::Table(table) => tables.obstacles(*table, waiter),
+            Target::Tokens(request) => semaphores.obstacles(request, waiter),
         }
     }
 }

@@ -5,7 +5,7 @@
 //!    those whom it went past wait for it, so each such cycle goes through it. And again, until there is none.
 //! 2. Inheritance: a holder that itself waits is queued with the highest priority that waits for it. A move that closes a
 //!    cycle is undone: its new waits are soft, and the first to be turned round.
-//!    In the queues of ranges and tables it moves nobody, and is handed on.
+//!    In the queues of ranges, tables and semaphores it moves nobody, and is handed on.
 //! 3. While no priority was ever given, nothing is inherited and nobody looks.
 //!
 //! Crash: memory only.
@@ -68,6 +68,8 @@ impl Standoffs {
             {
                 match suspect.resolve(shards, &mut flipped, wakes) {
                     Resolution::Stale => {}
+                    // No cycle through this one counts.
+                    Resolution::Reducible => break,
                     Resolution::Reordered(moved) => {
                         ask::ask(shards, &moved.ticket, wakes);
                         starts.push(moved);
@@ -114,10 +116,12 @@ impl Standoffs {
         let rows = rows
             .iter()
             .filter_map(|row| order_at(shards, &start.owner, row));
+        let taken = start.owner.latch().undo.tokens();
+        let behind = shards.wide().latch().semaphores.order_behind(&taken);
         let wide = wide
             .into_iter()
             .filter_map(|wider| wide_order(shards, wider));
-        if let Some(order) = rows.chain(wide).max() {
+        if let Some(order) = rows.chain(wide).chain(behind).max() {
             moved.extend(raise(shards, start, order, wakes));
         }
         let mut givers = vec![start.clone()];
@@ -194,6 +198,7 @@ fn holders_in_the_way(shards: &Shards, waiter: &Waiter) -> Vec<Arc<Owner>> {
             let books = shards.wide().latch();
             books.tables.holders_in_the_way(*table, waiter)
         }
+        Target::Tokens(_) => ask::obstacles(shards, waiter),
     };
     let hard = all.into_iter().filter(|(_, obstacle)| !obstacle.soft);
     hard.map(|(owner, _)| owner).collect()

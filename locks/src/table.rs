@@ -278,6 +278,7 @@ impl LockTable {
                         holdings.exclusive.push(*table);
                     }
                     Target::Table(_) => {}
+                    Target::Tokens(request) => undo.push_tokens(sub, Arc::clone(request)),
                 }
             }
             return Some(Outcome::Granted(ticket.grant()));
@@ -328,11 +329,15 @@ impl LockTable {
                 Target::Table(table) if ticket.mode() == EXCLUSIVE => {
                     holdings.exclusive.push(*table);
                 }
-                Target::Range(_) | Target::Table(_) => {}
+                Target::Range(_) | Target::Table(_) | Target::Tokens(_) => {}
             }
         }
-        if let Target::Range(_) = ticket.target() {
-            ask::give_back(&self.shards, ticket.number(), wakes);
+        match ticket.target() {
+            Target::Range(_) => ask::give_back(&self.shards, ticket.number(), wakes),
+            Target::Tokens(request) => {
+                ask::give_back_tokens(&self.shards, owner, slice::from_ref(request), wakes);
+            }
+            Target::Row(_) | Target::Table(_) => {}
         }
         ask::left(&self.shards, owner, slice::from_ref(ticket.target()), wakes);
     }
@@ -443,7 +448,7 @@ impl LockTable {
         hold.max(around)
     }
 
-    /// How many rows and ranges the owner holds.
+    /// How many rows and ranges the owner holds, and how often it took tokens.
     pub fn held_by(&self, owner: &Arc<Owner>) -> usize {
         owner.latch().undo.locks()
     }

@@ -1,4 +1,4 @@
-//! What can be locked: a row, a range of rows, a table.
+//! What can be locked: a row, a range of rows, a table; and what can be taken of a semaphore.
 //!
 //! Named by tickets, listings and deadlocks.
 //! 1. A range lies within one table. It holds keys that are there and keys that are not.
@@ -20,6 +20,19 @@ pub enum Target {
     Range(Arc<RowRange>),
     /// A table: `Update` stands for EXCLUSIVE, `Share` for SHARED.
     Table(TableId),
+    /// Tokens of a semaphore; `Update` stands for having some.
+    Tokens(Arc<TokenRequest>),
+}
+
+/// So many tokens of a semaphore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRequest {
+    /// The row that says how many tokens there are.
+    pub semaphore: RowKey,
+    /// How many there are.
+    pub limit: u64,
+    /// How many are wanted, or held.
+    pub tokens: u64,
 }
 
 impl Target {
@@ -29,6 +42,7 @@ impl Target {
             Self::Row(row) => row.table(),
             Self::Range(range) => range.table(),
             Self::Table(table) => *table,
+            Self::Tokens(request) => request.semaphore.table(),
         }
     }
 
@@ -36,7 +50,15 @@ impl Target {
     pub fn row(&self) -> Option<&RowKey> {
         match self {
             Self::Row(row) => Some(row),
-            Self::Range(_) | Self::Table(_) => None,
+            Self::Range(_) | Self::Table(_) | Self::Tokens(_) => None,
+        }
+    }
+
+    /// The tokens, if it is these.
+    pub fn tokens(&self) -> Option<&Arc<TokenRequest>> {
+        match self {
+            Self::Tokens(request) => Some(request),
+            Self::Row(_) | Self::Range(_) | Self::Table(_) => None,
         }
     }
 }
@@ -47,6 +69,9 @@ impl fmt::Display for Target {
             Self::Row(row) => write!(f, "{row:?}"),
             Self::Range(range) => range.fmt(f),
             Self::Table(table) => write!(f, "table {table}"),
+            Self::Tokens(request) => {
+                write!(f, "{} tokens of {:?}", request.tokens, request.semaphore)
+            }
         }
     }
 }
@@ -96,12 +121,12 @@ impl RowRange {
             && Self::reaches(point, self.end())
     }
 
-    /// Whether the target is a row in it, or a range that overlaps it. No table does.
+    /// Whether the target is a row in it, or a range that overlaps it. Nothing else does.
     pub(crate) fn meets(&self, target: &Target) -> bool {
         match target {
             Target::Row(row) => self.contains(row),
             Target::Range(range) => self.overlaps(range),
-            Target::Table(_) => false,
+            Target::Table(_) | Target::Tokens(_) => false,
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a transaction has acquired, in the order in which it did: four bytes a row; and the ranges.
+//! What a transaction has acquired, in the order in which it did: four bytes a row; and the ranges and tokens.
 //!
 //! Called by `owner`, under its latch.
 //! 1. L9: sub-transaction numbers never fall, so what is behind a savepoint is the end of the list.
@@ -8,10 +8,12 @@
 //! Crash: memory only.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::place::Place;
+use crate::target::TokenRequest;
 use crate::ticket::Hold;
 
 /// The acquisitions of one sub-transaction start here.
@@ -41,6 +43,8 @@ pub(crate) struct Undo {
     starts: SmallVec<[Start; 1]>,
     /// The ranges, by sub-transaction and number.
     ranges: Vec<(u32, u64)>,
+    /// The tokens, by sub-transaction.
+    tokens: Vec<(u32, Arc<TokenRequest>)>,
     /// V1: so many acquisitions, the first ones, were copied.
     copied: usize,
 }
@@ -82,6 +86,23 @@ impl Undo {
             .drain(keep..)
             .map(|(_, number)| number)
             .collect()
+    }
+
+    pub(crate) fn push_tokens(&mut self, sub: u32, request: Arc<TokenRequest>) {
+        self.tokens.push((sub, request));
+    }
+
+    /// All tokens that were taken.
+    pub(crate) fn tokens(&self) -> Vec<Arc<TokenRequest>> {
+        let taken = self.tokens.iter();
+        taken.map(|(_, request)| Arc::clone(request)).collect()
+    }
+
+    /// L9: takes away the tokens that sub-transactions from `sub` on took.
+    pub(crate) fn split_off_tokens(&mut self, sub: u32) -> Vec<Arc<TokenRequest>> {
+        let keep = self.tokens.partition_point(|(taken, _)| *taken < sub);
+        let undone = self.tokens.drain(keep..);
+        undone.map(|(_, request)| request).collect()
     }
 
     /// L9: takes away what sub-transactions from `sub` on acquired; the newest first.
@@ -147,9 +168,9 @@ impl Undo {
                 }
             }
         }
-        let ranges = std::mem::take(&mut self.ranges);
         *self = Self {
-            ranges,
+            ranges: std::mem::take(&mut self.ranges),
+            tokens: std::mem::take(&mut self.tokens),
             ..Self::default()
         };
         for (at, (place, sub, before)) in all.into_iter().enumerate() {
@@ -170,9 +191,10 @@ impl Undo {
         (!self.places.is_empty(), !self.ranges.is_empty())
     }
 
-    /// How many rows and ranges are held.
+    /// How many rows and ranges are held, and how often tokens were taken.
     pub(crate) fn locks(&self) -> usize {
-        self.places.len() - self.strengthened.len() + self.ranges.len()
+        let rows = self.places.len() - self.strengthened.len();
+        rows + self.ranges.len() + self.tokens.len()
     }
 }
 

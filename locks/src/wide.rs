@@ -1,4 +1,4 @@
-//! The locks that are wider than a row, ranges and tables, under one latch; and what a row sees of them.
+//! The locks that are wider than a row, ranges and tables, and the tokens of semaphores, under one latch; and what a row sees of them.
 //!
 //! Owned by `shards`. Few transactions take them, so one latch does for all.
 //! 1. L8, K6: while the row's table has no range, that is one load, under the row latch. A range is published, then counted,
@@ -19,6 +19,7 @@ use crate::met::Obstacle;
 use crate::owner::Owner;
 use crate::range_look::{RangesMet, RowAsk};
 use crate::ranges::RangeBook;
+use crate::semaphores::SemaphoreBook;
 use crate::tables::TableBook;
 use crate::ticket::Ticket;
 use crate::wakes::Wakes;
@@ -26,13 +27,15 @@ use crate::wakes::Wakes;
 /// So many counts of ranges there are, and as many groups of tables: those beside a range seldom share its count.
 const COUNTS: usize = 64;
 
-/// Ranges and tables.
+/// Ranges, tables and semaphores.
 #[derive(Debug)]
 pub(crate) struct Wide {
     /// How many ranges are held, waited for or asked for, by group of tables.
     ranges: [AtomicUsize; COUNTS],
     /// How many tables are held or awaited EXCLUSIVE.
     tables: AtomicUsize,
+    /// Of how many semaphores somebody holds or awaits tokens.
+    semaphores: AtomicUsize,
     /// The arrivals so far.
     numbers: AtomicU64,
     books: Mutex<Books>,
@@ -43,6 +46,7 @@ pub(crate) struct Wide {
 pub(crate) struct Books {
     pub(crate) ranges: RangeBook,
     pub(crate) tables: TableBook,
+    pub(crate) semaphores: SemaphoreBook,
 }
 
 impl Default for Wide {
@@ -50,6 +54,7 @@ impl Default for Wide {
         Self {
             ranges: [const { AtomicUsize::new(0) }; COUNTS],
             tables: AtomicUsize::new(0),
+            semaphores: AtomicUsize::new(0),
             numbers: AtomicU64::new(0),
             books: Mutex::default(),
         }
@@ -73,20 +78,32 @@ impl Wide {
     }
 
     /// L4: whether anybody may wait for `owner` by what it holds, without being on its stack: a range, for a row that it
-    /// holds in a table that it shares (L7); a row, in a range that it holds; a table that it shares. Asked by one whose own wait is published.
+    /// holds in a table that it shares (L7); a row, in a range that it holds; a table that it shares; tokens that it has. Asked by one whose own wait is published.
     pub(crate) fn may_await(&self, owner: &Owner) -> bool {
-        let mut counts = self.ranges.iter().chain([&self.tables]);
+        let mut counts = self.ranges.iter().chain([&self.tables, &self.semaphores]);
         if counts.all(|count| count.load(Ordering::SeqCst) == 0) {
             return false;
         }
-        let (rows, ranges) = owner.latch().holds();
+        let ((rows, ranges), taken) = {
+            let holdings = owner.latch();
+            (holdings.holds(), holdings.undo.tokens())
+        };
         let books = self.latch();
-        ranges || (rows && books.ranges.may_await(owner)) || books.tables.may_await(owner)
+        ranges
+            || (rows && books.ranges.may_await(owner))
+            || books.tables.may_await(owner)
+            || books.semaphores.order_behind(&taken).is_some()
     }
 
     /// Counts the tables, after they were changed.
     pub(crate) fn count_tables(&self, books: &Books) {
         self.tables.store(books.tables.len(), Ordering::SeqCst);
+    }
+
+    /// Counts the semaphores, after they were changed.
+    pub(crate) fn count_semaphores(&self, books: &Books) {
+        self.semaphores
+            .store(books.semaphores.len(), Ordering::SeqCst);
     }
 
     /// The next number of an arrival.

@@ -451,6 +451,7 @@ fn called(target: &Target) -> String {
         Target::Row(row) => key(row),
         Target::Range(range) => format!("{}..{}", bound(range.start()), bound(range.end())),
         Target::Table(table) => format!("table {}", char::from(table.0 as u8)),
+        Target::Tokens(_) => panic!("no script asks for tokens"),
     }
 }
 

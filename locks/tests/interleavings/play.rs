@@ -558,5 +558,6 @@ fn what(entry: &LockEntry) -> What {
         Target::Range(range) => What::Range(key(range.start()), key(range.end()), entry.mode),
         Target::Table(_) if entry.mode == lockstone_base::LockMode::Update => What::EXCLUSIVE,
         Target::Table(_) => What::SHARED,
+        Target::Tokens(_) => panic!("nobody asks for tokens here"),
     }
 }
