@@ -107,6 +107,18 @@ impl Database {
         Ok(self.create_table(name)?.typed())
     }
 
+    /// A semaphore of so many tokens, which [`Transaction::acquire`] takes and the end of the transaction gives back; durable
+    /// when the call returns. Nothing, if there is one of that name with as many.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`]: no token, or there is one of that name with another number. [`Error::KeyEmpty`],
+    /// [`Error::KeyTooLong`] for the name. [`Error::DiskFull`]; [`Error::Poisoned`]: whether it exists is known after a reopen.
+    pub fn create_semaphore(&self, name: impl AsRef<[u8]>, limit: u64) -> Result<()> {
+        let options = TxnOptions::new().label("create_semaphore");
+        let name = name.as_ref();
+        self.transact_with(options, |txn| txn.make_semaphore(name, limit))
+    }
+
     /// Drops a table with all its rows: waits until every transaction that has locked or written in it has
     /// ended, and returns when the drop is durable. Transactions that come later are refused with
     /// [`Error::UnknownTable`]; snapshots taken before still read the rows; the name is free for a new table,

@@ -48,6 +48,10 @@ pub(crate) fn expect_unchanged_within(
             row_bounds(range.table(), &keys)
         }
         Target::Table(table) => row_bounds(*table, &..),
+        Target::Tokens(request) => {
+            let row = &request.semaphore;
+            row_bounds(row.table(), &(row.key()..=row.key()))
+        }
     };
     let changed = txn.view.is_changed_within(engine, rows);
     let changed = changed.map(|changed| changed.then(|| name_target(engine, granted)));

@@ -36,15 +36,17 @@ pub enum LockInfoState {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct LockInfo {
-    /// The table's name; of a resource it is empty.
+    /// The table's name; of a resource or semaphore it is empty.
     pub table: Arc<str>,
-    /// The key, the bounds of a range, or a resource's path, if it may be shown.
+    /// The key, the bounds of a range, a resource's path, or a semaphore's name, if it may be shown.
     pub key: Option<String>,
     /// What it protects.
     pub kind: LockKind,
     /// Its mode; of a table `Update` for EXCLUSIVE, and `Share` for SHARED, which is listed while somebody holds or awaits
-    /// the table EXCLUSIVE.
+    /// the table EXCLUSIVE; of a semaphore `Update`.
     pub mode: LockMode,
+    /// How many tokens, of a semaphore.
+    pub tokens: Option<u64>,
     /// Whose it is.
     pub txn: TxnId,
     /// What its owner calls the transaction.
@@ -186,6 +188,7 @@ impl LockFilter {
             Target::Row(row) => range_of(row.table(), bounds).contains(row),
             Target::Range(range) => range_of(range.table(), bounds).overlaps(range),
             Target::Table(_) => true,
+            Target::Tokens(_) => false,
         };
         !self.empty
             && self.table.is_none_or(|table| entry.target.table() == table)
@@ -236,7 +239,7 @@ pub(crate) fn locks(
     stretches.flatten()
 }
 
-/// Rows first, then ranges and tables, as they come.
+/// Rows first, then the others, as they come.
 fn order(entry: &LockEntry) -> (bool, Option<&RowKey>) {
     let row = entry.target.row();
     (row.is_none(), row)
@@ -244,7 +247,9 @@ fn order(entry: &LockEntry) -> (bool, Option<&RowKey>) {
 
 fn lock_info(engine: &Engine, entry: LockEntry) -> LockInfo {
     let RowName { table, key, kind } = name_target(engine, &entry.target);
+    let tokens = entry.target.tokens();
     LockInfo {
+        tokens: tokens.map(|request| request.tokens),
         table,
         key,
         kind,

@@ -14,51 +14,17 @@ use std::time::Duration;
 
 use lockstone_base::{LockMode, RowKey};
 use lockstone_locks::{
-    Batch, Blocker, Decision, Grant, Outcome, Policy, RangeRequest, Refusal, Request, RowRange,
-    TableLock, TableMode, Target, Terms, Ticket, Wakes,
+    Batch, Decision, Grant, Outcome, Policy, RangeRequest, Request, TableLock, TableMode, Target,
+    Terms, Ticket, Wakes,
 };
-use lockstone_storage::StorageError;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::names::{Holder, RowName};
 use crate::patience::Patience;
 use crate::txn_state::{TxnState, name_target};
+use crate::wanted::{Wanted, ended, refused};
 
-/// What is asked for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Sought<'a> {
-    /// A row.
-    Row {
-        /// The row.
-        row: &'a RowKey,
-        /// Whether it is to be written.
-        writes: bool,
-    },
-    /// All rows of a range.
-    Range(&'a Arc<RowRange>),
-    /// A table.
-    Table(&'a Arc<TableLock>, TableMode),
-}
-
-impl Sought<'_> {
-    fn name(&self, engine: &Engine) -> RowName {
-        let target = match *self {
-            Self::Row { row, .. } => Target::Row(row.clone()),
-            Self::Range(range) => Target::Range(Arc::clone(range)),
-            Self::Table(table, _) => Target::Table(table.id()),
-        };
-        name_target(engine, &target)
-    }
-}
-
-/// A request, and what becomes of it if it is not granted.
-#[derive(Debug, Clone, Copy)]
-struct Wanted<'a> {
-    sought: Sought<'a>,
-    mode: LockMode,
-    patience: Patience,
-}
+pub(crate) use crate::wanted::Sought;
 
 /// A request that waits. Whoever has it looks after each notice, until it is decided.
 #[derive(Debug, Clone)]
@@ -246,7 +212,7 @@ fn decided(
             let timeout = wanted.patience.timeout;
             let table = match wanted.sought {
                 Sought::Table(table, mode) => Some((Arc::clone(table), mode)),
-                Sought::Row { .. } | Sought::Range(_) => None,
+                Sought::Row { .. } | Sought::Range(_) | Sought::Tokens(_) => None,
             };
             Ok(Asked::InLine(InLine {
                 ticket,
@@ -285,6 +251,10 @@ fn ask(engine: &Engine, txn: &TxnState, wanted: &Wanted<'_>, policy: Policy) -> 
         Sought::Table(table, mode) => {
             let locks = &engine.locks;
             locks.request_table(&txn.owner, (table, mode), policy, &mut wakes)
+        }
+        Sought::Tokens(request) => {
+            let locks = &engine.locks;
+            locks.request_tokens(&txn.owner, (request, sub), policy, &mut wakes)
         }
     };
     wakes.fire();
@@ -381,6 +351,7 @@ impl InLine {
         let sought = match (self.ticket.target(), &self.table) {
             (_, Some((table, mode))) => Sought::Table(table, *mode),
             (Target::Range(range), _) => Sought::Range(range),
+            (Target::Tokens(request), _) => Sought::Tokens(request),
             (Target::Row(row), _) => {
                 let writes = self.ticket.writes();
                 Sought::Row { row, writes }
@@ -423,64 +394,3 @@ fn sleep(engine: &Engine, txn: &TxnState, at_most: Option<Duration>) {
 
 /// A wait from here on is told of in the log of events.
 const LONG_WAIT: Duration = Duration::from_secs(1);
-
-fn refused(engine: &Engine, txn: &TxnState, wanted: &Wanted<'_>, refusal: Refusal) -> Error {
-    match refusal {
-        Refusal::WouldBlock(blocker) => would_block(engine, wanted, blocker),
-        Refusal::Conflict(blocker) => {
-            engine.counters.conflicts.fetch_add(1, Ordering::Relaxed);
-            Error::Conflict {
-                txn: txn.owner.id(),
-                row: wanted.sought.name(engine),
-                holder_priority: blocker.rank,
-                held: blocker.mode,
-                asked: wanted.mode,
-                holder: Box::new(holder(blocker)),
-            }
-        }
-        Refusal::Unreadable(why) => match why.0.downcast_ref::<StorageError>() {
-            Some(error) => error.clone().into(),
-            None => Error::invalid(why.to_string()),
-        },
-        _ => ended(engine, txn),
-    }
-}
-
-/// Why a request of a transaction that is no longer active was not granted.
-fn ended(engine: &Engine, txn: &TxnState) -> Error {
-    let error = txn.check(engine).err().unwrap_or(Error::TransactionEnded);
-    if matches!(error, Error::Deadlock { .. }) {
-        engine.counters.deadlocks.fetch_add(1, Ordering::Relaxed);
-    }
-    error
-}
-
-fn would_block(engine: &Engine, wanted: &Wanted<'_>, blocker: Blocker) -> Error {
-    let (row, asked, held) = (wanted.sought.name(engine), wanted.mode, blocker.mode);
-    let holder = Box::new(holder(blocker));
-    let Some(timeout) = wanted.patience.timeout else {
-        return Error::WouldBlock {
-            row,
-            holder,
-            held,
-            asked,
-        };
-    };
-    engine.counters.timeouts.fetch_add(1, Ordering::Relaxed);
-    let waited_ms = timeout.as_millis() as u64;
-    Error::LockTimeout {
-        row,
-        holder,
-        held,
-        asked,
-        waited_ms,
-    }
-}
-
-fn holder(blocker: Blocker) -> Holder {
-    Holder {
-        txn: blocker.txn,
-        label: blocker.label,
-        priority: Some(blocker.rank),
-    }
-}

@@ -21,14 +21,16 @@ pub enum LockKind {
     Table,
     /// A resource: nothing that is stored.
     Resource,
+    /// Tokens of a semaphore.
+    Semaphore,
 }
 
 /// What is locked, as errors and listings name it: the key only when it is short, printable and not redacted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RowName {
-    /// The table's name; of a resource it is empty.
+    /// The table's name; of a resource or semaphore it is empty.
     pub table: Arc<str>,
-    /// The key, the bounds of a range, or a resource's path, if it may be shown.
+    /// The key, the bounds of a range, a resource's path, or a semaphore's name, if it may be shown.
     pub key: Option<String>,
     /// What it is.
     pub kind: LockKind,
@@ -92,6 +94,15 @@ impl RowName {
             kind: LockKind::Resource,
         }
     }
+
+    /// A semaphore, by its name.
+    pub(crate) fn semaphore(name: &[u8], redact: bool) -> Self {
+        Self {
+            table: Arc::from(""),
+            key: shown(name, redact),
+            kind: LockKind::Semaphore,
+        }
+    }
 }
 
 fn shown(key: &[u8], redact: bool) -> Option<String> {
@@ -111,6 +122,8 @@ impl fmt::Display for RowName {
             (LockKind::Table, _) => write!(f, "table `{table}`"),
             (LockKind::Resource, Some(path)) => write!(f, "resource `{path}`"),
             (LockKind::Resource, None) => f.write_str("a resource"),
+            (LockKind::Semaphore, Some(name)) => write!(f, "semaphore `{name}`"),
+            (LockKind::Semaphore, None) => f.write_str("a semaphore"),
         }
     }
 }

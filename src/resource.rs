@@ -1,6 +1,6 @@
-//! Resources: locks that protect nothing that is stored. They are rows of the engine's own table.
+//! Resources: locks that protect nothing that is stored. They are rows of the engine's own table, as those of semaphores are.
 //!
-//! Called by `wide_locks`, and by whoever names a row.
+//! Called by `wide_locks` and `semaphore`, and by whoever names a row.
 //! 1. A path and a key of it are two rows, apart by their tag and by the path's length: no path or key is taken for another.
 //!
 //! Crash: what a row lock leaves.
@@ -25,6 +25,8 @@ pub enum ResourceMode {
 const PATH: u8 = 1;
 /// The row of a path and a key.
 const PATH_AND_KEY: u8 = 2;
+/// The row of a semaphore: what follows is its name.
+const SEMAPHORE: u8 = 3;
 /// The tag and the path's length.
 const HEAD_BYTES: usize = 3;
 
@@ -61,6 +63,17 @@ pub(crate) fn decode(row: &RowKey) -> Option<(&[u8], Option<&[u8]>)> {
     }
 }
 
+/// The row of a semaphore of this name, whose length was checked.
+pub(crate) fn semaphore_row(name: &[u8]) -> RowKey {
+    RowKey::new(TableId::ENGINE, &[&[SEMAPHORE], name].concat())
+}
+
+/// The name of the semaphore whose row it is, if it is one's.
+pub(crate) fn semaphore_name(row: &RowKey) -> Option<&[u8]> {
+    let key = Some(row.key()).filter(|_| row.table() == TableId::ENGINE);
+    key?.strip_prefix(&[SEMAPHORE])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +96,13 @@ mod tests {
             for (path, key) in &names[at + 1..] {
                 assert_ne!(own, row(path, *key).expect("it is short"));
             }
+        }
+        let semaphore = semaphore_row(b"\x01a");
+        assert_eq!(semaphore_name(&semaphore), Some(b"\x01a".as_slice()));
+        assert_eq!(decode(&semaphore), None);
+        for (path, key) in names {
+            let row = row(path, key).expect("it is short");
+            assert_eq!(semaphore_name(&row), None);
         }
         assert_eq!(decode(&RowKey::new(TableId(1), b"\x01\0\x01a")), None);
         assert_eq!(decode(&RowKey::new(TableId::ENGINE, b"\x01\0\x02a")), None);

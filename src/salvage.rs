@@ -18,6 +18,7 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::opening::{real_disk, real_ports};
 use crate::options::Options;
+use crate::semaphore;
 use crate::table::Table;
 
 /// What was saved, and what was not.
@@ -148,6 +149,12 @@ impl Copy {
 
     fn take(&mut self, row: RowKey, value: Bytes) -> Result<()> {
         let id = row.table();
+        if id == TableId::ENGINE {
+            return match semaphore::decode(&row, &value) {
+                Some((name, limit)) => self.db.create_semaphore(name, limit),
+                None => Ok(()),
+            };
+        }
         if self.bytes >= BATCH_BYTES || self.table.as_ref().is_some_and(|(now, _)| *now != id) {
             self.write()?;
         }

@@ -401,6 +401,9 @@ pub(crate) fn name_encoded_row(engine: &Engine, row: &[u8]) -> RowName {
 /// The row, or the resource that it stands for, as errors and listings show it.
 pub(crate) fn name_row(engine: &Engine, row: &RowKey) -> RowName {
     let redact = engine.options.redact;
+    if let Some(name) = resource::semaphore_name(row) {
+        return RowName::semaphore(name, redact);
+    }
     match resource::decode(row) {
         Some((path, key)) => RowName::resource(path, key, redact),
         None => RowName::new(engine.catalog.name(row.table()), row.key(), redact),
@@ -412,6 +415,7 @@ pub(crate) fn name_target(engine: &Engine, target: &Target) -> RowName {
     match target {
         Target::Row(row) => name_row(engine, row),
         Target::Table(table) => RowName::table(engine.catalog.name(*table)),
+        Target::Tokens(request) => name_row(engine, &request.semaphore),
         Target::Range(range) => {
             let bounds = (range.start().map(RowKey::key), range.end().map(RowKey::key));
             let table = engine.catalog.name(range.table());

@@ -90,6 +90,15 @@ impl<'a> UnderPolicy<'a> {
             .under(self.policy, |txn| txn.lock_resource(path, mode))
     }
 
+    /// As [`Transaction::acquire`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn acquire(self, semaphore: impl AsRef<[u8]>, tokens: u64) -> Result<()> {
+        self.txn
+            .under(self.policy, |txn| txn.acquire(semaphore, tokens))
+    }
+
     /// As [`Transaction::put`].
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::thread;
 
 use lockstone::{
-    Database, Error, LockInfoState, LockMode, Options, Priority, Table, Transaction, TxnOptions,
+    Database, Error, LockInfoState, LockMode, Priority, Table, Transaction, TxnOptions,
 };
 use lockstone_base::disk::{Disk, DiskOp};
 use lockstone_recovery::Inspection;

@@ -82,6 +82,7 @@ fn print_in_flight(output: &mut Output, report: &RecoveryReport, indent: usize) 
         "rows",
         "ranges",
         "tables",
+        "tokens",
         "writes",
         "resolution",
     ]);
@@ -93,6 +94,7 @@ fn print_in_flight(output: &mut Output, report: &RecoveryReport, indent: usize) 
             grouped(txn.locks),
             grouped(txn.ranges),
             grouped(txn.tables),
+            grouped(txn.tokens),
             grouped(txn.writes),
             format!("{:?}", txn.resolution).to_lowercase(),
         ]);

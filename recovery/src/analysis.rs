@@ -233,6 +233,7 @@ impl Analysis {
             Body::LockMany(many) => txn.lock_many(many, lsn, keep_locks),
             Body::ValuePart(part) => txn.parts.extend_from_slice(part),
             Body::RangeLock(lock) => txn.ranges.push(lock.sub),
+            Body::Tokens(taken) => txn.tokens.push(taken.into()),
             Body::TableLock { .. } => txn.tables += 1,
             Body::Spill(spill) => txn.spill(spill)?,
             Body::RollbackTo { from, through } => txn.rollback(from, through),

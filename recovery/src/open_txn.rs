@@ -12,7 +12,9 @@ use lockstone_base::{LockMode, Lsn, Rank, RowKey, TxnId};
 use lockstone_storage::provisional::Kind;
 use lockstone_storage::{AdoptedRun, DeadSubs, Replayed, RunEntry};
 
-use crate::record::{Effect, LockMany, MalformedRecord, Provisional, ProvisionalMany, Spill};
+use crate::record::{
+    Effect, LockMany, MalformedRecord, Provisional, ProvisionalMany, Spill, Tokens,
+};
 use crate::report::{InFlight, Resolution};
 
 /// A lock of a transaction in flight, as its record says.
@@ -27,6 +29,26 @@ pub struct LoggedLock {
     sub: u32,
 }
 
+/// Tokens of a semaphore that a transaction in flight took, as its record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LoggedTokens {
+    pub(crate) semaphore: Box<[u8]>,
+    pub(crate) limit: u64,
+    pub(crate) tokens: u64,
+    pub(crate) sub: u32,
+}
+
+impl From<Tokens<'_>> for LoggedTokens {
+    fn from(taken: Tokens<'_>) -> Self {
+        Self {
+            semaphore: taken.semaphore.into(),
+            limit: taken.limit,
+            tokens: taken.tokens,
+            sub: taken.sub,
+        }
+    }
+}
+
 /// What is known of it.
 #[derive(Debug)]
 pub(crate) struct OpenTxn {
@@ -36,6 +58,8 @@ pub(crate) struct OpenTxn {
     locks_by_sub: Vec<(u32, u64)>,
     /// The sub-transactions that locked ranges.
     pub(crate) ranges: Vec<u32>,
+    /// The tokens that it took.
+    pub(crate) tokens: Vec<LoggedTokens>,
     /// How many tables it had locked.
     pub(crate) tables: u64,
     pub(crate) locks: Vec<LoggedLock>,
@@ -78,6 +102,7 @@ impl OpenTxn {
             label: None,
             locks_by_sub: Vec::new(),
             ranges: Vec::new(),
+            tokens: Vec::new(),
             tables: 0,
             locks: Vec::new(),
             writes: Vec::new(),
@@ -174,6 +199,8 @@ impl OpenTxn {
         self.locks.truncate(keep);
         let keep = self.ranges.partition_point(|sub| *sub < from);
         self.ranges.truncate(keep);
+        let keep = self.tokens.partition_point(|taken| taken.sub < from);
+        self.tokens.truncate(keep);
         let keep = self.writes.partition_point(|write| write.sub < from);
         self.writes.truncate(keep);
         self.parts.clear();
@@ -186,6 +213,7 @@ impl OpenTxn {
             priority: self.rank,
             locks: self.locks_by_sub.iter().map(|(_, count)| count).sum(),
             ranges: self.ranges.len() as u64,
+            tokens: self.tokens.iter().map(|taken| taken.tokens).sum(),
             tables: self.tables,
             writes: self.writes_by_sub.iter().map(|(_, count)| count).sum(),
             resolution: Resolution::Aborted,

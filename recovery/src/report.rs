@@ -105,6 +105,8 @@ pub struct InFlight {
     pub locks: u64,
     /// How many ranges it had locked.
     pub ranges: u64,
+    /// How many tokens of semaphores it had taken.
+    pub tokens: u64,
     /// How many tables it had locked.
     pub tables: u64,
     /// How many puts and deletes it had done.

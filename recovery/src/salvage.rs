@@ -159,8 +159,9 @@ impl Salvage {
             before = Some(head.version.row.clone());
             let row = RowKey::from_encoded(head.version.row);
             if let Some((row, value)) = row.zip(head.version.value) {
-                let is_there = !self.knows_tables || self.tables.contains_key(&row.table());
-                if is_there {
+                let table = row.table();
+                let is_there = !self.knows_tables || self.tables.contains_key(&table);
+                if is_there || table == TableId::ENGINE {
                     take(row, value)?;
                 }
             }

@@ -115,6 +115,17 @@ pub(crate) fn words(
             words.push(format!("drop-table {}", id.0));
             words.push(names.shown(*id));
         }
+        Body::RangeLock(_) | Body::TableLock { .. } | Body::Tokens(_) => {
+            words.extend(wide_words(body, names));
+        }
+    }
+    words
+}
+
+/// What is locked that is wider than a row, or taken of a semaphore.
+fn wide_words(body: &Body<'_>, names: &TableNames) -> Vec<String> {
+    let mut words = Vec::new();
+    match body {
         Body::RangeLock(lock) => {
             words.extend(["lock-range".to_owned(), names.shown(lock.table)]);
             words.push(format!("from {}", bound_words(lock.start)));
@@ -127,6 +138,17 @@ pub(crate) fn words(
         Body::TableLock { table } => {
             words.extend(["lock-table".to_owned(), names.shown(*table)]);
         }
+        Body::Tokens(taken) => {
+            words.push(format!(
+                "take {} of {} tokens of",
+                taken.tokens, taken.limit
+            ));
+            words.push(quoted(taken.semaphore));
+            if taken.sub > 0 {
+                words.push(format!("part {}", taken.sub));
+            }
+        }
+        _ => {}
     }
     words
 }
@@ -243,6 +265,12 @@ pub(crate) fn object(
         Body::TableLock { table } => {
             json!({ "table_id": table.0, "table": names.0.get(table) })
         }
+        Body::Tokens(taken) => json!({
+            "semaphore": taken.semaphore.escape_ascii().to_string(),
+            "limit": taken.limit,
+            "tokens": taken.tokens,
+            "sub": taken.sub,
+        }),
         Body::Abort | Body::CleanShutdown => json!({}),
     };
     if let Value::Object(details) = details {

@@ -10,6 +10,7 @@ use super::many::ProvisionalMany;
 use super::provisional::{Provisional, RecordBytes};
 use super::range_lock::RangeLock;
 use super::spill::Spill;
+use super::tokens::Tokens;
 use super::{COMMIT_BODY_BYTES, MalformedRecord, Tag};
 
 /// The first part of a commit's body: all of it, where nothing is adopted.
@@ -65,6 +66,8 @@ pub enum Body<'a> {
     RangeLock(RangeLock<'a>),
     /// [`Tag::Spill`].
     Spill(Spill<'a>),
+    /// [`Tag::Tokens`].
+    Tokens(Tokens<'a>),
     /// [`Tag::TableLock`]: the transaction has the table alone, to its end.
     TableLock {
         /// The table.
@@ -120,6 +123,7 @@ impl<'a> Body<'a> {
             }
             Self::RangeLock(lock) => lock.encode(),
             Self::Spill(spill) => spill.encode(),
+            Self::Tokens(tokens) => tokens.encode(),
             Self::TableLock { table } => {
                 RecordBytes::new(Tag::TableLock, &table.0.to_le_bytes(), [&[], &[]])
             }
@@ -167,6 +171,7 @@ impl<'a> Body<'a> {
             Tag::DropTable => Ok(Self::DropTable { id: table(bytes)? }),
             Tag::RangeLock => RangeLock::decode(bytes).map(Self::RangeLock),
             Tag::Spill => Spill::decode(bytes).map(Self::Spill),
+            Tag::Tokens => Tokens::decode(bytes).map(Self::Tokens),
             Tag::TableLock => Ok(Self::TableLock {
                 table: table(bytes)?,
             }),

@@ -15,6 +15,7 @@ mod many;
 mod lock_many;
 mod range_lock;
 mod spill;
+mod tokens;
 mod body;
 
 pub use body::Body;
@@ -25,6 +26,7 @@ pub use provisional::{Effect, Provisional, RecordBytes};
 pub use range_lock::RangeLock;
 pub use spill::{Spill, SpillFiles};
 pub use tag::Tag;
+pub use tokens::Tokens;
 
 use thiserror::Error;
 

@@ -34,11 +34,13 @@ pub enum Tag {
     LockMany = 13,
     /// What a transaction has locked and written is in files now.
     Spill = 14,
+    /// Tokens of a semaphore taken.
+    Tokens = 16,
 }
 
 impl Tag {
     /// Every tag there is.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Begin,
         Self::Provisional,
         Self::ValuePart,
@@ -53,6 +55,7 @@ impl Tag {
         Self::TableLock,
         Self::LockMany,
         Self::Spill,
+        Self::Tokens,
     ];
 }
 
