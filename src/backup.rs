@@ -2,7 +2,7 @@
 //!
 //! Called by the database's handle.
 //! 1. S8: what is copied are the runs of one moment, pinned while that lasts; writers go on. A checkpoint comes
-//!    before it, so whatever was acknowledged before the call is in them.
+//!    before it, so whatever was acknowledged before the call is in them. Nothing of what is open is.
 //! 2. Tables and runs are of one moment too: no table comes or goes in between.
 //! 3. Closing the database ends a backup, and waits for that end: the directory is free only when nobody reads there
 //!    any more.
@@ -85,6 +85,8 @@ fn pinned(engine: &Engine) -> (Pin, Manifest) {
         next_table,
         runs: pin.runs.clone(),
         next_run: pin.next_run,
+        spills: Vec::new(),
+        unfinished: Vec::new(),
         ..newest
     };
     (pin, manifest)

@@ -4,11 +4,13 @@
 //! 1. S9: rotate; wait until that is durable; flush; manifest; recycle. Nothing is logged twice.
 //! 2. S1: the manifest's `flushed_through` lies right below the log's end at the rotation, so every
 //!    commit at or below it is in the runs that it lists, and none above.
-//! 3. S3: `scan_from` lies at or below the first record of every transaction that had not ended at the
-//!    rotation, one that committed since included: they were all still listed as live in that hold.
-//! 4. G10: a checkpoint starts at half the log's limit. At the limit, whoever still holds the log back is
-//!    rolled back with a clear error: until open transactions can move their records out of the log, the
-//!    log bounds how long one can stay open.
+//! 3. S3: `scan_from` lies at or below the first record that is still needed of every transaction that had not ended at the
+//!    rotation, one that committed since included: they were all still listed as live in that hold. What they had spilled
+//!    by then is not needed of the log: the manifest lists it.
+//! 4. S3: whoever holds back more than a quarter of the log's limit is asked to spill, and does so at the end of its next call
+//!    that locks or writes.
+//! 5. G10: a checkpoint starts at half the log's limit. At the limit, whoever still holds the log back, because it was asked and
+//!    has made no call, is rolled back with a clear error.
 //!
 //! Crash: at every step the newest manifest under its final name and the log behind its `scan_from` say
 //! everything; runs that no manifest lists are swept at the next open.
@@ -16,7 +18,7 @@
 use std::sync::atomic::{Ordering, fence};
 
 use lockstone_base::Lsn;
-use lockstone_locks::{AbortCause, Wakes};
+use lockstone_locks::{AbortCause, OwnerState, Wakes};
 
 use crate::compaction;
 use crate::engine::Engine;
@@ -116,8 +118,11 @@ fn roll_back_holder(engine: &Engine, holder: &LiveTxn) {
         tracing::warn!(txn = %holder.owner.id(), "rolled back: it held the log at its limit");
     }
     holder.let_go_if_rolled_back();
-    // Its records are needed no more, whoever ended it.
-    engine.live.end(&holder.notes, holder.owner.id());
+    // Its records are needed no more, whoever ended it. One that is committing ends in the hold that it has: until then what it
+    // has spilled is nowhere but with it (S4).
+    if holder.owner.state() != OwnerState::Committing {
+        engine.live.end(&holder.notes, holder.owner.id());
+    }
 }
 
 fn checkpoint(engine: &Engine) -> Result<()> {
@@ -125,7 +130,12 @@ fn checkpoint(engine: &Engine) -> Result<()> {
         // Nothing was ever logged: there is nothing below the log's end.
         return Ok(());
     }
-    let (rotated_at, first_needed) = rotate(engine)?;
+    let rotated = rotate(engine)?;
+    complete(engine, rotated)
+}
+
+/// What follows the rotation, beside which others go on.
+fn complete(engine: &Engine, (rotated_at, first_needed): (Lsn, Lsn)) -> Result<()> {
     engine.log.wait_durable(rotated_at)?;
     // Commits since then may have sealed what they found (W5), and be durable: that is for the next one.
     let passed = Lsn::new(rotated_at.get() - 1);
@@ -139,6 +149,9 @@ fn checkpoint(engine: &Engine) -> Result<()> {
     publish(engine, Some(scan))?;
     engine.bell.ring();
     engine.log.recycle(scan.end)?;
+    let quarter = engine.options.log_bytes / 4;
+    let holds_back = |first| engine.log.bytes_since(first) > quarter;
+    engine.live.ask_to_spill(holds_back);
     Ok(())
 }
 
@@ -154,4 +167,83 @@ fn rotate(engine: &Engine) -> Result<(Lsn, Lsn)> {
         .oldest_in_log()
         .map_or(end, |(first, _)| first.min(end));
     Ok((end, first_needed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lockstone_testkit::{SeededEntropy, SimClock, SimDisk, Survivors};
+
+    use super::*;
+    use crate::closing::EngineRef;
+    use crate::engine::Ports;
+    use crate::opening;
+    use crate::options::{Options, TxnOptions};
+    use crate::schema;
+    use crate::table::Table;
+    use crate::transaction::Transaction;
+
+    const VALUE: [u8; 8 << 10] = [1; 8 << 10];
+
+    fn start(disk: &Arc<SimDisk>) -> Arc<EngineRef> {
+        let options = Options::new()
+            .segment_bytes(1 << 20)
+            .log_bytes(16 << 20)
+            .provisional_bytes(256 << 10);
+        let ports = Ports {
+            disk: disk.clone(),
+            clock: Arc::new(SimClock::new()),
+            entropy: Arc::new(SeededEntropy::new(7)),
+            background: false,
+        };
+        let engine = opening::start(options, ports).expect("a disk without faults");
+        Arc::new(EngineRef::new(engine))
+    }
+
+    fn table(engine: &Arc<EngineRef>) -> Table {
+        Table::new(engine, schema::create(engine, "t").expect("a table"))
+    }
+
+    /// S3, S4: the log gives back what a transaction has logged before it spilled, and by the time of the manifest it has
+    /// committed: its files are listed all the same, or nobody would find them behind a crash.
+    #[test]
+    fn who_commits_between_the_rotation_and_the_lists_is_listed() {
+        let disk = SimDisk::new(1);
+        let engine = start(&disk);
+        let t = table(&engine);
+        let mut txn = Transaction::begin(Arc::clone(&engine), TxnOptions::new(), None);
+        let mut rows = 0_u32;
+        while engine.counters.spills.load(Ordering::Relaxed) < 3 {
+            txn.put(&t, rows.to_be_bytes(), VALUE).expect("a lock");
+            rows += 1;
+        }
+        let before = engine.log.end();
+        let rotated = rotate(&engine).expect("a log");
+        assert!(
+            rotated.1.get() + (256 << 10) > before.get(),
+            "S3: what is in files holds nothing back"
+        );
+        txn.commit().expect("committed");
+        complete(&engine, rotated).expect("a disk without faults");
+        let manifest = engine.manifest.lock().clone();
+        assert!(manifest.scan_end.get() + (512 << 10) > before.get());
+        assert_eq!((manifest.spills.len(), manifest.unfinished.len()), (3, 1));
+        // Again, though the transaction is forgotten, and there is nothing to do: what is needed stays listed.
+        publish(&engine, None).expect("a disk without faults");
+        assert_eq!(engine.manifest.lock().spills, manifest.spills);
+        let mut crashed = disk;
+        for _ in 0..2 {
+            crashed = crashed.after_crash(crashed.io_count(), &Survivors::None);
+            let engine = start(&crashed);
+            let t = table(&engine);
+            let txn = Transaction::begin(Arc::clone(&engine), TxnOptions::new(), None);
+            for row in 0..rows {
+                let found = txn.get(&t, row.to_be_bytes()).expect("a store");
+                assert_eq!(found.as_deref(), Some(&VALUE[..]), "row {row}");
+            }
+            drop(txn);
+            crashed = crashed.after_crash(crashed.io_count(), &Survivors::None);
+        }
+    }
 }

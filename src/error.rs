@@ -187,9 +187,9 @@ pub enum Error {
         /// What failed.
         source: Box<Error>,
     },
-    /// The transaction stayed open while the log behind it grew to its limit.
+    /// The transaction neither locked nor wrote anything while the log behind it grew to its limit.
     #[error(
-        "the transaction stayed open while the log behind it grew to its limit of {max} bytes, and was \
+        "the transaction was idle while the log behind it grew to its limit of {max} bytes, and was \
          rolled back; commit earlier, or raise Options::log_bytes"
     )]
     LogFull {

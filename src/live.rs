@@ -5,11 +5,12 @@
 //!    end: the note was stored before the append, and the append came before the hold.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lockstone_base::{Lsn, Striped, TxnId};
 use lockstone_locks::{Notify, Owner, OwnerState};
+use lockstone_storage::OpenSpills;
 use parking_lot::Mutex;
 
 use crate::options::Isolation;
@@ -44,6 +45,8 @@ pub(crate) struct Notes {
     /// What it has moved out of memory.
     pub(crate) spilled: Spilled,
     first_record: AtomicU64,
+    /// Whether it should spill, for it holds the log back.
+    is_asked_to_spill: AtomicBool,
     /// What keeps what it sees, while it has a snapshot and was not rolled back.
     pin: Mutex<Option<Pin>>,
     /// Where it stands in the list of all: in whose copy, and in which slot of that.
@@ -71,6 +74,7 @@ impl Notes {
             parker: Parker::default(),
             spilled: Spilled::default(),
             first_record: AtomicU64::new(NOTHING_LOGGED),
+            is_asked_to_spill: AtomicBool::new(false),
             pin: Mutex::default(),
             stripe: Striped::<()>::own_number(),
             slot: AtomicUsize::new(0),
@@ -98,7 +102,18 @@ impl Notes {
         self.first_record.store(log_end.get(), Ordering::SeqCst);
     }
 
-    /// A position at or below its first record; `None` if it has none.
+    /// Notes that none of its records below `first` is needed any more: what they say is in files (S3).
+    pub(crate) fn note_spilled(&self, first: Lsn) {
+        self.note_first_record(first);
+        self.is_asked_to_spill.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether it was asked to spill since it last did.
+    pub(crate) fn is_asked_to_spill(&self) -> bool {
+        self.is_asked_to_spill.load(Ordering::Relaxed)
+    }
+
+    /// A position at or below the first of its records that is still needed; `None` if it has none.
     pub(crate) fn first_record(&self) -> Option<Lsn> {
         let at = self.first_record.load(Ordering::SeqCst);
         (at != NOTHING_LOGGED).then_some(Lsn::new(at))
@@ -162,6 +177,29 @@ impl LiveTxns {
             }
         }
         oldest
+    }
+
+    /// S3: asks those to spill whose first record lies where `holds_back` says that it holds the log back.
+    pub(crate) fn ask_to_spill(&self, holds_back: impl Fn(Lsn) -> bool) {
+        for live in self.0.all() {
+            for txn in live.lock().slots.iter().flatten() {
+                if txn.notes.first_record().is_some_and(&holds_back) {
+                    txn.notes.is_asked_to_spill.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// S4: what manifests say of those that have spilled. What was rolled back is needed by nobody.
+    pub(crate) fn open_spills(&self) -> Vec<OpenSpills> {
+        let mut all = Vec::new();
+        for live in self.0.all() {
+            let live = live.lock();
+            let txns = live.slots.iter().flatten();
+            let txns = txns.filter(|txn| txn.owner.state() != OwnerState::Aborted);
+            all.extend(txns.filter_map(|txn| txn.notes.spilled.open(&txn.owner)));
+        }
+        all
     }
 
     /// W7: nobody reads any more what those would see that were rolled back and whose handles still exist.

@@ -90,7 +90,10 @@ impl Options {
             .unwrap_or(PROVISIONAL_BYTES.min(most))
     }
 
-    /// How long the log may grow before a checkpoint must have freed it, in bytes: at least four segments.
+    /// How long the log may grow before a checkpoint must have freed it, in bytes: at least four segments. It bounds neither what a
+    /// transaction writes nor how long it stays open: one that holds back a quarter of it moves into files what it has, at the end of
+    /// its next call that locks or writes. Only one that makes no call until the limit is reached is rolled back, with
+    /// [`Error::LogFull`].
     pub fn log_bytes(mut self, bytes: u64) -> Self {
         self.log_bytes = bytes;
         self

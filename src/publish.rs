@@ -3,6 +3,9 @@
 //! 1. S1: what it says of the store is of one moment, whenever it is written.
 //! 2. One manifest is written at a time; the latch is held while that takes, and for nothing else.
 //! 3. S6: only behind it may go what it no longer names.
+//! 4. S3, S4: it lists what every transaction has spilled that has not ended, and what commits have adopted that no level has yet.
+//!    The transactions are asked first and the store second, and a commit adopts before its transaction is forgotten: so whoever
+//!    commits in between is in the one list or in both. So what a manifest lists the next one lists too, as long as it is needed.
 //!
 //! Crash: the old manifest or the new one is in force, and both are true.
 
@@ -22,6 +25,7 @@ use crate::error::Result;
 pub(crate) fn publish(engine: &Engine, scan: Option<ChainPoint>) -> Result<()> {
     let mut newest = engine.manifest.lock();
     let (tables, dropped, next_table) = tables(engine);
+    let open = engine.live.open_spills();
     let part = engine.store.part();
     // A transaction notes where the log ends and appends later. A checkpoint in between has not seen the note, which
     // stays true, but names a position whose segment may be gone: none of its records lies below what that
@@ -29,7 +33,7 @@ pub(crate) fn publish(engine: &Engine, scan: Option<ChainPoint>) -> Result<()> {
     let scan = scan.filter(|scan| scan.end > newest.scan_end);
     // Used up even if the write fails: a name whose fate is unknown is not given to another content.
     newest.generation += 1;
-    let manifest = Manifest {
+    let mut manifest = Manifest {
         durable: engine.log.durable().max(newest.durable),
         flushed_through: part.flushed_through,
         scan_end: scan.map_or(newest.scan_end, |scan| scan.end),
@@ -43,6 +47,7 @@ pub(crate) fn publish(engine: &Engine, scan: Option<ChainPoint>) -> Result<()> {
         next_run: part.next_run,
         ..newest.clone()
     };
+    manifest.list_open(open.into_iter().chain(part.unlisted));
     assert!(
         manifest.flushed_through < manifest.durable,
         "S1: flushed_through lies below the durable LSN"

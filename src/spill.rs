@@ -1,17 +1,19 @@
-//! Spilling (F20): what a transaction has locked and written goes from memory into runs, when all together have more of it than
-//! `Options::provisional_bytes` allows.
+//! Spilling (F20, S3): what a transaction has locked and written goes from memory into runs, when all together have more of it than
+//! `Options::provisional_bytes` allows, or when it holds the log back.
 //!
 //! Called by the write path at the end of each call that has locked or written something.
 //! 1. V1: copy, write, log and publish, drop, in this order. The files and their directory are synced before anybody knows them, and
 //!    nothing is held while they are written.
 //! 2. V1: every lock and write that is copied is in the log already; the spill supersedes all of these.
-//! 3. S3: a transaction that has spilled locks alone does not hold the log back by what it had logged before.
+//! 3. S3: what is spilled frees the log. Behind the publication the transaction's first record that is still needed is the first
+//!    one behind the copy: a checkpoint that reads this lists the files, for they were in the registry before, and it lists what
+//!    it finds there later (`publish`). Until such a manifest is durable, the one before it has the log begin below.
 //! 4. V2: the lock of a row that was written is in the record that wrote it; what a row was locked for besides is in a run of
 //!    locks.
 //! 5. F10: a transaction that cannot spill is rolled back, and says why; the others go on.
 //!
 //! Crash: of a transaction that has no commit record nothing is needed, and the files are swept; of one that has, recovery adopts
-//! what it has written.
+//! what manifest and log name.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -28,18 +30,19 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::log_step::{begin_again, failed, log_held_back};
 use crate::provisional_memory::Left;
-use crate::spilled::RunOfLocks;
+use crate::spilled::{RunOfLocks, SpillNote};
 use crate::txn_state::TxnState;
 use crate::write_set::OwnWrite;
 
-/// Makes room in memory, if the transaction has to.
+/// Makes room in memory or log, if the transaction has to.
 pub(crate) fn make_room(engine: &Engine, txn: &mut TxnState) -> Result<()> {
-    if !txn.memory.must_spill() {
+    if !txn.memory.must_spill() && !txn.live.is_asked_to_spill() {
         return Ok(());
     }
     log_held_back(engine, txn)?;
     let spilled = spill(engine, txn);
     spilled.map_err(|error| failed(engine, txn, error))?;
+    checkpoint::ask_if_due(engine);
     // W10: whoever was rolled back meanwhile has spilled nothing.
     txn.check(engine)
 }
@@ -60,6 +63,9 @@ fn spill(engine: &Engine, txn: &mut TxnState) -> Result<()> {
     let writes = txn.writes.drain();
     let runs = write(engine, txn, &locks, &writes)?;
     if runs.is_empty() {
+        // Whatever it has done is in files already, or was undone.
+        begin_again(engine, txn.author())?;
+        free_log(txn, through);
         return Ok(());
     }
     let earlier = txn.live.spilled.next_number() - 1;
@@ -203,6 +209,11 @@ impl<'a> Iterator for Rows<'a> {
     }
 }
 
+/// S3: of what the transaction has logged up to there nothing is needed any more.
+fn free_log(txn: &TxnState, through: Lsn) {
+    txn.live.note_spilled(Lsn::new(through.get() + 1));
+}
+
 /// V1, log and publish: in one hold of the owner's latch, which takes the runs. Whether the transaction still lived.
 fn log_and_publish(
     engine: &Engine,
@@ -215,12 +226,13 @@ fn log_and_publish(
     let files = runs.iter().map(|run| (run.kind(), run.entry().clone()));
     let files = SpillFiles(files.collect());
     let encoded = files.encode();
-    let held = (&txn.live.locks, &txn.live.writes);
-    let held = (
-        held.0.load(Ordering::Relaxed),
-        held.1.load(Ordering::Relaxed),
-    );
-    let spill = Spill::new(number, through, held, (runs.len(), &encoded));
+    let held = [&txn.live.locks, &txn.live.writes].map(|count| count.load(Ordering::Relaxed));
+    let note = SpillNote {
+        number,
+        through,
+        held: held.into(),
+    };
+    let spill = Spill::new(number, through, note.held, (runs.len(), &encoded));
     let body = Body::Spill(spill).encode();
     let pieces = body.pieces();
     let author = txn.author();
@@ -243,15 +255,13 @@ fn log_and_publish(
         hold.check()?;
         hold.append(room, &record);
         let runs = unpublished.take().unwrap_or_default();
-        txn.live.spilled.push(number, runs);
+        txn.live.spilled.push(note, runs);
         Ok::<_, Error>(())
     });
     checkpoint::attend(engine);
     let is_published = published?.is_some();
-    if is_published && txn.live.spilled.to_adopt(0).is_empty() {
-        // S3: what has locks alone is needed by nobody after a crash.
-        let behind = Lsn::new(through.get() + 1);
-        txn.live.note_first_record(behind);
+    if is_published {
+        free_log(txn, through);
     }
     Ok(is_published)
 }

@@ -10,10 +10,13 @@ use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use lockstone_base::{RowKey, TableId};
-use lockstone_locks::{LockRun, SpilledLock, Unreadable};
+use lockstone_base::{Lsn, RowKey, TableId};
+use lockstone_locks::{LockRun, Owner, SpilledLock, Unreadable};
+use lockstone_recovery::UnfinishedState;
 use lockstone_storage::provisional::{Kind, ProvisionalRun, Record, Sought};
-use lockstone_storage::{AdoptedRun, DeadSubs, Direction, StorageError};
+use lockstone_storage::{
+    AdoptedRun, DeadSubs, Direction, OpenSpills, SpillEntry, SpillPart, StorageError, UnfinishedTxn,
+};
 use parking_lot::Mutex;
 
 /// What one transaction has spilled.
@@ -22,18 +25,43 @@ pub(crate) struct Spilled(Mutex<Inside>);
 
 #[derive(Debug, Default)]
 struct Inside {
-    /// The oldest first, each with the number of its spill.
-    runs: Vec<(u64, ProvisionalRun)>,
+    /// The oldest first.
+    runs: Vec<SpilledRun>,
     spills: u64,
+    /// How many locks and writes the transaction had at the last of them.
+    held: (u64, u64),
     /// The sub-transactions that were rolled back since the first spill.
     dead: Vec<(u32, u32)>,
 }
 
+#[derive(Debug)]
+struct SpilledRun {
+    run: ProvisionalRun,
+    /// The number of its spill, and what of the log that supersedes.
+    spill: u64,
+    through: Lsn,
+}
+
 impl Inside {
-    fn of_writes(&self) -> impl Iterator<Item = &(u64, ProvisionalRun)> {
+    fn of_writes(&self) -> impl Iterator<Item = &SpilledRun> {
         let all = self.runs.iter();
-        all.filter(|(_, run)| run.kind() == Kind::Write)
+        all.filter(|spilled| spilled.run.kind() == Kind::Write)
     }
+
+    fn dead(&self) -> DeadSubs {
+        DeadSubs::new(self.dead.iter().copied())
+    }
+}
+
+/// A spill that is published.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SpillNote {
+    /// Its number among the transaction's.
+    pub(crate) number: u64,
+    /// It supersedes the transaction's records in the log up to here.
+    pub(crate) through: Lsn,
+    /// How many locks and writes the transaction has.
+    pub(crate) held: (u64, u64),
 }
 
 impl Spilled {
@@ -43,46 +71,80 @@ impl Spilled {
     }
 
     /// A spill is published.
-    pub(crate) fn push(&self, number: u64, runs: impl IntoIterator<Item = ProvisionalRun>) {
+    pub(crate) fn push(&self, note: SpillNote, runs: impl IntoIterator<Item = ProvisionalRun>) {
         let mut inside = self.0.lock();
         assert!(
-            inside.spills < number,
+            inside.spills < note.number,
             "V3: a later spill has a higher number"
         );
-        inside.spills = number;
-        let runs = runs.into_iter().map(|run| (number, run));
+        (inside.spills, inside.held) = (note.number, note.held);
+        let runs = runs.into_iter().map(|run| SpilledRun {
+            run,
+            spill: note.number,
+            through: note.through,
+        });
         inside.runs.extend(runs);
+    }
+
+    /// S4: what a manifest says of `owner`, whose spills these are, if it has ever spilled. A run that was rolled back as a whole
+    /// is gone, whatever the log still says of it.
+    pub(crate) fn open(&self, owner: &Owner) -> Option<OpenSpills> {
+        let inside = self.0.lock();
+        let state = UnfinishedState {
+            rank: owner.rank().filter(|_| inside.spills > 0)?,
+            label: owner.label().cloned(),
+            held: inside.held,
+        };
+        let dead = inside.dead();
+        let spills = inside.runs.iter().map(|spilled| SpillEntry {
+            kind: spilled.run.kind(),
+            run: spilled.run.entry().clone(),
+            parts: vec![SpillPart {
+                owner: owner.id(),
+                spill: spilled.spill,
+                through: spilled.through,
+                dead: dead.clone(),
+            }],
+        });
+        Some(OpenSpills {
+            txn: UnfinishedTxn {
+                txn: owner.id(),
+                state: state.encode(),
+            },
+            spills: spills.collect(),
+        })
     }
 
     /// V4: these sub-transactions, from the first to the last, are dead. If anything was spilled that is: the runs that have nothing
     /// else.
     pub(crate) fn roll_back(&self, from: u32, through: u32) -> Option<Vec<ProvisionalRun>> {
         let mut inside = self.0.lock();
-        let newest = |(_, run): &(u64, ProvisionalRun)| run.owners().first().map(|own| own.subs.1);
+        let newest = |spilled: &SpilledRun| spilled.run.owners().first().map(|own| own.subs.1);
         let newest = inside.runs.iter().filter_map(newest).max();
         newest.filter(|newest| *newest >= from)?;
         inside.dead.push((from, through));
-        let dead = DeadSubs::new(inside.dead.iter().copied());
-        let is_dead = |(_, run): &mut (u64, ProvisionalRun)| run.entry().is_dead(&dead);
+        let dead = inside.dead();
+        let is_dead = |spilled: &mut SpilledRun| spilled.run.entry().is_dead(&dead);
         let dead = inside.runs.extract_if(.., is_dead);
-        Some(dead.map(|(_, run)| run).collect())
+        Some(dead.map(|spilled| spilled.run).collect())
     }
 
     /// How many locks it has spilled, those included that were rolled back since.
     pub(crate) fn locks(&self) -> u64 {
         let inside = self.0.lock();
-        let rows = inside.runs.iter().map(|(_, run)| run.entry().rows);
+        let rows = inside.runs.iter().map(|spilled| spilled.run.entry().rows);
         rows.sum()
     }
 
     /// The runs that hold writes, as a commit adopts them, of the spills behind number `behind`.
     pub(crate) fn to_adopt(&self, behind: u64) -> Vec<AdoptedRun> {
         let inside = self.0.lock();
-        let dead = DeadSubs::new(inside.dead.iter().copied());
-        let later = inside.of_writes().filter(|(spill, _)| *spill > behind);
-        let adopted = later.map(|(spill, run)| AdoptedRun {
-            entry: run.entry().clone(),
-            spill: *spill,
+        let dead = inside.dead();
+        let later = inside.of_writes().filter(|run| run.spill > behind);
+        let adopted = later.map(|spilled| AdoptedRun {
+            entry: spilled.run.entry().clone(),
+            spill: spilled.spill,
+            through: spilled.through,
             dead: dead.clone(),
         });
         adopted.collect()
@@ -91,14 +153,14 @@ impl Spilled {
     /// The tables of the rows that these hold.
     pub(crate) fn tables(&self) -> BTreeSet<TableId> {
         let inside = self.0.lock();
-        let tables = inside.of_writes().flat_map(|(_, run)| run.tables());
+        let tables = inside.of_writes().flat_map(|spilled| spilled.run.tables());
         tables.copied().collect()
     }
 
     /// What nobody needs when it has ended: all, unless its commit has `adopted` what holds writes.
     pub(crate) fn take(&self, adopted: bool) -> Vec<ProvisionalRun> {
         let runs = std::mem::take(&mut self.0.lock().runs).into_iter();
-        let runs = runs.map(|(_, run)| run);
+        let runs = runs.map(|spilled| spilled.run);
         runs.filter(|run| !adopted || run.kind() != Kind::Write)
             .collect()
     }

@@ -380,7 +380,9 @@ fn reserve<'e>(engine: &'e Engine, txn: &mut TxnState) -> Result<Reserved<'e>> {
     if txn.own.is_some() {
         let adopted = txn.live.spilled.to_adopt(0);
         reserved.adopts = adopted.len() as u32;
-        reserved.adoption = Some(engine.store.prepare_adoption(adopted)?);
+        let open = txn.live.spilled.open(&txn.owner);
+        let open = open.expect("V1: what is adopted was spilled");
+        reserved.adoption = Some(engine.store.prepare_adoption(open.txn, adopted)?);
         reserved.tables = txn.live.spilled.tables();
     }
     if reserved.writes() {

@@ -41,9 +41,13 @@ pub(crate) fn print(output: &mut Output, report: &RecoveryReport, indent: usize)
             count(torn.frames, "frame header"),
         )?;
     }
+    let adopted = match report.rows_adopted {
+        0 => String::new(),
+        rows => format!(" and {} in adopted files", grouped(rows)),
+    };
     say!(
         output,
-        "{:indent$}committed   {} replayed, {}; {} had ended without effect",
+        "{:indent$}committed   {} replayed, {}{adopted}; {} had ended without effect",
         "",
         count(report.committed, "transaction"),
         count(report.rows_replayed, "row"),

@@ -5,19 +5,24 @@
 //! 2. R3, R4: nobody visits the locks of a transaction in flight: they are counted as they pass by.
 //! 3. A commit at or below `flushed_through` is in the runs already: its writes are skipped (S1).
 //! 4. A rollback kills the sub-transactions of its interval, whose numbers never come again.
-//! 5. S7: a table that was dropped stays so, whatever is read again of its life before (S4); what was
+//! 5. S4: what the manifest lists of a transaction that had not ended is where its reading begins; what the log says of the same again
+//!    changes nothing.
+//! 6. S7: a table that was dropped stays so, whatever is read again of its life before (S4); what was
 //!    committed to it and not yet flushed vanishes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use lockstone_base::disk::Disk;
 use lockstone_base::{Lsn, TableId, TxnId};
 use lockstone_storage::{DeadSubs, DroppedTable, Manifest, Replayed, TableEntry};
 use lockstone_wal::{FrameInfo, LogVisitor, ScannedRecord, VisitError};
 
+use crate::error::RecoveryError;
 use crate::open_txn::OpenTxn;
 pub use crate::open_txn::{Committed, LoggedLock};
 use crate::record::{Body, Context, MalformedRecord, Tag};
 use crate::report::InFlight;
+use crate::unfinished::UnfinishedState;
 
 /// What the log says, record by record.
 #[derive(Debug)]
@@ -41,7 +46,23 @@ pub struct Analysis {
 impl Analysis {
     /// Nothing read yet but the manifest; `keep_locks` says whether the rows that transactions in flight
     /// had locked are wanted one by one.
-    pub fn new(manifest: &Manifest, keep_locks: bool) -> Self {
+    ///
+    /// # Errors
+    /// [`RecoveryError`] if what `manifest`, read from `disk`, says of a transaction makes no sense.
+    pub fn new(
+        disk: &dyn Disk,
+        manifest: &Manifest,
+        keep_locks: bool,
+    ) -> Result<Self, RecoveryError> {
+        let open = listed(manifest).map_err(|what| manifest.malformed(disk, what.0))?;
+        Ok(Self {
+            open,
+            ..Self::of_log_alone(manifest, keep_locks)
+        })
+    }
+
+    /// As [`Analysis::new`], where what the manifest says of transactions cannot be used.
+    pub(crate) fn of_log_alone(manifest: &Manifest, keep_locks: bool) -> Self {
         let (flushed_through, tables) = (manifest.flushed_through, &manifest.tables);
         let dropped = manifest.dropped.iter();
         Self {
@@ -74,10 +95,11 @@ impl Analysis {
         (self.committed, self.aborted)
     }
 
-    /// How many rows the replayed commits had written, but for those in files that they have adopted.
-    pub fn rows(&self) -> u64 {
+    /// How many rows the replayed commits had written, and how many there are in the files that they have adopted.
+    pub fn rows(&self) -> (u64, u64) {
         let rows = self.commits.iter().map(|commit| commit.rows.len() as u64);
-        rows.sum()
+        let adopted = self.commits.iter().flat_map(|commit| &commit.adopted);
+        (rows.sum(), adopted.map(|run| run.entry.rows).sum())
     }
 
     /// Whether the last record says that the engine was closed in order.
@@ -214,7 +236,8 @@ impl Analysis {
     ) -> Result<(), MalformedRecord> {
         if let Body::Commit { rows, adopts } = body {
             let txn = self.open.remove(&context.txn);
-            return self.commit(txn, (rows, adopts), lsn);
+            let txn = txn.unwrap_or_else(|| OpenTxn::new(lsn, context.rank));
+            return self.commit((context.txn, txn), (rows, adopts), lsn);
         }
         if body == Body::Abort {
             self.open.remove(&context.txn);
@@ -248,19 +271,14 @@ impl Analysis {
 
     fn commit(
         &mut self,
-        txn: Option<OpenTxn>,
+        (id, txn): (TxnId, OpenTxn),
         (rows, adopts): (u64, u32),
         lsn: Lsn,
     ) -> Result<(), MalformedRecord> {
         if lsn <= self.flushed_through {
             return Ok(());
         }
-        let nothing = Committed {
-            stamp: lsn,
-            adopted: Vec::new(),
-            rows: Vec::new(),
-        };
-        let commit = txn.map_or(nothing, |txn| txn.into_committed(lsn));
+        let commit = txn.into_committed(id, lsn);
         if commit.rows.len() as u64 != rows {
             return Err(MalformedRecord("number of rows"));
         }
@@ -274,6 +292,23 @@ impl Analysis {
         }
         Ok(())
     }
+}
+
+/// S4: the transactions that the manifest lists, with their spills.
+fn listed(manifest: &Manifest) -> Result<HashMap<TxnId, OpenTxn>, MalformedRecord> {
+    let txns = manifest.unfinished.iter().map(|unfinished| {
+        let state = UnfinishedState::decode(&unfinished.state)?;
+        Ok((unfinished.txn, OpenTxn::listed(state)))
+    });
+    let mut txns: HashMap<_, _> = txns.collect::<Result<_, _>>()?;
+    for spill in &manifest.spills {
+        for part in &spill.parts {
+            if let Some(txn) = txns.get_mut(&part.owner) {
+                txn.list(spill, part);
+            }
+        }
+    }
+    Ok(txns)
 }
 
 impl LogVisitor for Analysis {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use lockstone_base::Lsn;
 use lockstone_base::clock::Clock;
 use lockstone_base::disk::Disk;
-use lockstone_storage::{Manifest, Store, StoreCheck, StoreConfig};
+use lockstone_storage::{Manifest, Replay, Store, StoreCheck, StoreConfig};
 use lockstone_wal::{
     Access, FrameInfo, Leftover, LogScan, LogVisitor, ScannedRecord, SegmentInfo, Segments,
     VisitError, WalError,
@@ -110,18 +110,25 @@ impl Inspection {
         dead_locks::of(&self.disk, &self.manifest, &analysis)
     }
 
-    /// Reads every block of every run, and the log: checksums, order, filters, indexes, counts.
+    /// Reads every block of every run and of every file that a commit has adopted, and the log: checksums, order, filters, indexes, counts.
     ///
     /// # Errors
     /// [`RecoveryError`] if recovery would refuse; damage to runs is in the findings instead.
     pub fn check(&self) -> Result<(RecoveryReport, StoreCheck), RecoveryError> {
-        let report = self.report()?;
-        let manifest = &self.manifest;
+        let (report, analysis) = self.analyse(false)?;
+        // What is in files, and that alone: the log has been read.
+        let commits = analysis.into_commits().into_iter();
+        let adoptions = commits.filter(|commit| !commit.adopted.is_empty());
+        let adopted = adoptions.map(|commit| Replay::Adopted {
+            stamp: commit.stamp,
+            txn: commit.txn,
+            runs: commit.adopted,
+        });
         let store = Store::open(
             self.disk.clone(),
             StoreConfig::default(),
-            manifest,
-            Vec::new(),
+            &self.manifest,
+            adopted.collect(),
         )?;
         Ok((report, store.check(&mut |_, _| {})?))
     }
@@ -140,7 +147,7 @@ impl Inspection {
         let mut dump = Dump {
             sink,
             notes: &mut notes,
-            analysis: self.analysis(false),
+            analysis: self.analysis(false)?,
             segments: segments.list().collect(),
             shown: None,
         };
@@ -166,7 +173,7 @@ impl Inspection {
         };
         let mut noting = Noting {
             notes: &mut notes,
-            analysis: self.analysis(false),
+            analysis: self.analysis(false)?,
         };
         let scanned = segments.scan(&scan_options(&self.manifest), &mut noting);
         self.log_check(&notes, Some(&segments), scanned)
@@ -188,13 +195,13 @@ impl Inspection {
         Ok(check)
     }
 
-    fn analysis(&self, keep_locks: bool) -> Analysis {
-        Analysis::new(&self.manifest, keep_locks)
+    fn analysis(&self, keep_locks: bool) -> Result<Analysis, RecoveryError> {
+        Analysis::new(&*self.disk, &self.manifest, keep_locks)
     }
 
     fn analyse(&self, keep_locks: bool) -> Result<(RecoveryReport, Analysis), RecoveryError> {
         let segments = open_log(&self.disk, &*self.clock, Access::Inspect)?;
-        let mut analysis = self.analysis(keep_locks);
+        let mut analysis = self.analysis(keep_locks)?;
         let scan = segments.scan(&scan_options(&self.manifest), &mut analysis)?;
         Ok((report(&self.manifest, &scan, &analysis, false), analysis))
     }

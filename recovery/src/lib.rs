@@ -9,6 +9,7 @@
 mod error;
 pub mod record;
 mod report;
+mod unfinished;
 mod log_check;
 pub mod directory;
 mod open_txn;
@@ -31,3 +32,4 @@ pub use log_check::{
 pub use recover::{Config, Identity, Recovered, recover};
 pub use report::{InFlight, RecoveryReport, Resolution, TornTail};
 pub use sizes::Sizes;
+pub use unfinished::UnfinishedState;

@@ -3,6 +3,7 @@
 //! Kept by `analysis`, record by record.
 //! 1. Numbers of sub-transactions only grow, so what a rollback kills is the end of each list.
 //! 2. V1: what it has written before it spilled is in the files of the spill, which its commit adopts.
+//! 3. S4: a spill that the manifest lists is one that the log names, and is read there again without harm.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,12 +11,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lockstone_base::{LockMode, Lsn, Rank, RowKey, TxnId};
 use lockstone_storage::provisional::Kind;
-use lockstone_storage::{AdoptedRun, DeadSubs, Replayed, RunEntry};
+use lockstone_storage::{
+    AdoptedRun, DeadSubs, Replayed, RunEntry, SpillEntry, SpillPart, UnfinishedTxn,
+};
 
 use crate::record::{
     Effect, LockMany, MalformedRecord, Provisional, ProvisionalMany, Spill, Tokens,
 };
 use crate::report::{InFlight, Resolution};
+use crate::unfinished::UnfinishedState;
 
 /// A lock of a transaction in flight, as its record says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +72,10 @@ pub(crate) struct OpenTxn {
     /// All that were made.
     writes_by_sub: Vec<(u32, u64)>,
     pub(crate) parts: Vec<u8>,
-    /// The files with writes that were spilled.
-    spilled: Vec<(u64, RunEntry)>,
+    /// The files of its spills, by their numbers.
+    spilled: BTreeMap<u64, SpilledFile>,
+    /// Its provisional records up to here are superseded by spills that the manifest lists.
+    listed_through: Lsn,
     /// The sub-transactions that were rolled back.
     dead: Vec<(u32, u32)>,
 }
@@ -79,10 +85,22 @@ pub(crate) struct OpenTxn {
 pub struct Committed {
     /// The commit's stamp.
     pub stamp: Lsn,
+    /// Who it was.
+    pub txn: UnfinishedTxn,
     /// What it has adopted: older than its rows.
     pub adopted: Vec<AdoptedRun>,
     /// The rows that it had not spilled, in row order.
     pub rows: Vec<Replayed>,
+}
+
+/// A file that it has spilled.
+#[derive(Debug)]
+struct SpilledFile {
+    kind: Kind,
+    /// Its number among the transaction's spills.
+    spill: u64,
+    through: Lsn,
+    entry: RunEntry,
 }
 
 #[derive(Debug)]
@@ -108,9 +126,43 @@ impl OpenTxn {
             writes: Vec::new(),
             writes_by_sub: Vec::new(),
             parts: Vec::new(),
-            spilled: Vec::new(),
+            spilled: BTreeMap::new(),
+            listed_through: Lsn::ZERO,
             dead: Vec::new(),
         }
+    }
+
+    /// One whose state the manifest has.
+    pub(crate) fn listed(state: UnfinishedState) -> Self {
+        let (locks, writes) = state.held;
+        Self {
+            label: state.label,
+            locks_by_sub: vec![(0, locks)],
+            writes_by_sub: vec![(0, writes)],
+            ..Self::new(Lsn::ZERO, state.rank)
+        }
+    }
+
+    /// S4: the manifest lists this spill, which supersedes as its record in the log does.
+    pub(crate) fn list(&mut self, spill: &SpillEntry, part: &SpillPart) {
+        let file = SpilledFile {
+            kind: spill.kind,
+            spill: part.spill,
+            through: part.through,
+            entry: spill.run.clone(),
+        };
+        self.spilled.insert(spill.run.number, file);
+        self.listed_through = self.listed_through.max(part.through);
+        self.dead.extend(part.dead.intervals());
+    }
+
+    /// Whether a record is superseded, which counted before its spill did.
+    fn is_superseded(&mut self, lsn: Lsn) -> bool {
+        let is_superseded = lsn <= self.listed_through;
+        if is_superseded {
+            self.parts.clear();
+        }
+        is_superseded
     }
 
     pub(crate) fn provisional(
@@ -119,6 +171,9 @@ impl OpenTxn {
         lsn: Lsn,
         keep_locks: bool,
     ) {
+        if self.is_superseded(lsn) {
+            return;
+        }
         self.locked(provisional, lsn, keep_locks);
         let parts = std::mem::take(&mut self.parts);
         let value = match provisional.effect {
@@ -162,6 +217,9 @@ impl OpenTxn {
         lsn: Lsn,
         keep_locks: bool,
     ) {
+        if self.is_superseded(lsn) {
+            return;
+        }
         let shared = Bytes::copy_from_slice(many.rows);
         let copied = ProvisionalMany {
             rows: &shared,
@@ -183,6 +241,9 @@ impl OpenTxn {
     }
 
     pub(crate) fn lock_many(&mut self, many: LockMany<'_>, lsn: Lsn, keep_locks: bool) {
+        if self.is_superseded(lsn) {
+            return;
+        }
         for row in many.rows() {
             self.locked(&row, lsn, keep_locks);
         }
@@ -206,16 +267,34 @@ impl OpenTxn {
         self.parts.clear();
     }
 
+    /// How many locks and writes it has.
+    fn held(&self) -> (u64, u64) {
+        let sum = |by_sub: &[(u32, u64)]| {
+            let counts = by_sub.iter().map(|(_, count)| *count);
+            counts.fold(0, u64::saturating_add)
+        };
+        (sum(&self.locks_by_sub), sum(&self.writes_by_sub))
+    }
+
+    fn state(&self) -> UnfinishedState {
+        UnfinishedState {
+            rank: self.rank,
+            label: self.label.clone(),
+            held: self.held(),
+        }
+    }
+
     pub(crate) fn in_flight(&self, txn: TxnId) -> InFlight {
+        let (locks, writes) = self.held();
         InFlight {
             txn,
             label: self.label.clone(),
             priority: self.rank,
-            locks: self.locks_by_sub.iter().map(|(_, count)| count).sum(),
+            locks,
             ranges: self.ranges.len() as u64,
             tokens: self.tokens.iter().map(|taken| taken.tokens).sum(),
             tables: self.tables,
-            writes: self.writes_by_sub.iter().map(|(_, count)| count).sum(),
+            writes,
             resolution: Resolution::Aborted,
         }
     }
@@ -229,29 +308,37 @@ impl OpenTxn {
     pub(crate) fn spill(&mut self, spill: Spill<'_>) -> Result<(), MalformedRecord> {
         self.writes.retain(|write| write.lsn > spill.through);
         // Where reading began behind some of its records, the spill knows how many there were.
-        for (by_sub, held) in [
-            (&mut self.locks_by_sub, spill.held.0),
-            (&mut self.writes_by_sub, spill.held.1),
+        let (locks, writes) = self.held();
+        for (by_sub, counted, held) in [
+            (&mut self.locks_by_sub, locks, spill.held.0),
+            (&mut self.writes_by_sub, writes, spill.held.1),
         ] {
-            let counted = by_sub.iter().map(|(_, count)| count).sum();
             by_sub.insert(0, (0, held.saturating_sub(counted)));
         }
         let files = spill.files()?.0.into_iter();
-        let writes = files.filter(|(kind, _)| *kind == Kind::Write);
+        let files = files.map(|(kind, entry)| SpilledFile {
+            kind,
+            spill: spill.number,
+            through: spill.through,
+            entry,
+        });
         self.spilled
-            .extend(writes.map(|(_, entry)| (spill.number, entry)));
+            .extend(files.map(|file| (file.entry.number, file)));
         Ok(())
     }
 
     /// What it has adopted; and of each row that it had not spilled the newest write, in row order.
-    pub(crate) fn into_committed(self, stamp: Lsn) -> Committed {
+    pub(crate) fn into_committed(self, txn: TxnId, stamp: Lsn) -> Committed {
+        let state = self.state().encode();
         let dead = DeadSubs::new(self.dead);
-        let adopted = self.spilled.into_iter();
+        let adopted = self.spilled.into_values();
+        let adopted = adopted.filter(|file| file.kind == Kind::Write);
         // V4: a file that has nothing else is gone.
-        let adopted = adopted.filter(|(_, entry)| !entry.is_dead(&dead));
-        let adopted = adopted.map(|(spill, entry)| AdoptedRun {
-            entry,
-            spill,
+        let adopted = adopted.filter(|file| !file.entry.is_dead(&dead));
+        let adopted = adopted.map(|file| AdoptedRun {
+            entry: file.entry,
+            spill: file.spill,
+            through: file.through,
             dead: dead.clone(),
         });
         let newest: BTreeMap<RowKey, Option<Bytes>> = self
@@ -262,6 +349,7 @@ impl OpenTxn {
         let rows = newest.into_iter();
         Committed {
             stamp,
+            txn: UnfinishedTxn { txn, state },
             adopted: adopted.collect(),
             rows: rows
                 .map(|(row, value)| Replayed { row, stamp, value })

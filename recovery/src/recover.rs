@@ -92,7 +92,7 @@ pub fn recover(
     check_counters(&old)?;
     let names = disk.list()?;
     let segments = open_log(disk, clock, Access::Recover)?;
-    let mut analysis = Analysis::new(&old, false);
+    let mut analysis = Analysis::new(&**disk, &old, false)?;
     let scan = segments.scan(&scan_options(&old), &mut analysis)?;
     let scanned = clock.now();
 
@@ -109,7 +109,8 @@ pub fn recover(
     report.replay = clock.now().saturating_sub(scanned);
 
     let log = start_log(segments, config, &old, &report, &scan)?;
-    let manifest = Manifest {
+    let part = store.part();
+    let mut manifest = Manifest {
         generation: old.generation + 1,
         boot_epoch: report.boot_epoch,
         durable: scan.end.end.max(old.durable),
@@ -117,12 +118,14 @@ pub fn recover(
         next_table: next_table(&tables, &dropped).max(old.next_table),
         tables,
         dropped,
-        next_run: store.part().next_run,
+        next_run: part.next_run,
         ..old
     };
+    // S1, S4: what was adopted and is not flushed; of all others nothing is needed any more (R3).
+    manifest.list_open(part.unlisted);
     manifest.write(&**disk)?;
     log.note_manifest(manifest.generation);
-    // No spill outlives its transaction yet.
+    // S6: what commits have adopted the store knows, and no other spill outlives its transaction.
     let swept = store.sweep(&names);
     if let Err(error) = swept.and_then(|_| store.sweep_spills(&names, &BTreeSet::new())) {
         tracing::warn!(%error, "what a crash left behind stays until the next open");
@@ -230,6 +233,7 @@ pub(crate) fn report(
     created: bool,
 ) -> RecoveryReport {
     let (committed, aborted) = analysis.ended();
+    let (rows_replayed, rows_adopted) = analysis.rows();
     RecoveryReport {
         created,
         clean_shutdown: analysis.clean_shutdown(),
@@ -242,7 +246,8 @@ pub(crate) fn report(
         records: scan.records,
         torn: scan.torn.as_ref().map(TornTail::of),
         committed,
-        rows_replayed: analysis.rows(),
+        rows_replayed,
+        rows_adopted,
         aborted,
         in_flight: analysis.in_flight(),
         scan: Duration::ZERO,
@@ -265,6 +270,7 @@ fn replay(commits: Vec<Committed>, piece_bytes: usize) -> Vec<Replay> {
             pieces.extend(seal(&mut piece));
             pieces.push(Replay::Adopted {
                 stamp: commit.stamp,
+                txn: commit.txn,
                 runs: commit.adopted,
             });
             bytes = 0;

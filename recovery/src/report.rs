@@ -33,8 +33,10 @@ pub struct RecoveryReport {
     pub torn: Option<TornTail>,
     /// Transactions whose commit was replayed.
     pub committed: u64,
-    /// Rows that these had written.
+    /// Rows that these had written and not spilled.
     pub rows_replayed: u64,
+    /// Rows in the files that these have adopted.
+    pub rows_adopted: u64,
     /// Transactions that had ended without effect.
     pub aborted: u64,
     /// Transactions that were in flight, the oldest first. Each is resolved: none holds a lock.

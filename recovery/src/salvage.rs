@@ -183,6 +183,16 @@ impl Salvage {
 }
 
 impl Loss {
+    /// Something that is wrong with a file as a whole.
+    fn whole(file: PathBuf, what: impl Into<String>) -> Self {
+        Self {
+            file,
+            offset: None,
+            rows: None,
+            what: what.into(),
+        }
+    }
+
     fn of(error: &StorageError, rows: Option<(Bytes, Bytes)>) -> Self {
         let (file, offset) = match error {
             StorageError::Corrupt { file, offset, .. } => (file.clone(), *offset),
@@ -248,14 +258,9 @@ fn all_runs(disk: &Arc<dyn Disk>, losses: &mut Vec<Loss>) -> Result<Vec<RunFile>
         }
     }
     if runs.len() > 1 {
-        losses.push(Loss {
-            file: disk.path("manifest-*"),
-            offset: None,
-            rows: None,
-            what:
-                "nothing says which runs had been replaced: what was deleted or changed may be back"
-                    .into(),
-        });
+        let what =
+            "nothing says which runs had been replaced: what was deleted or changed may be back";
+        losses.push(Loss::whole(disk.path("manifest-*"), what));
     }
     Ok(runs)
 }
@@ -280,14 +285,9 @@ fn unplaced_spills(disk: &Arc<dyn Disk>, known: &[&RunFile]) -> Result<Vec<Loss>
     let is_known = |name: &String| known.iter().any(|run| run.entry().file_name() == *name);
     let names = disk.list()?.into_iter();
     let unplaced = names.filter(|name| name.starts_with("spill-") && !is_known(name));
-    Ok(unplaced
-        .map(|name| Loss {
-            file: disk.path(&name),
-            offset: None,
-            rows: None,
-            what: "nothing says whether what it holds was committed: it is left out".into(),
-        })
-        .collect())
+    let what = "nothing says whether what it holds was committed: it is left out";
+    let losses = unplaced.map(|name| Loss::whole(disk.path(&name), what));
+    Ok(losses.collect())
 }
 
 /// What can be read of the log.
@@ -306,7 +306,11 @@ impl Log {
         losses: &mut Vec<Loss>,
     ) -> Self {
         let mut reader = Reader {
-            analysis: Analysis::new(manifest, false),
+            analysis: Analysis::new(&**disk, manifest, false).unwrap_or_else(|error| {
+                let what = format!("what transactions had moved into files is left out: {error}");
+                losses.push(Loss::whole(disk.path("manifest-*"), what));
+                Analysis::of_log_alone(manifest, false)
+            }),
             incomplete: Vec::new(),
             frames: 0,
             newest_manifest: 0,
@@ -326,11 +330,9 @@ impl Log {
             })),
             Err(error) => losses.push(of_log(disk, &error)),
         }
-        losses.extend(reader.incomplete.iter().map(|(lsn, what)| Loss {
-            file: disk.path("wal-*"),
-            offset: None,
-            rows: None,
-            what: format!("the commit at LSN {lsn} is left out: {what}"),
+        losses.extend(reader.incomplete.iter().map(|(lsn, what)| {
+            let what = format!("the commit at LSN {lsn} is left out: {what}");
+            Loss::whole(disk.path("wal-*"), what)
         }));
         let tables = reader.analysis.tables().into_iter();
         Self {

@@ -231,7 +231,7 @@ fn what_became_of_a_table_before_the_manifest_means_nothing() {
         next_table: 9,
         ..Manifest::default()
     };
-    let mut analysis = Analysis::new(&manifest, false);
+    let mut analysis = Analysis::new(&*SimDisk::new(1), &manifest, false).unwrap();
     let mut read = |lsn: u64, body: Body<'_>| {
         let bytes = body.encode();
         analysis.record(ScannedRecord {

@@ -30,8 +30,8 @@ pub use cursor::Direction;
 pub use dead_subs::DeadSubs;
 pub use error::{Damage, Section, StorageError};
 pub use manifest::{
-    DroppedTable, LEVEL_MAX, ListedRun, LoggedSpill, Manifest, SpillEntry, SpillPart, TableEntry,
-    UnfinishedTxn,
+    DroppedTable, LEVEL_MAX, ListedRun, LoggedSpill, Manifest, OpenSpills, SpillEntry, SpillPart,
+    TableEntry, UnfinishedTxn,
 };
 pub use memtable::{Memtable, Prepared};
 pub use packed_rows::{PackedRows, RowPacker, Sheet};
@@ -39,6 +39,6 @@ pub use run::{Adopted, Identity, Origin, RunBlock, RunEntry, RunFile, RunLayout,
 pub use sources::{OwnRuns, Scan, Sources};
 pub use store::{
     AdoptedRun, Adoption, Current, Droppable, LevelStats, Load, Pin, Replay, Retry, Store,
-    StoreCheck, StoreConfig, StorePart, StoreScrub, StoreStats, Unlisted, WholeCompaction,
+    StoreCheck, StoreConfig, StorePart, StoreScrub, StoreStats, WholeCompaction,
 };
 pub use version::{Replayed, Version};

@@ -9,7 +9,7 @@ use lockstone_base::{FencingToken, LockMode, Lsn, RowKey, TableId, TxnId};
 use lockstone_storage::provisional::{Effect, Kind, Record, SpillPlan, SpillWriter};
 use lockstone_storage::{
     AdoptedRun, Adoption, DeadSubs, Identity, Manifest, Origin, Prepared, Store, StoreConfig,
-    WriteBatch,
+    UnfinishedTxn, WriteBatch,
 };
 use lockstone_testkit::SimDisk;
 use std::sync::Arc;
@@ -49,6 +49,14 @@ fn apply(store: &Store, prepared: &mut Prepared, stamp: u64) {
     assert!(prepared.is_empty());
 }
 
+/// Who adopts.
+fn owner() -> UnfinishedTxn {
+    UnfinishedTxn {
+        txn: TxnId::new(1, 1),
+        state: Bytes::new(),
+    }
+}
+
 /// Writes a write run of these rows, as the spill number `spill` of its owner.
 fn spill(store: &Store, disk: &SimDisk, spill: u64, rows: std::ops::Range<u64>) -> AdoptedRun {
     let owner = TxnId::new(1, 1);
@@ -75,6 +83,7 @@ fn spill(store: &Store, disk: &SimDisk, spill: u64, rows: std::ops::Range<u64>) 
     AdoptedRun {
         entry: writer.finish().expect("an empty disk").remove(0),
         spill,
+        through: Lsn::new(spill),
         dead: DeadSubs::NONE,
     }
 }
@@ -185,7 +194,9 @@ fn an_adoption_allocates_nothing() {
     let mut stamp = 0;
     for round in 0..120_u64 {
         let runs = (1..4).map(|number| spill(&store, &disk, number, round..round + 5));
-        let mut adoption = store.prepare_adoption(runs.collect()).expect("intact runs");
+        let mut adoption = store
+            .prepare_adoption(owner(), runs.collect())
+            .expect("intact runs");
         // Beside it everything else goes on, and what it has seen may have gone when it comes to its turn.
         for _ in 0..round % 7 {
             stamp += 1;
@@ -222,7 +233,7 @@ fn a_promise_holds_behind_adoptions() {
         let all = singles.chain(chunks).map(|batch| store.prepare(batch));
         all.collect::<Vec<_>>()
     };
-    let adoption = || store.prepare_adoption(vec![spill(&store, &disk, 1, 5..9)]);
+    let adoption = || store.prepare_adoption(owner(), vec![spill(&store, &disk, 1, 5..9)]);
     let mut prepared = many(0);
     let mut adoptions = [(); 2].map(|()| adoption().expect("intact runs"));
     prepared.extend(many(300));

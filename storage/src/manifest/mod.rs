@@ -20,12 +20,12 @@ use std::io::ErrorKind;
 
 use lockstone_base::disk::{Disk, DiskError, DiskOp, OpenMode};
 
-use crate::error::{Damage, StorageError};
+use crate::error::{Damage, Section, StorageError};
 use crate::file_name::{self, TEMPORARY};
 use format::Refusal;
 
 pub use need::LoggedSpill;
-pub use spills::{SpillEntry, SpillPart, UnfinishedTxn};
+pub use spills::{OpenSpills, SpillEntry, SpillPart, UnfinishedTxn};
 pub use state::{DroppedTable, LEVEL_MAX, ListedRun, Manifest, TableEntry};
 
 /// The longest manifest: thirty thousand runs between the longest keys, a million between short ones. None that is
@@ -97,6 +97,12 @@ impl Manifest {
             return Err(corrupt(disk, &name, Damage::Swapped));
         }
         Ok(manifest)
+    }
+
+    /// That something of it makes no sense to who knows what it means.
+    pub fn malformed(&self, disk: &dyn Disk, what: &'static str) -> StorageError {
+        let name = file_name::manifest(self.generation);
+        corrupt(disk, &name, Damage::malformed(Section::Manifest, what))
     }
 
     /// Makes this manifest the newest one. When it returns, it is durable, the one before it is kept, and

@@ -45,6 +45,15 @@ pub struct UnfinishedTxn {
     pub state: Bytes,
 }
 
+/// A transaction that had not ended by `flushed_through`, with all that it has spilled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenSpills {
+    /// The transaction.
+    pub txn: UnfinishedTxn,
+    /// Its spills; none are left of one that was rolled back to before them.
+    pub spills: Vec<SpillEntry>,
+}
+
 /// The first rule that they break.
 pub(super) fn broken_rule(
     spills: &[SpillEntry],

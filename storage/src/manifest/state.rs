@@ -3,12 +3,12 @@
 //! Encoded and decoded by `format`, read and written by `manifest`. The rules are checked on both ways: a
 //! manifest that breaks one is never written, and is damage when it is read.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use lockstone_base::limits::TABLE_NAME_BYTES_MAX;
 use lockstone_base::{Lsn, TableId};
 
-use super::spills::{self, SpillEntry, UnfinishedTxn};
+use super::spills::{self, OpenSpills, SpillEntry, UnfinishedTxn};
 use crate::run::{Identity, Origin, ROW_BYTES, RunEntry};
 
 /// The state of the committed store at one LSN.
@@ -94,6 +94,25 @@ impl Manifest {
     /// no frame and no segment of the one passes for the other's (F14).
     pub fn log_salt(&self) -> u64 {
         self.salt ^ self.uuid as u64 ^ (self.uuid >> 64) as u64
+    }
+
+    /// S4: lists these transactions and their spills, and no others; of a transaction, or a file, that comes twice what was
+    /// said last. S1: files that became runs of a level meanwhile are these and nothing else.
+    pub fn list_open(&mut self, open: impl IntoIterator<Item = OpenSpills>) {
+        let levels: HashSet<u64> = self.runs.iter().map(|run| run.entry.number).collect();
+        let (mut spills, mut unfinished) = (BTreeMap::new(), BTreeMap::new());
+        for OpenSpills {
+            txn,
+            spills: of_txn,
+        } in open
+        {
+            unfinished.insert(txn.txn, txn);
+            let still = of_txn.into_iter();
+            let still = still.filter(|spill| !levels.contains(&spill.run.number));
+            spills.extend(still.map(|spill| (spill.run.number, spill)));
+        }
+        self.spills = spills.into_values().collect();
+        self.unfinished = unfinished.into_values().collect();
     }
 
     /// The first rule that the manifest breaks, whoever made it.

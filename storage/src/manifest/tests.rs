@@ -360,6 +360,45 @@ fn spills_without_an_owner_or_of_another_kind_are_refused() {
     }
 }
 
+/// Lists are read one after the other while transactions go on: what is in two of them is told once.
+#[test]
+fn what_is_listed_twice_is_told_once_and_nothing_that_a_level_has() {
+    let mut manifest = manifest(1);
+    let owner = |sequence, state| UnfinishedTxn {
+        txn: TxnId::new(4, sequence),
+        state: Bytes::from_static(state),
+    };
+    let of = |sequence, state, numbers: &[(u64, u32)]| OpenSpills {
+        txn: owner(sequence, state),
+        spills: (numbers.iter())
+            .map(|(number, dead)| {
+                let dead = DeadSubs::new([(1, *dead)]);
+                spill(Kind::Write, *number, &[(TxnId::new(4, sequence), 1, dead)])
+            })
+            .collect(),
+    };
+    let level = manifest.runs[0].entry.number;
+    manifest.list_open([
+        of(9, b"nine", &[]),
+        of(3, b"live", &[(12, 1), (11, 1), (level, 1)]),
+        of(3, b"committed", &[(11, 2), (level, 2)]),
+    ]);
+    let listed: Vec<_> = (manifest.spills.iter())
+        .map(|spill| (spill.run.number, spill.parts[0].dead.intervals()[0]))
+        .collect();
+    assert_eq!(listed, [(11, (1, 2)), (12, (1, 1))]);
+    assert_eq!(
+        manifest.unfinished,
+        [owner(3, b"committed"), owner(9, b"nine")]
+    );
+    manifest.next_run = 13;
+    let disk = SimDisk::new(1);
+    let read = Manifest::decode(disk.as_ref(), "manifest", &manifest.encode()).unwrap();
+    assert_eq!(read, manifest);
+    manifest.list_open([]);
+    assert_eq!((manifest.spills.len(), manifest.unfinished.len()), (0, 0));
+}
+
 #[test]
 fn what_manifest_and_log_name_is_needed_while_its_owner_outlives_a_crash() {
     let (first, second, third) = (TxnId::new(2, 7), TxnId::new(3, 1), TxnId::new(3, 2));

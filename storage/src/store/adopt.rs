@@ -19,6 +19,7 @@ use super::Store;
 use super::replay::{AdoptedRun, open_group};
 use super::spares::Spare;
 use crate::error::StorageError;
+use crate::manifest::UnfinishedTxn;
 use crate::memtable::Prepared;
 use crate::sources::{Layer, Place, Sources};
 use crate::tree::Group;
@@ -50,14 +51,18 @@ impl Store {
         self.current().groups().count()
     }
 
-    /// Does all that can be done for a commit that adopts `runs` before it has its LSN: opens them, and makes what the
+    /// Does all that can be done for a commit that adopts `runs` of `txn` before it has its LSN: opens them, and makes what the
     /// hold will need. Reads and allocates; *outside* the append latch, beside anything, before or behind
     /// [`Store::prepare`].
     ///
     /// # Errors
     /// The disk's; [`StorageError::Corrupt`] if a file is damaged, is no write run, or has rows of another file of its spill.
-    pub fn prepare_adoption(&self, runs: Vec<AdoptedRun>) -> Result<Adoption, StorageError> {
-        let group = open_group(&self.disk, self.identity, Lsn::ZERO, runs)?;
+    pub fn prepare_adoption(
+        &self,
+        txn: UnfinishedTxn,
+        runs: Vec<AdoptedRun>,
+    ) -> Result<Adoption, StorageError> {
+        let group = open_group(&self.disk, self.identity, Lsn::ZERO, (txn, runs))?;
         let spare = self.spares.make(self.preparing.promised());
         let seen = self.sources();
         let place = || Some(Place::new(Layer::Memtable(Arc::clone(&spare.memtable))));

@@ -7,27 +7,25 @@
 //! Crash: a file that was to be removed is an orphan, swept after the next open.
 
 use std::io::ErrorKind;
-use std::sync::Arc;
 
-use super::{Store, StorePart, Unlisted};
+use super::{Store, StorePart};
 use crate::error::StorageError;
 use crate::manifest::Manifest;
-use crate::tree::Group;
 
 impl Store {
     /// The store's part of the next manifest, all of one moment. Waits for no flush and no compaction.
     pub fn part(&self) -> StorePart {
         let catalogue = self.catalogue.lock();
         let sources = self.current();
-        let unlisted = |group: &Arc<Group>| Unlisted {
-            stamp: group.stamp(),
-            runs: group.runs().map(|run| run.entry().number).collect(),
-        };
         StorePart {
             flushed_through: self.flushed_through(),
             next_run: catalogue.next_run,
             runs: sources.tree.listed().collect(),
-            unlisted: sources.groups().map(unlisted).collect(),
+            unlisted: sources
+                .groups()
+                .filter_map(|group| group.open())
+                .cloned()
+                .collect(),
         }
     }
 

@@ -39,7 +39,7 @@ use crate::batch::WriteBatch;
 use crate::compaction::Shape;
 use crate::error::StorageError;
 use crate::file_name;
-use crate::manifest::{ListedRun, Manifest};
+use crate::manifest::{ListedRun, Manifest, OpenSpills};
 use crate::memtable::{Memtable, Prepared, Preparing};
 use crate::run::{Identity, Run, RunEntry};
 use crate::sources::{Departure, Departures, Layer, Place, Sources};
@@ -134,16 +134,7 @@ pub struct StorePart {
     pub runs: Vec<ListedRun>,
     /// What was adopted and is not among them, the newest first: still spills of their owners, whose commits lie
     /// above `flushed_through`.
-    pub unlisted: Vec<Unlisted>,
-}
-
-/// What a commit has adopted and no level has yet: to a manifest these are still spills of their owner (S1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unlisted {
-    /// The commit's stamp.
-    pub stamp: Lsn,
-    /// The numbers of the files, the newest first.
-    pub runs: Vec<u64>,
+    pub unlisted: Vec<OpenSpills>,
 }
 
 /// What a level holds.

@@ -14,9 +14,9 @@ use lockstone_base::disk::Disk;
 
 use crate::dead_subs::DeadSubs;
 use crate::error::StorageError;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, OpenSpills, SpillEntry, SpillPart, UnfinishedTxn};
 use crate::memtable::Memtable;
-use crate::provisional::ProvisionalRun;
+use crate::provisional::{Kind, ProvisionalRun};
 use crate::run::{Adopted, Identity, Run, RunEntry};
 use crate::sources::{Layer, Stack};
 use crate::tree::Group;
@@ -28,6 +28,8 @@ pub struct AdoptedRun {
     pub entry: RunEntry,
     /// Its number among its owner's spills: a higher one is newer (S1).
     pub spill: u64,
+    /// The owner's records in the log up to here are superseded by it (V1).
+    pub through: Lsn,
     /// The owner's dead sub-transactions, as far as it has any of them (V4).
     pub dead: DeadSubs,
 }
@@ -42,6 +44,8 @@ pub enum Replay {
     Adopted {
         /// The commit's stamp.
         stamp: Lsn,
+        /// Whose they were.
+        txn: UnfinishedTxn,
         /// The runs, in any order.
         runs: Vec<AdoptedRun>,
     },
@@ -53,14 +57,26 @@ impl From<Memtable> for Replay {
     }
 }
 
-/// The group of what the commit at `stamp` adopts.
+/// The group of what the commit of `txn` at `stamp` adopts.
 pub(super) fn open_group(
     disk: &Arc<dyn Disk>,
     identity: Identity,
     stamp: Lsn,
-    runs: Vec<AdoptedRun>,
+    (txn, runs): (UnfinishedTxn, Vec<AdoptedRun>),
 ) -> Result<Group, StorageError> {
-    Group::new(stamp, open_runs(disk, identity, stamp, runs)?)
+    let spill = |run: &AdoptedRun| SpillEntry {
+        kind: Kind::Write,
+        run: run.entry.clone(),
+        parts: vec![SpillPart {
+            owner: txn.txn,
+            spill: run.spill,
+            through: run.through,
+            dead: run.dead.clone(),
+        }],
+    };
+    let spills = runs.iter().map(spill).collect();
+    let group = Group::new(stamp, open_runs(disk, identity, stamp, runs)?)?;
+    Ok(group.of(OpenSpills { txn, spills }))
 }
 
 /// Spills as runs that a commit at `stamp` has adopted.
@@ -71,7 +87,9 @@ pub(super) fn open_runs(
     runs: Vec<AdoptedRun>,
 ) -> Result<Vec<Run>, StorageError> {
     let open = |run: AdoptedRun| {
-        let AdoptedRun { entry, spill, dead } = run;
+        let AdoptedRun {
+            entry, spill, dead, ..
+        } = run;
         let spilled = ProvisionalRun::open(disk, identity, &entry)?;
         spilled.into_adopted(stamp, Adopted { spill, dead })
     };
@@ -102,12 +120,12 @@ pub(super) fn layers(
             }
             // Its runs are in the tree, or what has become of them: nothing is adopted twice.
             Replay::Adopted { stamp, .. } if stamp <= manifest.flushed_through => {}
-            Replay::Adopted { stamp, runs } => {
+            Replay::Adopted { stamp, txn, runs } => {
                 assert!(
                     tail < stamp,
                     "W5: what is replayed comes oldest first, above what was flushed"
                 );
-                let group = open_group(disk, manifest.identity(), stamp, runs)?;
+                let group = open_group(disk, manifest.identity(), stamp, (txn, runs))?;
                 (tail, adopted) = (stamp, stamp);
                 layers.push(Layer::Adopted(Arc::new(group)));
             }

@@ -10,6 +10,7 @@ use lockstone_base::Lsn;
 
 use super::{Level, Tree};
 use crate::error::{Damage, Section, StorageError};
+use crate::manifest::OpenSpills;
 use crate::run::{Origin, Run};
 
 /// The runs that one commit has adopted.
@@ -18,6 +19,8 @@ pub(crate) struct Group {
     stamp: Lsn,
     /// No level 0; of the levels the first one is the last spill.
     tree: Tree,
+    /// Whose it was, and what a manifest says of it until a level has it (S1).
+    open: Option<OpenSpills>,
 }
 
 impl Group {
@@ -42,7 +45,11 @@ impl Group {
             }
             tree.levels.push(Arc::new(Level::new(spill.to_vec())));
         }
-        Ok(Self { stamp, tree })
+        Ok(Self {
+            stamp,
+            tree,
+            open: None,
+        })
     }
 
     /// The same group, below the runs of a later spill.
@@ -61,6 +68,19 @@ impl Group {
         );
         group.tree.levels.extend(self.tree.levels.iter().cloned());
         Ok(group)
+    }
+
+    /// The group of what this transaction has adopted.
+    pub(crate) fn of(self, open: OpenSpills) -> Self {
+        Self {
+            open: Some(open),
+            ..self
+        }
+    }
+
+    /// What a manifest says of it until a level has it, if it is a commit's.
+    pub(crate) fn open(&self) -> Option<&OpenSpills> {
+        self.open.as_ref()
     }
 
     /// The commit's stamp.

@@ -82,7 +82,10 @@ impl Rig {
         let stamp = self.model.tail + 1 + self.model.tail % 3;
         let spilled = spilled.at(stamp);
         let runs = self.spill(&spilled);
-        let mut adoption = self.store.prepare_adoption(runs.clone()).unwrap();
+        let mut adoption = self
+            .store
+            .prepare_adoption(owner(stamp), runs.clone())
+            .unwrap();
         let kept = spilled.kept.clone();
         let mut prepared =
             (!kept.is_empty()).then(|| self.store.prepare(WriteBatch::from_sorted(kept.clone())));
@@ -104,6 +107,7 @@ impl Rig {
             entries.map(move |entry| AdoptedRun {
                 entry,
                 spill,
+                through: Lsn::new(spill),
                 dead: spilled.dead.clone(),
             })
         });
@@ -211,7 +215,7 @@ proptest! {
                 }
                 Step::RollBack(spilled) => {
                     let runs = rig.spill(spilled);
-                    drop(rig.store.prepare_adoption(runs).unwrap());
+                    drop(rig.store.prepare_adoption(owner(1), runs).unwrap());
                 }
                 Step::Hold => held.push((rig.store.sources(), rig.model.tail)),
             }
@@ -222,7 +226,7 @@ proptest! {
             rig.assert_reads(&sources, at);
         }
         let stats = rig.store.stats();
-        let unlisted: usize = rig.store.part().unlisted.iter().map(|group| group.runs.len()).sum();
+        let unlisted: usize = rig.store.part().unlisted.iter().map(|open| open.spills.len()).sum();
         prop_assert_eq!(stats.adopted_runs, unlisted);
         // Everything is listed in the end, and nothing else is left.
         rig.checkpoint();
@@ -378,7 +382,7 @@ fn a_flush_takes_all_of_a_commit_or_nothing() {
     assert_eq!(flushed_through(&rig), second - 1);
     let unlisted = rig.store.part().unlisted;
     assert_eq!(unlisted.len(), 1);
-    assert_eq!(unlisted[0].stamp.get(), second);
+    assert_eq!(unlisted[0].txn.txn.sequence, second);
     rig.write_manifest().unwrap();
     assert_eq!(rig.manifest.spills.len(), 1);
     // Nothing is above it, and a rotation says so.
@@ -450,14 +454,18 @@ fn what_is_no_write_run_is_not_adopted() {
     let run = AdoptedRun {
         entry: writer.finish().unwrap().remove(0),
         spill: 1,
+        through: Lsn::new(1),
         dead: DeadSubs::NONE,
     };
-    let refused = rig.store.prepare_adoption(vec![run]).unwrap_err();
+    let refused = rig.store.prepare_adoption(owner(1), vec![run]).unwrap_err();
     assert!(matches!(refused, StorageError::Corrupt { .. }), "{refused}");
     // Nor two files as one spill that have the same rows.
     let spilled = twice();
     let [first, second] = [(); 2].map(|()| rig.spill(&spilled).remove(0));
-    let refused = rig.store.prepare_adoption(vec![first, second]).unwrap_err();
+    let refused = rig
+        .store
+        .prepare_adoption(owner(1), vec![first, second])
+        .unwrap_err();
     assert!(matches!(refused, StorageError::Corrupt { .. }), "{refused}");
 }
 

@@ -140,10 +140,13 @@ fn commit(shared: &Shared, writes: &BTreeMap<RowKey, Option<Bytes>>, spilled: us
         entries.map(move |entry| AdoptedRun {
             entry,
             spill,
+            through: Lsn::new(spill),
             dead: dead.clone(),
         })
     });
-    let mut adoption = store.prepare_adoption(runs.collect()).unwrap();
+    let mut adoption = store
+        .prepare_adoption(owner(stamp), runs.collect())
+        .unwrap();
     let mut rest = store.prepare(rest);
     store.adopt(&mut adoption, Lsn::new(stamp), Some(&mut rest));
 }

@@ -11,7 +11,7 @@ use lockstone_base::{Lsn, RowKey, TableId, TxnId};
 use lockstone_testkit::SimDisk;
 
 use super::super::*;
-use crate::manifest::{SpillEntry, SpillPart, UnfinishedTxn};
+use crate::manifest::{SpillEntry, UnfinishedTxn};
 use crate::provisional::Kind;
 use crate::version::{Replayed, Version};
 
@@ -50,6 +50,14 @@ pub(super) fn value(stamp: u64, number: u32, bytes: usize) -> Bytes {
     let mut value = format!("{stamp}/{number}/").into_bytes();
     value.resize(value.len() + bytes, b'.');
     Bytes::from(value)
+}
+
+/// Who has committed at `stamp`.
+pub(super) fn owner(stamp: u64) -> UnfinishedTxn {
+    UnfinishedTxn {
+        txn: TxnId::new(1, stamp),
+        state: Bytes::copy_from_slice(&stamp.to_le_bytes()),
+    }
 }
 
 /// The commits, and all versions that they wrote.
@@ -91,6 +99,7 @@ impl Model {
             replayed.extend(self.memtables(from, stamp - 1));
             replayed.push(Replay::Adopted {
                 stamp: Lsn::new(*stamp),
+                txn: owner(*stamp),
                 runs: commit.runs.clone(),
             });
             from = *stamp;
@@ -101,6 +110,7 @@ impl Model {
             .adopted_between(0, above)
             .map(|(stamp, commit)| Replay::Adopted {
                 stamp: Lsn::new(*stamp),
+                txn: owner(*stamp),
                 runs: commit.runs.clone(),
             });
         before.chain(replayed).collect()
@@ -242,51 +252,36 @@ impl Rig {
 
     pub(super) fn next_manifest(&self) -> Manifest {
         let part = self.store.part();
-        let (spills, unfinished) = self.spills(&part);
-        Manifest {
-            spills,
-            unfinished,
+        self.assert_unlisted(&part);
+        let mut next = Manifest {
             generation: self.manifest.generation + 1,
             durable: Lsn::new(self.durable).max(part.flushed_through),
             flushed_through: part.flushed_through,
             next_run: part.next_run,
             runs: part.runs,
             ..self.manifest.clone()
-        }
+        };
+        next.list_open(part.unlisted);
+        next
     }
 
     /// S1, S4: what was adopted and is not listed is still its owners'.
-    fn spills(&self, part: &StorePart) -> (Vec<SpillEntry>, Vec<UnfinishedTxn>) {
-        let unlisted = self.model.adopted.range(part.flushed_through.get() + 1..);
-        let numbers = |commit: &Adopting| commit.runs.iter().map(|run| run.entry.number).collect();
-        let want: Vec<(u64, BTreeSet<u64>)> = unlisted
-            .clone()
-            .rev()
-            .map(|(stamp, commit)| (*stamp, numbers(commit)))
-            .collect();
-        let found: Vec<(u64, BTreeSet<u64>)> = (part.unlisted.iter())
-            .map(|group| (group.stamp.get(), group.runs.iter().copied().collect()))
-            .collect();
-        assert_eq!(found, want, "S1");
-        let owner = |stamp: u64| TxnId::new(1, stamp);
-        let spills = unlisted.clone().flat_map(|(stamp, commit)| {
-            let spill = move |run: &AdoptedRun| SpillEntry {
-                kind: Kind::Write,
-                run: run.entry.clone(),
-                parts: vec![SpillPart {
-                    owner: owner(*stamp),
-                    spill: run.spill,
-                    through: Lsn::new(*stamp),
-                    dead: run.dead.clone(),
-                }],
+    fn assert_unlisted(&self, part: &StorePart) {
+        let want = self.model.adopted.range(part.flushed_through.get() + 1..);
+        let want = want.rev().map(|(stamp, commit)| {
+            let spill = |run: &AdoptedRun| (run.entry.clone(), run.spill, run.dead.clone());
+            (owner(*stamp), commit.runs.iter().map(spill).collect())
+        });
+        let found = part.unlisted.iter().map(|open| {
+            let spill = |spill: &SpillEntry| {
+                let part = &spill.parts[0];
+                assert_eq!((spill.kind, part.owner), (Kind::Write, open.txn.txn), "S4");
+                (spill.run.clone(), part.spill, part.dead.clone())
             };
-            commit.runs.iter().map(spill)
+            (open.txn.clone(), open.spills.iter().map(spill).collect())
         });
-        let unfinished = unlisted.clone().map(|(stamp, _)| UnfinishedTxn {
-            txn: owner(*stamp),
-            state: Bytes::new(),
-        });
-        (spills.collect(), unfinished.collect())
+        let want: Vec<(UnfinishedTxn, Vec<_>)> = want.collect();
+        assert_eq!(found.collect::<Vec<_>>(), want, "S1");
     }
 
     pub(super) fn write_manifest(&mut self) -> Result<(), StorageError> {
