@@ -16,6 +16,7 @@
 //! what manifest and log name.
 
 use std::cmp::Reverse;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -30,7 +31,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::log_step::{begin_again, failed, log_held_back};
 use crate::provisional_memory::Left;
-use crate::spilled::{RunOfLocks, SpillNote};
+use crate::spilled::{Gone, RunOfLocks, SpillNote};
 use crate::txn_state::TxnState;
 use crate::write_set::OwnWrite;
 
@@ -50,6 +51,15 @@ pub(crate) fn make_room(engine: &Engine, txn: &mut TxnState) -> Result<()> {
 /// K5, S6: the transaction has ended, and with it what it has spilled, but for what its commit has `adopted`.
 pub(crate) fn discard(engine: &Engine, txn: &TxnState, adopted: bool) {
     engine.discard_spills(txn.live.spilled.take(adopted));
+}
+
+/// V4, S6: of these nothing is alive since a rollback: nobody asks them any more, and then they go.
+pub(crate) fn forget(engine: &Engine, txn: &TxnState, dead: Gone) {
+    if !dead.ids.is_empty() {
+        let nothing = |_: &[_]| Ok::<_, Infallible>(());
+        let Ok(_) = engine.locks.publish(&txn.owner, &[], &dead.ids, nothing);
+    }
+    engine.discard_spills(dead.runs);
 }
 
 fn spill(engine: &Engine, txn: &mut TxnState) -> Result<()> {
@@ -259,8 +269,10 @@ fn log_and_publish(
         Ok::<_, Error>(())
     });
     checkpoint::attend(engine);
-    let is_published = published?.is_some();
-    if is_published {
+    let ids = published?;
+    let is_published = ids.is_some();
+    if let Some(ids) = ids {
+        txn.live.spilled.named(ids);
         free_log(txn, through);
     }
     Ok(is_published)

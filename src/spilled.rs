@@ -11,7 +11,7 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use lockstone_base::{Lsn, RowKey, TableId};
-use lockstone_locks::{LockRun, Owner, SpilledLock, Unreadable};
+use lockstone_locks::{LockRun, Owner, RunId, SpilledLock, Unreadable};
 use lockstone_recovery::UnfinishedState;
 use lockstone_storage::provisional::{Kind, ProvisionalRun, Record, Sought};
 use lockstone_storage::{
@@ -40,6 +40,8 @@ struct SpilledRun {
     /// The number of its spill, and what of the log that supersedes.
     spill: u64,
     through: Lsn,
+    /// What the table of locks calls it.
+    id: Option<RunId>,
 }
 
 impl Inside {
@@ -51,6 +53,13 @@ impl Inside {
     fn dead(&self) -> DeadSubs {
         DeadSubs::new(self.dead.iter().copied())
     }
+}
+
+/// Runs of which nothing is alive, and what the table of locks calls them.
+#[derive(Debug)]
+pub(crate) struct Gone {
+    pub(crate) runs: Vec<ProvisionalRun>,
+    pub(crate) ids: Vec<RunId>,
 }
 
 /// A spill that is published.
@@ -82,8 +91,18 @@ impl Spilled {
             run,
             spill: note.number,
             through: note.through,
+            id: None,
         });
         inside.runs.extend(runs);
+    }
+
+    /// The table of locks calls the runs of the last spill so, in their order.
+    pub(crate) fn named(&self, ids: Vec<RunId>) {
+        let mut inside = self.0.lock();
+        let unnamed = inside.runs.iter_mut().filter(|run| run.id.is_none());
+        for (run, id) in unnamed.zip(ids) {
+            run.id = Some(id);
+        }
     }
 
     /// S4: what a manifest says of `owner`, whose spills these are, if it has ever spilled. A run that was rolled back as a whole
@@ -116,8 +135,8 @@ impl Spilled {
     }
 
     /// V4: these sub-transactions, from the first to the last, are dead. If anything was spilled that is: the runs that have nothing
-    /// else.
-    pub(crate) fn roll_back(&self, from: u32, through: u32) -> Option<Vec<ProvisionalRun>> {
+    /// else, each with its name in the table of locks.
+    pub(crate) fn roll_back(&self, from: u32, through: u32) -> Option<Gone> {
         let mut inside = self.0.lock();
         let newest = |spilled: &SpilledRun| spilled.run.owners().first().map(|own| own.subs.1);
         let newest = inside.runs.iter().filter_map(newest).max();
@@ -126,7 +145,10 @@ impl Spilled {
         let dead = inside.dead();
         let is_dead = |spilled: &mut SpilledRun| spilled.run.entry().is_dead(&dead);
         let dead = inside.runs.extract_if(.., is_dead);
-        Some(dead.map(|spilled| spilled.run).collect())
+        let dead = dead.map(|spilled| (spilled.run, spilled.id));
+        let (runs, ids): (_, Vec<_>) = dead.unzip();
+        let ids = ids.into_iter().flatten().collect();
+        Some(Gone { runs, ids })
     }
 
     /// How many locks it has spilled, those included that were rolled back since.

@@ -470,8 +470,8 @@ pub(crate) fn rollback_to(engine: &Engine, txn: &mut TxnState, from: u32) -> Res
     txn.writes.rollback_to(from);
     let left = txn.writes.effects();
     let writes = Left { left, of };
-    if let Some(dead) = txn.live.spilled.roll_back(from, through) {
-        engine.discard_spills(dead);
+    let dead = txn.live.spilled.roll_back(from, through);
+    if dead.is_some() {
         let looked = txn.look_at_spilled(engine, 0);
         looked.map_err(|error| failed(engine, txn, error))?;
     }
@@ -479,6 +479,9 @@ pub(crate) fn rollback_to(engine: &Engine, txn: &mut TxnState, from: u32) -> Res
     let of = engine.locks.held_by(&txn.owner) as u64;
     engine.locks.rollback_to(&txn.owner, from, &mut wakes);
     wakes.fire();
+    if let Some(dead) = dead {
+        spill::forget(engine, txn, dead);
+    }
     let left = engine.locks.held_by(&txn.owner) as u64;
     txn.memory.keep(Left { left, of }, writes);
     txn.recount_locks(left);

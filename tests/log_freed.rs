@@ -8,12 +8,13 @@
 
 mod machine;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
-use lockstone::{Database, Error, LockMode, Options, Table, Transaction};
+use lockstone::{Database, Error, LockMode, Options, Ports, Table, Transaction};
+use lockstone_base::clock::MonotonicClock;
 use lockstone_base::disk::Disk;
 use lockstone_base::{Lsn, TxnId};
 use lockstone_recovery::Inspection;
@@ -202,6 +203,90 @@ fn every_crash_leaves_all_or_nothing_of_what_the_log_could_not_hold() {
     let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
     println!("{} calls", disk.io_count() - begun);
     assert!(count(&whole) > 0 && count(&listed) > 100);
+}
+
+/// S1, S4: whoever commits while manifests are written is in none of their lists too late, nor too early out of them.
+#[test]
+fn commits_beside_checkpoints_and_merges_are_whole_behind_every_crash() {
+    const WRITERS: u32 = 3;
+    const ROWS: u32 = 40;
+    const ROUNDS: u8 = 12;
+    let disk = SimDisk::new(1);
+    let threaded = Ports {
+        clock: Arc::new(MonotonicClock::new()),
+        background: true,
+        ..ports(&disk)
+    };
+    let db = options().log_bytes(4 * LOG).open_with(threaded).unwrap();
+    let t = db.create_table("t").unwrap();
+    let begun = disk.io_count();
+    // When a commit was acknowledged: by how many calls of the disk, whose, and which.
+    let acknowledged = Mutex::new(Vec::new());
+    thread::scope(|threads| {
+        let writers = (0..WRITERS).map(|writer| {
+            let (db, t, disk, acknowledged) = (&db, &t, &disk, &acknowledged);
+            threads.spawn(move || {
+                for round in 1..=ROUNDS {
+                    let put = |txn: &mut Transaction, rows: u32, mark: u8| {
+                        let mut rows = 0..rows;
+                        rows.try_for_each(|row| {
+                            txn.put(t, key(writer << 20 | row), vec![mark; 8 << 10])
+                        })
+                    };
+                    let run = || {
+                        let mut txn = db.begin();
+                        let mark = txn.savepoint();
+                        put(&mut txn, u32::from(round) % 3 * 20, 0)?;
+                        txn.rollback_to(mark)?;
+                        put(&mut txn, ROWS, round)?;
+                        txn.commit()
+                    };
+                    // The log is small, and who sleeps may be rolled back.
+                    while let Err(error) = run() {
+                        assert!(matches!(error, Error::LogFull { .. }), "{error}");
+                    }
+                    let ack = (disk.io_count(), writer, round);
+                    acknowledged.lock().unwrap().push(ack);
+                }
+            })
+        });
+        let writers: Vec<_> = writers.collect();
+        while writers.iter().any(|writer| !writer.is_finished()) {
+            db.compact().unwrap();
+        }
+    });
+    let stats = db.stats();
+    assert!(stats.spills > 60 && stats.log_bytes <= 4 * LOG, "{stats:?}");
+    let acknowledged = acknowledged.into_inner().unwrap();
+    let verify = |at: u64| {
+        let crashed = disk.after_crash(at, &Survivors::Random(at));
+        let db = open(&crashed).unwrap_or_else(|error| panic!("at {at}: {error}"));
+        let found = rows(&db);
+        for writer in 0..WRITERS {
+            let of_writer = (0..ROWS).map(|row| found.get(&key(writer << 20 | row)));
+            let rounds: BTreeSet<u8> = of_writer.map(|row| row.map_or(0, |row| row[0])).collect();
+            let acks = acknowledged.iter();
+            let acks = acks.filter(|(calls, by, _)| *calls <= at && *by == writer);
+            let newest = acks.map(|(_, _, round)| *round).max().unwrap_or(0);
+            let is_whole = rounds.len() == 1 && rounds.first() >= Some(&newest);
+            assert!(is_whole, "at {at}: {writer} has {rounds:?}, of {newest}");
+        }
+    };
+    let next = AtomicU64::new(begun);
+    thread::scope(|threads| {
+        for _ in 0..2 {
+            threads.spawn(|| {
+                loop {
+                    let at = next.fetch_add(3, Ordering::Relaxed);
+                    if at > disk.io_count() {
+                        break;
+                    }
+                    verify(at);
+                }
+            });
+        }
+    });
+    drop(db);
 }
 
 /// S3: whoever calls now and then holds nothing back, however long it stays open and however little it has.

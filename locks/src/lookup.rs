@@ -102,7 +102,7 @@ fn own_records(list: &[Listed], owner: &Owner, row: &RowKey) -> Result<Records, 
 fn others(list: &[Listed], owner: &Owner, row: &RowKey) -> Result<Others, Unreadable> {
     let mut holders = Others::new();
     for listed in list.iter().filter(|listed| listed.concerns(owner)) {
-        listed.run.find(row, &mut |record| {
+        let read = listed.run.find(row, &mut |record| {
             let Some(other) = listed.owner(record.owner) else {
                 return;
             };
@@ -116,7 +116,11 @@ fn others(list: &[Listed], owner: &Owner, row: &RowKey) -> Result<Others, Unread
                 let records = SmallVec::from_iter([record.hold()]);
                 holders.push((Arc::clone(other), records));
             }
-        })?;
+        });
+        // A run of those who have ended says nothing, and its file may be gone.
+        if read.is_err() && listed.concerns(owner) {
+            read?;
+        }
     }
     Ok(holders)
 }
@@ -198,6 +202,7 @@ pub(crate) fn look_in_range(
             unreadable.extend(others.cloned());
         }
     }
+    unreadable.retain(|other| other.binds());
     unreadable
 }
 

@@ -145,6 +145,11 @@ impl ProvisionalRun {
         &self.summary.tables
     }
 
+    /// Whether there is another clone of it.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.run) > 1
+    }
+
     /// V4: whether nothing of it is alive, so that it can go.
     pub fn is_dead(&self) -> bool {
         self.is_dead

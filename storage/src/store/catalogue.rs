@@ -48,7 +48,7 @@ pub(super) struct Catalogue {
 pub(super) struct Retired {
     pub(super) memtables: Vec<Arc<Memtable>>,
     pub(super) runs: Vec<Arc<Run>>,
-    /// Spills of transactions that have ended.
+    /// Spills that are needed no more.
     pub(super) spills: Vec<ProvisionalRun>,
     /// Runs and spills that nobody has any more, whose files are still to be removed.
     pub(super) files: BTreeMap<u64, String>,
@@ -150,6 +150,16 @@ impl Retired {
     pub(super) fn is_read(&self, listed: &HashSet<u64>) -> bool {
         let is_kept = |run: &Arc<Run>| !listed.contains(&run.entry().number);
         !self.memtables.is_empty() || self.runs.iter().any(is_kept)
+    }
+
+    /// Takes out the spills that nobody looks into any more.
+    pub(super) fn unread_spills(&mut self) -> Vec<ProvisionalRun> {
+        let is_unread = |spill: &mut ProvisionalRun| !spill.is_shared();
+        let spills: Vec<_> = self.spills.extract_if(.., is_unread).collect();
+        let entries = spills.iter().map(ProvisionalRun::entry);
+        self.files
+            .extend(entries.map(|run| (run.number, run.file_name())));
+        spills
     }
 
     /// Takes out what no reader has any more. Giving back hundreds of thousands of versions, or a large map, takes

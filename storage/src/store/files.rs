@@ -51,7 +51,7 @@ impl Store {
             let catalogue = &mut *catalogue;
             // Before the look: a reader that lets go behind it tells.
             self.departures.wait();
-            let spills = std::mem::take(&mut catalogue.retired.spills);
+            let spills = catalogue.retired.unread_spills();
             let freed = (catalogue.retired.unread(&catalogue.listed), spills);
             if !catalogue.retired.is_read(&catalogue.listed) {
                 self.departures.wait_no_more();

@@ -2,8 +2,8 @@
 //!
 //! Called by whoever spills, and at the end of a transaction that has.
 //! 1. V1: a file has a number that none ever had, and is durable before anybody is told of it.
-//! 2. S6: a spill goes when its owner has ended and nobody adopted it. Its file is removed by the next `reclaim`, behind the
-//!    back of whoever still reads it: what is mapped stays until that has gone.
+//! 2. S6: a spill goes when its owner has ended and nobody adopted it, or when all that it has was rolled back. Its file is removed
+//!    by the first `reclaim` that finds nobody else who has it: others may be looking for a row there, and open it by its name.
 //!
 //! Crash: a file that was to be removed is an orphan, swept after the next open.
 
@@ -60,14 +60,10 @@ impl Store {
         self.identity.salt
     }
 
-    /// S6: nobody needs these any more. They are freed, and their files removed, by the next [`Store::reclaim`].
+    /// S6: nobody needs these any more. They are freed, and their files removed, by the next [`Store::reclaim`] behind the last look
+    /// into them.
     pub fn discard_spills(&self, spills: Vec<ProvisionalRun>) {
         let mut catalogue = self.catalogue.lock();
-        let retired = &mut catalogue.retired;
-        for spill in &spills {
-            let entry = spill.entry();
-            retired.files.insert(entry.number, entry.file_name());
-        }
-        retired.spills.extend(spills);
+        catalogue.retired.spills.extend(spills);
     }
 }

@@ -469,6 +469,22 @@ fn what_is_no_write_run_is_not_adopted() {
     assert!(matches!(refused, StorageError::Corrupt { .. }), "{refused}");
 }
 
+/// S6: who is looking for a row in a spill opens its file by its name, and may be slow.
+#[test]
+fn a_spill_goes_when_nobody_looks_into_it_any_more() {
+    let rig = Rig::new();
+    let entry = rig.spill(&twice()).remove(0).entry;
+    let run = rig.store.open_spill(&entry).unwrap();
+    let looker = run.clone();
+    rig.store.discard_spills(vec![run]);
+    assert_eq!(rig.store.reclaim().unwrap(), 0);
+    let mut records = looker.records();
+    assert!(records.next().unwrap().is_some());
+    drop((records, looker));
+    assert_eq!(rig.store.reclaim().unwrap(), 1);
+    assert!(!rig.disk.names().contains(&entry.file_name()));
+}
+
 #[test]
 fn spills_that_nobody_needs_are_swept_and_no_others() {
     let mut rig = Rig::new();
