@@ -204,10 +204,9 @@ impl Loss {
             other => other.to_string(),
         };
         Self {
-            file,
             offset,
             rows,
-            what,
+            ..Self::whole(file, what)
         }
     }
 }
@@ -286,8 +285,9 @@ fn unplaced_spills(disk: &Arc<dyn Disk>, known: &[&RunFile]) -> Result<Vec<Loss>
     let names = disk.list()?.into_iter();
     let unplaced = names.filter(|name| name.starts_with("spill-") && !is_known(name));
     let what = "nothing says whether what it holds was committed: it is left out";
-    let losses = unplaced.map(|name| Loss::whole(disk.path(&name), what));
-    Ok(losses.collect())
+    Ok(unplaced
+        .map(|name| Loss::whole(disk.path(&name), what))
+        .collect())
 }
 
 /// What can be read of the log.
@@ -370,11 +370,10 @@ fn of_log(disk: &Arc<dyn Disk>, error: &WalError) -> Loss {
         WalError::Corrupt { file, offset, .. } => (file.clone(), Some(*offset)),
         _ => (disk.path("wal-*"), None),
     };
+    let what = format!("commits behind this are left out: {error}");
     Loss {
-        file,
         offset,
-        rows: None,
-        what: format!("commits behind this are left out: {error}"),
+        ..Loss::whole(file, what)
     }
 }
 
