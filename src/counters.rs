@@ -26,6 +26,8 @@ pub(crate) struct Counters {
     pub(crate) skipped: AtomicU64,
     /// Times that a transaction moved what it has locked and written out of memory.
     pub(crate) spills: AtomicU64,
+    /// How often what was spilled was merged.
+    pub(crate) spill_merges: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
     /// When the next writer has its turn while writers are slowed, in nanoseconds of the clock.
     pub(crate) turn_ns: AtomicU64,

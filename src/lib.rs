@@ -50,6 +50,8 @@ mod wanted;
 mod lock_request;
 mod log_step;
 mod first_updater;
+mod spill_step;
+mod tiers;
 mod spill;
 mod promise;
 mod write_path;

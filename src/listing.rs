@@ -63,6 +63,8 @@ pub struct Stats {
     pub lock_entries: usize,
     /// Times that a transaction moved its locks and writes out of memory.
     pub spills: u64,
+    /// How often a transaction has merged what it had spilled.
+    pub spill_merges: u64,
     /// Memory taken by what is locked and written and not committed, and may be spilled: at most so many bytes.
     pub provisional_bytes: u64,
     /// Checkpoints taken.
@@ -164,6 +166,7 @@ pub(crate) fn stats(engine: &Engine) -> Stats {
         skipped_rows: count(&counters.skipped),
         lock_entries: engine.locks.entries(),
         spills: count(&counters.spills),
+        spill_merges: count(&counters.spill_merges),
         provisional_bytes: engine.provisional.taken(),
         checkpoints: count(&counters.checkpoints),
         transactions: engine.live.len(),

@@ -4,7 +4,8 @@
 //! Called by the write path at the end of each call that has locked or written something.
 //! 1. V1: copy, write, log and publish, drop, in this order. The files and their directory are synced before anybody knows them, and
 //!    nothing is held while they are written.
-//! 2. V1: every lock and write that is copied is in the log already; the spill supersedes all of these.
+//! 2. V1: every lock and write that is copied is in the log already; the spill supersedes all of these. How it becomes known is
+//!    `spill_step`.
 //! 3. S3: what is spilled frees the log. Behind the publication the transaction's first record that is still needed is the first
 //!    one behind the copy: a checkpoint that reads this lists the files, for they were in the registry before, and it lists what
 //!    it finds there later (`publish`). Until such a manifest is durable, the one before it has the log begin below.
@@ -17,21 +18,20 @@
 
 use std::cmp::Reverse;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
-use lockstone_locks::{CopiedLock, LockRun};
-use lockstone_recovery::record::{Body, CONTEXT_BYTES, Spill, SpillFiles};
+use lockstone_locks::CopiedLock;
 use lockstone_storage::provisional::{Effect, Kind, ProvisionalRun, Record, SpillWriter};
-use lockstone_wal::Record as LogRecord;
 
 use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::log_step::{begin_again, failed, log_held_back};
 use crate::provisional_memory::Left;
-use crate::spilled::{Gone, RunOfLocks, SpillNote};
+use crate::spill_step::log_and_publish;
+use crate::spilled::{Gone, SpillNote};
+use crate::tiers;
 use crate::txn_state::TxnState;
 use crate::write_set::OwnWrite;
 
@@ -78,19 +78,24 @@ fn spill(engine: &Engine, txn: &mut TxnState) -> Result<()> {
         free_log(txn, through);
         return Ok(());
     }
-    let earlier = txn.live.spilled.next_number() - 1;
-    let mut runs = Some(runs);
-    let published = log_and_publish(engine, txn, through, &mut runs);
-    // Of what was not published nobody knows.
-    engine.discard_spills(runs.unwrap_or_default());
-    if !published? {
+    let number = txn.live.spilled.next_number();
+    let held = [&txn.live.locks, &txn.live.writes].map(|count| count.load(Ordering::Relaxed));
+    let note = SpillNote {
+        number,
+        through,
+        held: held.into(),
+        tier: 0,
+    };
+    if !log_and_publish(engine, txn, note, runs, Gone::default())? {
         return Ok(());
     }
+    free_log(txn, through);
     let held = || engine.locks.held_by(&txn.owner) as u64;
     let of = held();
     engine.locks.drop_copied(&txn.owner);
     txn.memory.spilled(Left { left: held(), of });
-    txn.look_at_spilled(engine, earlier)?;
+    let has_merged = tiers::settle(engine, txn)?;
+    txn.look_at_spilled(engine, if has_merged { 0 } else { number - 1 })?;
     engine.counters.spills.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }
@@ -222,58 +227,4 @@ impl<'a> Iterator for Rows<'a> {
 /// S3: of what the transaction has logged up to there nothing is needed any more.
 fn free_log(txn: &TxnState, through: Lsn) {
     txn.live.note_spilled(Lsn::new(through.get() + 1));
-}
-
-/// V1, log and publish: in one hold of the owner's latch, which takes the runs. Whether the transaction still lived.
-fn log_and_publish(
-    engine: &Engine,
-    txn: &TxnState,
-    through: Lsn,
-    unpublished: &mut Option<Vec<ProvisionalRun>>,
-) -> Result<bool> {
-    let runs = unpublished.as_deref().unwrap_or_default();
-    let number = txn.live.spilled.next_number();
-    let files = runs.iter().map(|run| (run.kind(), run.entry().clone()));
-    let files = SpillFiles(files.collect());
-    let encoded = files.encode();
-    let held = [&txn.live.locks, &txn.live.writes].map(|count| count.load(Ordering::Relaxed));
-    let note = SpillNote {
-        number,
-        through,
-        held: held.into(),
-    };
-    let spill = Spill::new(number, through, note.held, (runs.len(), &encoded));
-    let body = Body::Spill(spill).encode();
-    let pieces = body.pieces();
-    let author = txn.author();
-    let record = LogRecord {
-        tag: body.tag as u8,
-        context: &author.context,
-        body: &pieces,
-    };
-    let bytes = CONTEXT_BYTES + pieces.iter().map(|piece| piece.len()).sum::<usize>();
-    // Reading may begin here from now on.
-    begin_again(engine, txn.author())?;
-    // What may wait is done before the latch.
-    let room = engine.log.reserve(bytes)?;
-    let salt = engine.store.salt();
-    let locks =
-        |run: &ProvisionalRun| -> Arc<dyn LockRun> { Arc::new(RunOfLocks::new(run.clone(), salt)) };
-    let listed: Vec<_> = runs.iter().map(|run| (locks(run), 0)).collect();
-    let published = engine.locks.publish(&txn.owner, &listed, &[], |_| {
-        let mut hold = engine.log.hold();
-        hold.check()?;
-        hold.append(room, &record);
-        let runs = unpublished.take().unwrap_or_default();
-        txn.live.spilled.push(note, runs);
-        Ok::<_, Error>(())
-    });
-    checkpoint::attend(engine);
-    let ids = published?;
-    let is_published = ids.is_some();
-    if let Some(ids) = ids {
-        txn.live.spilled.named(ids);
-        free_log(txn, through);
-    }
-    Ok(is_published)
 }

@@ -40,6 +40,8 @@ struct SpilledRun {
     /// The number of its spill, and what of the log that supersedes.
     spill: u64,
     through: Lsn,
+    /// How often its records were merged.
+    tier: u8,
     /// What the table of locks calls it.
     id: Option<RunId>,
 }
@@ -50,16 +52,88 @@ impl Inside {
         all.filter(|spilled| spilled.run.kind() == Kind::Write)
     }
 
+    /// The last spills of this kind, if they are to be merged.
+    fn due(&self, kind: Kind) -> Option<Tier> {
+        let of_kind = self.runs.iter().filter(|run| run.run.kind() == kind);
+        let of_kind: Vec<_> = of_kind.collect();
+        let spills: Vec<_> = of_kind.chunk_by(|a, b| a.spill == b.spill).collect();
+        let last = spills.get(spills.len().checked_sub(MERGED_AT_ONCE)?..)?;
+        let newest = last.last()?.first()?;
+        let bytes: u64 = (last.iter().copied().flatten())
+            .map(|run| run.run.entry().bytes)
+            .sum();
+        let is_one_tier = last.iter().flat_map(|spill| spill.iter());
+        let is_one_tier = { is_one_tier }.all(|run| run.tier == newest.tier);
+        let overlap = |pair: &[&[&SpilledRun]]| match pair {
+            [older, newer] => overlap(older, newer),
+            _ => false,
+        };
+        if !is_one_tier || bytes > MERGED_BYTES_MAX || !last.windows(2).any(overlap) {
+            return None;
+        }
+        let inputs = || last.iter().copied().flatten();
+        Some(Tier {
+            kind,
+            note: SpillNote {
+                number: newest.spill,
+                through: newest.through,
+                held: self.held,
+                tier: newest.tier + 1,
+            },
+            inputs: Gone {
+                runs: inputs().map(|run| run.run.clone()).collect(),
+                ids: inputs().filter_map(|run| run.id).collect(),
+            },
+            spills: inputs().map(|run| run.spill).collect(),
+            dead: self.dead(),
+        })
+    }
+
     fn dead(&self) -> DeadSubs {
         DeadSubs::new(self.dead.iter().copied())
     }
 }
 
-/// Runs of which nothing is alive, and what the table of locks calls them.
-#[derive(Debug)]
+/// Whether two spills may have a row in common.
+fn overlap(older: &[&SpilledRun], newer: &[&SpilledRun]) -> bool {
+    let ends = |spill: &[&SpilledRun]| {
+        let (first, last) = (spill.first()?.run.entry(), spill.last()?.run.entry());
+        Some((first.smallest.clone(), last.largest.clone()))
+    };
+    let ends = ends(older).zip(ends(newer));
+    ends.is_some_and(|(older, newer)| older.0 <= newer.1 && newer.0 <= older.1)
+}
+
+/// V3: so many spills of one tier become one of the next.
+const MERGED_AT_ONCE: usize = 4;
+/// No more is merged at once: a call of the user waits for it.
+const MERGED_BYTES_MAX: u64 = 256 << 20;
+
+/// Runs that are needed no more, for nothing of them is alive, or others are in their place; and what the table of locks calls them.
+#[derive(Debug, Default)]
 pub(crate) struct Gone {
     pub(crate) runs: Vec<ProvisionalRun>,
     pub(crate) ids: Vec<RunId>,
+}
+
+impl Gone {
+    /// The numbers of their files.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.runs.iter().map(|run| run.entry().number)
+    }
+}
+
+/// Spills that are to be merged.
+#[derive(Debug)]
+pub(crate) struct Tier {
+    pub(crate) kind: Kind,
+    /// What comes in their place.
+    pub(crate) note: SpillNote,
+    /// Their runs, the oldest first.
+    pub(crate) inputs: Gone,
+    /// The number of each run's spill.
+    pub(crate) spills: Vec<u64>,
+    pub(crate) dead: DeadSubs,
 }
 
 /// A spill that is published.
@@ -71,6 +145,8 @@ pub(crate) struct SpillNote {
     pub(crate) through: Lsn,
     /// How many locks and writes the transaction has.
     pub(crate) held: (u64, u64),
+    /// How often its records were merged.
+    pub(crate) tier: u8,
 }
 
 impl Spilled {
@@ -79,21 +155,33 @@ impl Spilled {
         self.0.lock().spills + 1
     }
 
-    /// A spill is published.
-    pub(crate) fn push(&self, note: SpillNote, runs: impl IntoIterator<Item = ProvisionalRun>) {
+    /// A spill is published, in the place of some others if it merges these.
+    pub(crate) fn publish(&self, note: SpillNote, runs: Vec<ProvisionalRun>, replaced: &Gone) {
         let mut inside = self.0.lock();
         assert!(
-            inside.spills < note.number,
-            "V3: a later spill has a higher number"
+            (inside.spills < note.number) == replaced.runs.is_empty(),
+            "V3: a later spill has a higher number, a merged one the highest of its parts"
         );
-        (inside.spills, inside.held) = (note.number, note.held);
+        (inside.spills, inside.held) = (inside.spills.max(note.number), note.held);
+        let replaced: BTreeSet<_> = replaced.numbers().collect();
+        let is_left = |run: &SpilledRun| !replaced.contains(&run.run.entry().number);
+        inside.runs.retain(is_left);
         let runs = runs.into_iter().map(|run| SpilledRun {
             run,
             spill: note.number,
             through: note.through,
+            tier: note.tier,
             id: None,
         });
         inside.runs.extend(runs);
+        inside.runs.sort_by_key(|run| run.spill);
+    }
+
+    /// V3: what is to be merged.
+    pub(crate) fn due(&self) -> Option<Tier> {
+        let inside = self.0.lock();
+        let kinds = [Kind::Write, Kind::Lock];
+        kinds.into_iter().find_map(|kind| inside.due(kind))
     }
 
     /// The table of locks calls the runs of the last spill so, in their order.

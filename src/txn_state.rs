@@ -268,6 +268,11 @@ impl TxnState {
         self.savepoints.binary_search(&sub).is_ok()
     }
 
+    /// The sub-transactions that can be rolled back to, ascending.
+    pub(crate) fn savepoints(&self) -> &[u32] {
+        &self.savepoints
+    }
+
     /// Forgets the savepoints that a rollback to `from` undoes: those behind it.
     pub(crate) fn unmark_behind(&mut self, from: u32) {
         let keep = self.savepoints.partition_point(|sub| *sub <= from);

@@ -182,13 +182,10 @@ fn lock_resource(
         return lock_row(engine, txn, &whole, mode);
     };
     let part = resource::row(path, Some(key))?;
-    let sub = txn.next_sub()?;
-    let both = lock_row(engine, txn, &whole, LockMode::Share)
-        .and_then(|_| lock_row(engine, txn, &part, LockMode::Update));
-    if both.is_err() && txn.check(engine).is_ok() {
-        write_path::rollback_to(engine, txn, sub)?;
-    }
-    both
+    write_path::all_or_none(engine, txn, |txn| {
+        lock_row(engine, txn, &whole, LockMode::Share)?;
+        lock_row(engine, txn, &part, LockMode::Update)
+    })
 }
 
 fn lock_row(

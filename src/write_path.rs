@@ -197,11 +197,13 @@ pub(crate) fn all_or_none<T>(
     call: impl FnOnce(&mut TxnState) -> Result<T>,
 ) -> Result<T> {
     txn.check(engine)?;
-    let sub = txn.next_sub()?;
+    // A savepoint like any other: what was done before it is not merged with what comes behind (V3).
+    let sub = txn.mark()?;
     let done = call(txn);
     if done.is_err() && txn.check(engine).is_ok() {
         rollback_to(engine, txn, sub)?;
     }
+    txn.unmark(sub);
     done
 }
 

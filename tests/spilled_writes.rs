@@ -282,23 +282,24 @@ fn every_crash_leaves_all_of_a_spilled_commit_or_nothing() {
 /// Against a map: writes, savepoints, rollbacks, commits, crashes, compactions, in any order.
 #[test]
 fn a_transaction_that_spills_does_what_one_in_memory_does() {
-    for seed in 0..12 {
+    let mut merges = 0;
+    for seed in 0..6 {
         let draws = SeededEntropy::new(seed);
         let below = |end: usize| draws.next_u64() as usize % end;
         let mut disk = SimDisk::new(seed);
         let mut db = simulated(&disk);
         db.create_table("t").unwrap();
         let mut committed = Rows::new();
-        for round in 0..6 {
+        for round in 0..4 {
             let t = db.table("t").unwrap();
             let mut txn = db.begin_with(no_wait());
             let mut model = committed.clone();
             let mut saved: Vec<(Savepoint, Rows)> = Vec::new();
-            for step in 0..700_u32 {
+            for step in 0..1_400_u32 {
                 let number = below(400) as u32;
                 match below(40) {
                     0 => saved.push((txn.savepoint(), model.clone())),
-                    1 if !saved.is_empty() => {
+                    1 if !saved.is_empty() && below(4) == 0 => {
                         let keep = below(saved.len()) + 1;
                         saved.truncate(keep);
                         let (savepoint, rows) = saved.last().unwrap();
@@ -322,13 +323,14 @@ fn a_transaction_that_spills_does_what_one_in_memory_does() {
                         assert_eq!(found.as_ref(), model.get(&key(number)));
                     }
                     _ => {
-                        let value = vec![step as u8; below(3_000)];
+                        let value = vec![step as u8; below(6_000)];
                         txn.put(&t, key(number), &value).unwrap();
                         model.insert(key(number), value);
                     }
                 }
             }
             assert_eq!(seen(&txn, &t), model, "seed {seed}, round {round}");
+            merges += db.stats().spill_merges;
             if below(4) > 0 {
                 txn.commit().unwrap();
                 committed = model;
@@ -352,6 +354,7 @@ fn a_transaction_that_spills_does_what_one_in_memory_does() {
             assert_eq!(db.locks().count(), 0);
         }
     }
+    assert!(merges > 10, "{merges}");
 }
 
 /// What commits have adopted becomes runs of the levels before there is much of it, though it takes neither memory nor much log.

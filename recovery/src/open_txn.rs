@@ -315,7 +315,12 @@ impl OpenTxn {
         ] {
             by_sub.insert(0, (0, held.saturating_sub(counted)));
         }
-        let files = spill.files()?.0.into_iter();
+        let files = spill.files()?;
+        // V3: what was merged is in these now.
+        for number in &files.replaces {
+            self.spilled.remove(number);
+        }
+        let files = files.files.into_iter();
         let files = files.map(|(kind, entry)| SpilledFile {
             kind,
             spill: spill.number,

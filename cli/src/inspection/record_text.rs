@@ -104,6 +104,11 @@ pub(crate) fn words(
         Body::Spill(spill) => {
             words.push(format!("spill {} through {}", spill.number, spill.through));
             words.extend(spilled_files(spill));
+            let files = spill.files().unwrap_or_default();
+            if !files.replaces.is_empty() {
+                let replaced = count(files.replaces.len() as u64, "file");
+                words.push(format!("in the place of {replaced}"));
+            }
         }
         Body::Abort => words.push("abort".to_owned()),
         Body::CreateTable { id, name } => {
@@ -155,7 +160,7 @@ fn wide_words(body: &Body<'_>, names: &TableNames) -> Vec<String> {
 
 /// The names of a spill's files.
 fn spilled_files(spill: &Spill<'_>) -> Vec<String> {
-    let files = spill.files().map(|files| files.0).unwrap_or_default();
+    let files = spill.files().map(|files| files.files).unwrap_or_default();
     let names = files.iter().map(|(_, entry)| entry.file_name());
     names.collect()
 }
@@ -251,6 +256,7 @@ pub(crate) fn object(
             "locks": spill.held.0,
             "writes": spill.held.1,
             "files": spilled_files(spill),
+            "replaces": spill.files().map(|files| files.replaces).unwrap_or_default(),
         }),
         Body::CreateTable { id, name } => json!({ "table_id": id.0, "table": name }),
         Body::DropTable { id } => json!({ "table_id": id.0 }),

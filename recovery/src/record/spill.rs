@@ -1,11 +1,13 @@
 //! What a transaction has moved out of memory, as the log names it.
 //!
 //! ```text
-//! number of the spill (8)  through (8)  locks (8)  writes (8)  number of files (4)  files × { kind (1)  as a manifest lists a run }
+//! number of the spill (8)  through (8)  locks (8)  writes (8)
+//! number of files (4)  files × { kind (1)  as a manifest lists a run }  number of replaced ones (4)  their numbers (8 each)
 //! ```
 //!
 //! 1. V1: it supersedes the transaction's provisional records up to `through`: what they wrote is in these files, or in those of
 //!    an earlier spill. It supersedes no rollback.
+//! 2. V3: one that merges others names their files, in whose place its own are; its number is the highest of theirs.
 
 use lockstone_base::Lsn;
 use lockstone_storage::RunEntry;
@@ -28,12 +30,16 @@ pub struct Spill<'a> {
     pub held: (u64, u64),
     /// Its files, as [`SpillFiles::encode`] wrote them.
     files: &'a [u8],
-    count: u32,
 }
 
-/// The files of a spill, each with what it holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpillFiles(pub Vec<(Kind, RunEntry)>);
+/// The files of a spill.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SpillFiles {
+    /// Each with what it holds.
+    pub files: Vec<(Kind, RunEntry)>,
+    /// The numbers of those in whose place they are.
+    pub replaces: Vec<u64>,
+}
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -42,37 +48,54 @@ struct SpillHead {
     through: U64,
     locks: U64,
     writes: U64,
-    count: U32,
 }
 
-const _: () = assert!(size_of::<SpillHead>() == 36);
+const _: () = assert!(size_of::<SpillHead>() == 32);
 
 impl SpillFiles {
     /// Their bytes, for [`Spill::new`].
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for (kind, entry) in &self.0 {
+        let mut bytes = (self.files.len() as u32).to_le_bytes().to_vec();
+        for (kind, entry) in &self.files {
             bytes.push(*kind as u8);
             entry.encode(&mut bytes);
         }
+        bytes.extend((self.replaces.len() as u32).to_le_bytes());
+        let numbers = self.replaces.iter().map(|number| number.to_le_bytes());
+        bytes.extend(numbers.flatten());
         bytes
+    }
+
+    fn decode(mut rest: &[u8]) -> Option<Self> {
+        let mut files = Vec::new();
+        for _ in 0..count(&mut rest)? {
+            let (kind, behind) = rest.split_first()?;
+            rest = behind;
+            files.push((Kind::of(*kind)?, RunEntry::decode(&mut rest).ok()?));
+        }
+        let replaced = count(&mut rest)?;
+        let numbers = <[U64]>::ref_from_bytes_with_elems(rest, replaced as usize).ok()?;
+        Some(Self {
+            files,
+            replaces: numbers.iter().map(|number| number.get()).collect(),
+        })
     }
 }
 
+fn count(rest: &mut &[u8]) -> Option<u32> {
+    let (count, behind) = U32::read_from_prefix(rest).ok()?;
+    *rest = behind;
+    Some(count.get())
+}
+
 impl<'a> Spill<'a> {
-    /// The spill of so many files, `encoded`, of a transaction that had `held` so many locks and writes.
-    pub fn new(
-        number: u64,
-        through: Lsn,
-        held: (u64, u64),
-        (count, encoded): (usize, &'a [u8]),
-    ) -> Self {
+    /// The spill of these files, encoded, of a transaction that had `held` so many locks and writes.
+    pub fn new(number: u64, through: Lsn, held: (u64, u64), files: &'a [u8]) -> Self {
         Self {
             number,
             through,
             held,
-            files: encoded,
-            count: count as u32,
+            files,
         }
     }
 
@@ -81,20 +104,7 @@ impl<'a> Spill<'a> {
     /// # Errors
     /// [`MalformedRecord`] if the bytes are no such list.
     pub fn files(&self) -> Result<SpillFiles, MalformedRecord> {
-        let malformed = MalformedRecord("list of spilled files");
-        let mut rest = self.files;
-        let mut files = Vec::new();
-        while let Some((kind, behind)) = rest.split_first() {
-            rest = behind;
-            let kind = Kind::of(*kind).ok_or(malformed)?;
-            let entry = RunEntry::decode(&mut rest).map_err(|_| malformed)?;
-            files.push((kind, entry));
-        }
-        if files.len() == self.count as usize {
-            Ok(SpillFiles(files))
-        } else {
-            Err(malformed)
-        }
+        SpillFiles::decode(self.files).ok_or(MalformedRecord("list of spilled files"))
     }
 
     pub(super) fn encode(self) -> RecordBytes<'a> {
@@ -103,7 +113,6 @@ impl<'a> Spill<'a> {
             through: self.through.get().into(),
             locks: self.held.0.into(),
             writes: self.held.1.into(),
-            count: self.count.into(),
         };
         RecordBytes::new(Tag::Spill, head.as_bytes(), [self.files, &[]])
     }
@@ -116,7 +125,6 @@ impl<'a> Spill<'a> {
             through: Lsn::new(head.through.get()),
             held: (head.locks.get(), head.writes.get()),
             files,
-            count: head.count.get(),
         };
         spill.files().map(|_| spill)
     }
