@@ -1,7 +1,8 @@
 //! `Wound`: who dies when somebody stronger wants what he has.
 //!
 //! Called under the latch of what is wanted: by `row_lock`, `ranges` and `tables`, and by `table` for ranges and tables.
-//! 1. L5: all are judged, then wounded, each by one compare-and-swap. Nobody is wounded by one that dies.
+//! 1. L5: all are judged, then wounded, each by one compare-and-swap. Nobody is wounded by one that dies. Of one that is prepared
+//!    everybody dies, whatever the ranks.
 //!
 //! Crash: holds no state.
 
@@ -53,8 +54,7 @@ pub(crate) fn is_called<'a>(
 /// One of these whom `owner` must not wound.
 pub(crate) fn stronger(owner: &Owner, in_the_way: &[InTheWay]) -> Option<Blocker> {
     let rank = owner.settled_rank();
-    let mut active = in_the_way.iter().filter(|(other, _)| other.is_active());
-    let stronger = active.find(|(other, _)| !rank.exceeds(other.settled_rank()));
+    let stronger = in_the_way.iter().find(|(other, _)| other.withstands(rank));
     stronger.map(|(other, obstacle)| blocker(other, obstacle.mode))
 }
 

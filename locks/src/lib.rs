@@ -56,6 +56,7 @@ mod batch_requests;
 mod spill;
 mod wide_requests;
 mod token_requests;
+mod kept;
 mod listing;
 
 pub use batch::{Batch, Terms};
@@ -63,6 +64,7 @@ pub use cycle::{Cycle, CycleEdge};
 pub use decision::{
     Blocker, Decision, LockEntry, LockStatus, RangeRequest, Refusal, Request, WaitEntry, WaitsFor,
 };
+pub use kept::{KeptRange, KeptRow, KeptWide};
 pub use listing::ListPlace;
 pub use matrix::conflicts;
 pub use optimistic::{OptimisticLocks, Registration};

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
+use std::slice;
 use std::sync::Arc;
 
 use lockstone_base::{FencingToken, LockMode, RowKey, TableId, TxnId};
@@ -166,8 +167,11 @@ impl LockTable {
             let hash = self.shards.hash(&row);
             let is_listed = self.shards.latch(hash).is_in_memory(&owner, hash, &row)
                 || !matches!(lookup::held_by(before, &owner, &row), Ok(None));
+            // What is dead here, and alive in a later run, is listed there.
+            let here = lookup::held_by(slice::from_ref(listed), &owner, &row);
+            let is_dead = matches!(here, Ok(None));
             let held = lookup::held_by(&place.list, &owner, &row).ok().flatten();
-            if let Some(hold) = held.filter(|_| !is_listed && owner.binds()) {
+            if let Some(hold) = held.filter(|_| !is_listed && !is_dead && owner.binds()) {
                 let (row, granted) = (Target::Row(row), LockStatus::Granted);
                 entries.push(entry(&row, hold.mode, &owner, granted, owner.token(hold)));
             }

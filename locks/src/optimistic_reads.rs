@@ -16,6 +16,8 @@ use lockstone_base::{RowKey, TableId};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use crate::target::RowRange;
+
 /// Fewer entries than this are not looked through for what is there twice.
 const FEW: usize = 64;
 
@@ -53,6 +55,18 @@ impl Stretch {
             low: RowKey::new(table, &[]),
             high: next.map(|next| RowKey::new(next, &[])),
         }
+    }
+
+    /// The range that has them all, of the table in which they begin.
+    pub fn range(&self) -> RowRange {
+        let table = self.low.table();
+        let start = if self.low.key().is_empty() {
+            Bound::Unbounded
+        } else {
+            Bound::Included(self.low.clone())
+        };
+        let high = self.high.clone().filter(|high| high.table() == table);
+        RowRange::new(table, start, high.map_or(Bound::Unbounded, Bound::Excluded))
     }
 
     /// The first row that could be among them.

@@ -3,14 +3,16 @@
 //! Made by [`LockTable::begin`](crate::LockTable::begin); entries of the table hold it, and read its
 //! state to know whether they still bind.
 //! 1. L5: one compare-and-swap decides each change of state; who wins it runs the release pass, once.
-//! 2. K5: its locks bind while it is Active or Committing. In any other state every entry that
+//! 2. K5: its locks bind in every state but Released and Aborted. In these two every entry that
 //!    names it is void, at once, whatever is left of it in memory.
 //! 3. K5: an acquisition joins under the owner's latch and only while Active, so a release pass,
 //!    which takes the latch after the state has changed, misses none.
 //! 4. Latch order: owner, then shard, then the small latches here (stack, cause, batch tokens). A thread
 //!    latches one owner at a time, and none while it holds a shard.
 //!
-//! Crash: memory only; the log knows who committed.
+//! 5. R2: only who is Active can be aborted by others. Prepared is left by its commit or its own abort alone.
+//!
+//! Crash: memory only; the log knows who committed, and who is prepared.
 
 use std::fmt;
 use std::mem;
@@ -42,12 +44,16 @@ pub trait Notify: Send + Sync {
 pub enum OwnerState {
     /// Takes locks, and can be aborted by anyone.
     Active = 0,
+    /// Its prepare record is being written: it takes no more locks, and nobody can abort it.
+    Preparing = 1,
+    /// It is on the device with all its locks, and waits for somebody to commit or abort it, through any crash.
+    Prepared = 2,
     /// Its commit record is being written: it waits for nobody and nobody can abort it.
-    Committing = 1,
+    Committing = 3,
     /// Committed; its locks are void.
-    Released = 2,
+    Released = 4,
     /// Aborted; its locks are void.
-    Aborted = 3,
+    Aborted = 5,
 }
 
 /// Why a transaction was aborted.
@@ -216,8 +222,10 @@ impl Owner {
     pub fn state(&self) -> OwnerState {
         match self.state.load(Ordering::Acquire) {
             0 => OwnerState::Active,
-            1 => OwnerState::Committing,
-            2 => OwnerState::Released,
+            1 => OwnerState::Preparing,
+            2 => OwnerState::Prepared,
+            3 => OwnerState::Committing,
+            4 => OwnerState::Released,
             _ => OwnerState::Aborted,
         }
     }
@@ -236,6 +244,43 @@ impl Owner {
     #[must_use]
     pub fn try_commit(&self) -> bool {
         self.swap(OwnerState::Active, OwnerState::Committing)
+    }
+
+    /// Active → Preparing: from here nobody can abort it, and it takes no more locks. `false` if it was no longer Active.
+    #[must_use]
+    pub fn try_prepare(&self) -> bool {
+        self.swap(OwnerState::Active, OwnerState::Preparing)
+    }
+
+    /// Preparing → Prepared: its record is on the device, or recovery has found it there.
+    ///
+    /// # Panics
+    ///
+    /// If it was not Preparing.
+    pub fn prepared(&self) {
+        let was_preparing = self.swap(OwnerState::Preparing, OwnerState::Prepared);
+        assert!(was_preparing, "R2: only who prepares is prepared");
+    }
+
+    /// Prepared → Committing, for the one who has taken it out of the list of those who are prepared.
+    ///
+    /// # Panics
+    ///
+    /// If it was not Prepared.
+    pub fn commit_prepared(&self) {
+        let was_prepared = self.swap(OwnerState::Prepared, OwnerState::Committing);
+        assert!(was_prepared, "R2: one alone ends who is prepared");
+    }
+
+    /// Prepared → Aborted, as [`Owner::commit_prepared`]; W9: its abort is in the log. The caller runs
+    /// [`LockTable::end`](crate::LockTable::end) next.
+    ///
+    /// # Panics
+    ///
+    /// If it was not Prepared.
+    pub fn abort_prepared(&self, cause: AbortCause) {
+        let was_prepared = self.abort_from(OwnerState::Prepared, cause);
+        assert!(was_prepared, "R2: one alone ends who is prepared");
     }
 
     /// Committing → Released: its locks are void. The caller runs
@@ -296,7 +341,21 @@ impl Owner {
 
     /// K5: whether its locks bind; if not, every entry that names it is void.
     pub(crate) fn binds(&self) -> bool {
-        matches!(self.state(), OwnerState::Active | OwnerState::Committing)
+        !matches!(self.state(), OwnerState::Released | OwnerState::Aborted)
+    }
+
+    /// V1: whether runs of its locks may be listed.
+    pub(crate) fn may_spill(&self) -> bool {
+        matches!(self.state(), OwnerState::Active | OwnerState::Prepared)
+    }
+
+    /// L5: whether a request of `rank` dies of it. Who prepares or commits is waited for: that takes but a moment.
+    pub(crate) fn withstands(&self, rank: Rank) -> bool {
+        match self.state() {
+            OwnerState::Active => !rank.exceeds(self.settled_rank()),
+            OwnerState::Prepared => true,
+            _ => false,
+        }
     }
 
     pub(crate) fn is(&self, other: &Arc<Self>) -> bool {

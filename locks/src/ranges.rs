@@ -323,6 +323,13 @@ impl RangeBook {
         })
     }
 
+    /// R2: a range that is held: what it covers, its mode, its token.
+    pub(crate) fn kept(&self, number: u64) -> Option<(Arc<RowRange>, LockMode, FencingToken)> {
+        let lock = self.locks.get(&number)?;
+        let view = &lock.view;
+        Some((Arc::clone(&view.range), view.ticket.mode(), lock.token))
+    }
+
     /// What the range covers.
     pub(crate) fn target(&self, number: u64) -> Option<Target> {
         let lock = self.locks.get(&number)?;

@@ -2,7 +2,7 @@
 //!
 //! Called by whoever spills, in this order: copy; write the run; publish; drop.
 //! 1. Copy and publish each hold the owner's latch; in between nobody is kept from anything, and the run is written.
-//! 2. A run is listed only for an owner whose locks bind, and with the rollbacks that were made since the copy.
+//! 2. A run is listed only for an owner who is Active or Prepared, and with the rollbacks that were made since the copy.
 //! 3. An entry leaves memory behind the listing, if nothing has strengthened it since the copy and nobody waits for its row (K3).
 //!
 //! Crash: memory only; what is durable of a run is the caller's.
@@ -88,7 +88,7 @@ impl LockTable {
         log: impl FnOnce(&[RangeInclusive<u32>]) -> Result<(), E>,
     ) -> Result<Option<Vec<RunId>>, E> {
         let mut holdings = owner.latch();
-        if !owner.binds() {
+        if !owner.may_spill() {
             return Ok(None);
         }
         log(holdings.spilled.dead())?;

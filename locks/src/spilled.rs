@@ -33,6 +33,13 @@ impl Spilled {
         self.newest = self.newest.max(Some(sub));
     }
 
+    /// R2: as they were dead before the crash.
+    pub(crate) fn restore(&mut self, dead: impl IntoIterator<Item = RangeInclusive<u32>>) {
+        self.dead.extend(dead);
+        let newest = self.dead.iter().map(|dead| *dead.end()).max();
+        self.newest = self.newest.max(newest);
+    }
+
     /// L9: the sub-transactions from `sub` on are dead. The rows that are to be looked up again: they are met anew then.
     pub(crate) fn roll_back(&mut self, sub: u32) -> Vec<Place> {
         match self.newest.filter(|newest| *newest >= sub) {

@@ -44,6 +44,14 @@ impl TableSet {
         first == table.0 || (first != NONE && self.others.lock().contains(&table))
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<TableId> {
+        let first = TableId(self.first.load(Ordering::SeqCst));
+        let first = Some(first).filter(|first| first.0 != NONE);
+        let others = self.others.lock();
+        first.into_iter().chain(others.iter().copied()).collect()
+    }
+
     pub(crate) fn insert(&self, table: TableId) {
         if self.first.load(Ordering::Relaxed) == NONE {
             // A swap costs less than a store and a fence.
@@ -78,6 +86,7 @@ mod tests {
             assert!(!set.has(TableId(id)));
             set.insert(TableId(id));
             assert!((0..=id).all(|id| set.has(TableId(id)) && set.has_own(TableId(id))));
+            assert_eq!(set.all(), (0..=id).map(TableId).collect::<Vec<_>>());
         }
     }
 }

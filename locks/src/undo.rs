@@ -74,6 +74,11 @@ impl Undo {
         self.ranges.push((sub, number));
     }
 
+    /// The ranges, by sub-transaction and number, the oldest first.
+    pub(crate) fn ranges(&self) -> &[(u32, u64)] {
+        &self.ranges
+    }
+
     /// The range that was taken last.
     pub(crate) fn last_range(&self) -> Option<u64> {
         self.ranges.last().map(|(_, number)| *number)

@@ -9,6 +9,7 @@
 //! > NAME savepoint                     > NAME rollback NUMBER
 //! > NAME savepoints NUMBER             so many, with a lock in each
 //! > NAME commit | abort | committing   > NAME held                        > sweep NUMBER
+//! > NAME preparing | prepared | abort-prepared
 //! > NAME dies        its state alone   > NAME passes   its release pass   > NAME locks-many ROWS
 //! > NAME wounds      has waited enough > waits          who, and for whom
 //! > NAME range A..B MODE [nowait | wound] all rows from A up to B  > NAME put ROW  as a write does
@@ -305,7 +306,16 @@ impl Stage {
                 drop(wakes);
                 return self.decided(name, decision);
             }
+            ("committing", []) if txn.owner.state() == OwnerState::Prepared => {
+                txn.owner.commit_prepared();
+            }
             ("committing", []) => assert!(txn.owner.try_commit()),
+            ("preparing", []) => assert!(txn.owner.try_prepare()),
+            ("prepared", []) => txn.owner.prepared(),
+            ("abort-prepared", []) => {
+                txn.owner.abort_prepared(AbortCause::Requested);
+                self.table.end(&txn.owner, &mut wakes);
+            }
             ("commit", []) => {
                 let state = txn.owner.state();
                 if state != OwnerState::Committing && !txn.owner.try_commit() {
