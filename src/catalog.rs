@@ -73,6 +73,13 @@ impl Catalog {
         self.0.read().by_name.get(name).cloned()
     }
 
+    /// The table with this id.
+    pub(crate) fn by_id(&self, id: TableId) -> Option<CatalogEntry> {
+        let tables = self.0.read();
+        let name = tables.names.get(&id)?;
+        tables.by_name.get(name).cloned()
+    }
+
     /// All tables, by name.
     pub(crate) fn all(&self) -> Vec<CatalogEntry> {
         self.0.read().by_name.values().cloned().collect()

@@ -10,7 +10,7 @@
 //! 4. S3: whoever holds back more than a quarter of the log's limit is asked to spill, and does so at the end of its next call
 //!    that locks or writes.
 //! 5. G10: a checkpoint starts at half the log's limit. At the limit, whoever still holds the log back, because it was asked and
-//!    has made no call, is rolled back with a clear error.
+//!    has made no call, is rolled back with a clear error. One that is prepared is not: others are refused until it has ended.
 //!
 //! Crash: at every step the newest manifest under its final name and the log behind its `scan_from` say
 //! everything; runs that no manifest lists are swept at the next open.
@@ -31,10 +31,24 @@ const ADOPTIONS_MAX: usize = 3;
 
 /// Before a record is appended: the log has not reached its limit, or a checkpoint has made room.
 pub(crate) fn admit(engine: &Engine) -> Result<()> {
-    if engine.log.used_bytes() < engine.options.log_bytes {
+    let max = engine.options.log_bytes;
+    if engine.log.used_bytes() < max {
         return Ok(());
     }
-    make_room(engine)
+    make_room(engine)?;
+    // R2: who is prepared is not rolled back for that. Its own end, which is not admitted here, makes room.
+    let holder = engine.live.oldest_in_log().map(|(_, holder)| holder);
+    if engine.log.used_bytes() >= max && holder.is_some_and(|holder| is_prepared(&holder)) {
+        return Err(Error::LogFull { max });
+    }
+    Ok(())
+}
+
+fn is_prepared(txn: &LiveTxn) -> bool {
+    matches!(
+        txn.owner.state(),
+        OwnerState::Preparing | OwnerState::Prepared
+    )
 }
 
 /// After a commit: asks for a checkpoint if memory, log or what was adopted call for one. The log is measured from the last
@@ -93,6 +107,8 @@ pub(crate) fn run(engine: &Engine) -> Result<()> {
     while engine.log.used_bytes() > limit {
         let oldest = engine.live.oldest_in_log();
         match oldest.filter(|(first, _)| engine.log.bytes_since(*first) > limit) {
+            // R2: nothing but its own end frees the log of that.
+            Some((_, oldest)) if is_prepared(&oldest) => break,
             Some((_, oldest)) => roll_back_holder(engine, &oldest),
             // The log has grown while this checkpoint was taken: another one frees that.
             None if !tried_again => tried_again = true,
@@ -197,8 +213,8 @@ mod tests {
             entropy: Arc::new(SeededEntropy::new(7)),
             background: false,
         };
-        let engine = opening::start(options, ports).expect("a disk without faults");
-        Arc::new(EngineRef::new(engine))
+        let (engine, prepared) = opening::start(options, ports).expect("a disk without faults");
+        Arc::new(EngineRef::new(engine, prepared))
     }
 
     fn table(engine: &Arc<EngineRef>) -> Table {

@@ -1,7 +1,7 @@
 //! The end of an open database, by `close` or with its last handle.
 //!
 //! 1. After it every call answers `Closed`; values and keys stay, they own what they show.
-//! 2. Live transactions are rolled back, buffered commits are made durable, a checkpoint is taken and the
+//! 2. Live transactions are rolled back, but for those that are prepared (R2); buffered commits are made durable, a checkpoint is taken and the
 //!    log is covered (G7), so the next open has almost nothing to read.
 //! 3. Whatever fails on the way, the directory is free when it returns.
 //!
@@ -19,22 +19,30 @@ use lockstone_wal::Record;
 use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::prepared::Registry;
 
 /// What handles own: the engine, closed when the last of them goes.
-pub(crate) struct EngineRef(Arc<Engine>);
+pub(crate) struct EngineRef {
+    engine: Arc<Engine>,
+    /// Who is prepared.
+    pub(crate) prepared: Arc<Registry>,
+}
 
 /// Where it is, and nothing of what it holds: handles are printed into other people's logs.
 impl fmt::Debug for EngineRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Engine")
-            .field(&self.0.ports.disk.path(""))
+            .field(&self.engine.ports.disk.path(""))
             .finish()
     }
 }
 
 impl EngineRef {
-    pub(crate) fn new(engine: Arc<Engine>) -> Self {
-        Self(engine)
+    pub(crate) fn new(engine: Arc<Engine>, prepared: Registry) -> Self {
+        Self {
+            engine,
+            prepared: Arc::new(prepared),
+        }
     }
 }
 
@@ -42,9 +50,12 @@ impl EngineRef {
     /// The last handle went inside a waker that a thread of the engine has called in the middle of its work:
     /// that thread cannot wait for its own end.
     fn close_elsewhere(&self) {
-        let engine = self.0.clone();
+        let again = Self {
+            engine: self.engine.clone(),
+            prepared: self.prepared.clone(),
+        };
         let thread = std::thread::Builder::new().name("lockstone-close".into());
-        if let Err(error) = thread.spawn(move || drop(EngineRef(engine))) {
+        if let Err(error) = thread.spawn(move || drop(again)) {
             tracing::error!(%error, "no thread to close the database with: the directory stays locked");
         }
     }
@@ -54,7 +65,7 @@ impl std::ops::Deref for EngineRef {
     type Target = Engine;
 
     fn deref(&self) -> &Engine {
-        &self.0
+        &self.engine
     }
 }
 
@@ -105,7 +116,7 @@ pub(crate) fn close(engine: &Engine) -> Result<()> {
     outcome
 }
 
-/// Rolls back whoever is active, and lets whoever is committing finish its few microseconds.
+/// Rolls back whoever is active, and lets whoever is committing or preparing finish. Who is prepared stays: the log is needed for it.
 fn end_transactions(engine: &Engine) {
     for txn in engine.live.all() {
         let mut wakes = Wakes::default();
@@ -113,10 +124,16 @@ fn end_transactions(engine: &Engine) {
             .locks
             .kill(&txn.owner, AbortCause::Closed, &mut wakes);
         wakes.fire();
-        while txn.owner.state() == OwnerState::Committing {
+        while matches!(
+            txn.owner.state(),
+            OwnerState::Committing | OwnerState::Preparing
+        ) && !engine.log.is_poisoned()
+        {
             engine.ports.clock.sleep(Duration::from_micros(50));
         }
-        engine.live.end(&txn.notes, txn.owner.id());
+        if txn.owner.state() != OwnerState::Prepared {
+            engine.live.end(&txn.notes, txn.owner.id());
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lockstone_base::Lsn;
 use lockstone_base::disk::Disk;
 use lockstone_recovery::RecoveryReport;
 
@@ -18,6 +19,7 @@ use crate::listing::{CheckReport, Info, Stats};
 use crate::lock_listing::{self, LockFilter, LockInfo, TransactionInfo, Waits};
 use crate::opening;
 use crate::options::{OnConflict, Options, TxnOptions};
+use crate::prepared::PreparedInfo;
 use crate::schema;
 use crate::snapshot::Snapshot;
 use crate::table::Table;
@@ -71,9 +73,9 @@ impl Options {
     /// # Errors
     /// As [`Options::open`].
     pub fn open_with(self, ports: Ports) -> Result<Database> {
-        let engine = opening::start(self, ports)?;
+        let (engine, prepared) = opening::start(self, ports)?;
         Ok(Database {
-            engine: Arc::new(EngineRef::new(engine)),
+            engine: Arc::new(EngineRef::new(engine, prepared)),
         })
     }
 }
@@ -233,6 +235,30 @@ impl Database {
         self.engine.ports.clock.sleep(Duration::from_micros(jitter));
     }
 
+    /// Every transaction that is prepared ([`Transaction::prepare`]), by global id.
+    pub fn prepared(&self) -> Vec<PreparedInfo> {
+        self.engine.prepared.list()
+    }
+
+    /// Commits the transaction that is prepared as `gid`, whichever process has prepared it; durable when the call returns. The
+    /// commit's position in the log. The global id can be used again.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPrepared`]. [`Error::Poisoned`]: the outcome is unknown, reopen and look. After any other error it is
+    /// prepared still, and the call can be made again.
+    pub fn commit_prepared(&self, gid: impl AsRef<str>) -> Result<Lsn> {
+        self.engine.prepared.commit(&self.engine, gid.as_ref())
+    }
+
+    /// Undoes the transaction that is prepared as `gid`, whichever process has prepared it. That is durable when the call returns,
+    /// and its locks are free. The global id can be used again.
+    ///
+    /// # Errors
+    /// As [`Database::commit_prepared`].
+    pub fn abort_prepared(&self, gid: impl AsRef<str>) -> Result<()> {
+        self.engine.prepared.abort(&self.engine, gid.as_ref())
+    }
+
     /// A read-only view of this moment.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(self.engine.clone())
@@ -346,7 +372,7 @@ impl Database {
     }
 
     /// Ends the engine for all handles (dropping the last of them, be it a `Table` or a `CommitTicket`, does the
-    /// same): rolls back live transactions, makes buffered commits durable,
+    /// same): rolls back live transactions, but for those that are prepared, which the next open has again; makes buffered commits durable,
     /// takes a checkpoint, and frees the directory before it returns.
     ///
     /// # Errors

@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 use lockstone_base::disk::DiskError;
 use lockstone_base::{LockMode, Lsn, Rank, TxnId};
-use lockstone_recovery::RecoveryError;
 use lockstone_storage::StorageError;
-use lockstone_wal::WalError;
 use thiserror::Error as ThisError;
 
 use crate::names::{Cycle, Holder, RowName};
@@ -67,6 +65,18 @@ pub enum Error {
     /// The savepoint belongs to another transaction, or a rollback has undone it.
     #[error("the savepoint belongs to another transaction, or a rollback behind it has undone it")]
     InvalidSavepoint,
+    /// Another transaction is prepared, or being prepared or ended, under this global id.
+    #[error("the global id `{gid}` is in use: another transaction is prepared under it")]
+    GidInUse {
+        /// The global id.
+        gid: String,
+    },
+    /// No transaction is prepared under this global id.
+    #[error("no transaction is prepared as `{gid}`")]
+    UnknownPrepared {
+        /// The global id.
+        gid: String,
+    },
     /// A key must have at least one byte.
     #[error("the key is empty: a key has at least one byte")]
     KeyEmpty,
@@ -187,17 +197,18 @@ pub enum Error {
         /// What failed.
         source: Box<Error>,
     },
-    /// The transaction neither locked nor wrote anything while the log behind it grew to its limit.
+    /// The log has grown to its limit behind a transaction that was idle all the while: this one, which was rolled back for it, or
+    /// one that is prepared, and then nobody can write before that is committed or aborted.
     #[error(
-        "the transaction was idle while the log behind it grew to its limit of {max} bytes, and was \
-         rolled back; commit earlier, or raise Options::log_bytes"
+        "the log has grown to its limit of {max} bytes behind a transaction that was idle, and this one was rolled back; commit \
+         earlier, end what is prepared, or raise Options::log_bytes"
     )]
     LogFull {
         /// The log's limit in bytes.
         max: u64,
     },
 
-    /// A log write failed: nothing is acknowledged any more. Out of a commit: its outcome is unknown.
+    /// A log write failed: nothing is acknowledged any more. Out of a commit or a prepare: its outcome is unknown.
     #[error(
         "a write or sync of the log failed, so nothing more is acknowledged: reopen the database"
     )]
@@ -271,6 +282,8 @@ impl Error {
             Self::WouldBlock { .. }
             | Self::LockTimeout { .. }
             | Self::InvalidSavepoint
+            | Self::GidInUse { .. }
+            | Self::UnknownPrepared { .. }
             | Self::KeyEmpty
             | Self::KeyTooLong { .. }
             | Self::ValueTooLong { .. }
@@ -358,99 +371,6 @@ impl Error {
 
     pub(crate) fn invalid(what: impl Into<String>) -> Self {
         Self::InvalidArgument { what: what.into() }
-    }
-}
-
-/// No room is the transaction's end; every other failure of the log is the engine's (W11).
-impl From<WalError> for Error {
-    fn from(error: WalError) -> Self {
-        match error {
-            WalError::Disk(source) if source.is_full() => Self::DiskFull { source },
-            WalError::Disk(source) => Self::Io(source),
-            WalError::Closed => Self::Closed,
-            WalError::Poisoned => Self::Poisoned,
-            WalError::Corrupt {
-                file,
-                offset,
-                lsn,
-                what,
-                witness,
-            } => Self::Corrupt {
-                file,
-                offset: Some(offset),
-                lsn: Some(lsn),
-                what: match witness {
-                    Some(witness) => format!("{what}; {witness}"),
-                    None => what.into(),
-                },
-            },
-            WalError::Locked { file } => Self::Locked {
-                path: file,
-                pid: None,
-            },
-            WalError::NewerFormat { file, version, .. } => Self::NewerVersion {
-                file,
-                found: version,
-                supported: lockstone_wal::FORMAT_VERSION,
-            },
-            WalError::Foreign { file } => Self::Corrupt {
-                file,
-                offset: None,
-                lsn: None,
-                what: "it belongs to another database".into(),
-            },
-            other => Self::invalid(other.to_string()),
-        }
-    }
-}
-
-impl From<StorageError> for Error {
-    fn from(error: StorageError) -> Self {
-        match error {
-            StorageError::Disk(source) if source.is_full() => Self::DiskFull { source },
-            StorageError::Disk(source) => Self::Io(source),
-            StorageError::Corrupt { file, offset, what } => Self::Corrupt {
-                file,
-                offset,
-                lsn: None,
-                what: what.to_string(),
-            },
-            StorageError::NewerVersion {
-                file,
-                found,
-                supported,
-            } => Self::NewerVersion {
-                file,
-                found,
-                supported,
-            },
-            other => Self::invalid(other.to_string()),
-        }
-    }
-}
-
-impl From<RecoveryError> for Error {
-    fn from(error: RecoveryError) -> Self {
-        match error {
-            RecoveryError::NotADatabase { path, why } => Self::NotADatabase { path, why },
-            RecoveryError::Locked { path, pid } => Self::Locked { path, pid },
-            RecoveryError::Missing { file, why } => Self::Corrupt {
-                file,
-                offset: None,
-                lsn: None,
-                what: why.into(),
-            },
-            RecoveryError::Wal(error) => error.into(),
-            RecoveryError::Storage(error) => error.into(),
-            RecoveryError::Disk(error) => {
-                if error.is_full() {
-                    Self::DiskFull { source: error }
-                } else {
-                    Self::Io(error)
-                }
-            }
-            other => Self::invalid(other.to_string()),
-        }
     }
 }
 

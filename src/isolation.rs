@@ -84,6 +84,14 @@ impl View {
         }
     }
 
+    /// That of one that reads nothing any more.
+    pub(crate) fn none() -> Self {
+        Self {
+            snapshot: None,
+            noted: None,
+        }
+    }
+
     /// Its level.
     pub(crate) fn level(&self) -> Isolation {
         match (&self.snapshot, &self.noted) {
@@ -214,17 +222,29 @@ impl View {
         let registration = engine.optimistic.register(reads);
         // W8: whoever holds the latch from here on finds the registration; what earlier holds applied is found by the look.
         drop(engine.log.hold());
-        match self.changed_table(engine, registration.reads())? {
+        let tables = self.noted.as_ref().map(|noted| noted.borrow());
+        let tables = tables.as_ref().map_or(&[][..], |noted| &noted.tables);
+        match self.changed_table(engine, tables, registration.reads())? {
             Some(table) => Err(self.invalidated(engine, table)),
             None => Ok(Some(registration)),
         }
     }
 
+    /// What was read, and where; `None` if that is nothing, or does not count.
+    pub(crate) fn take_reads(&self) -> Option<(Vec<CatalogEntry>, ReadSet)> {
+        let mut noted = self.noted.as_ref()?.borrow_mut();
+        let reads = std::mem::take(&mut noted.reads).finish();
+        (!reads.is_empty()).then(|| (noted.tables.to_vec(), reads))
+    }
+
     /// A table in which something has changed that was read, or which is gone.
-    fn changed_table(&self, engine: &Engine, reads: &ReadSet) -> Result<Option<TableId>> {
-        if let Some(noted) = &self.noted
-            && let Some(gone) = noted.borrow().tables.iter().find(|it| it.gate.is_gone())
-        {
+    pub(crate) fn changed_table(
+        &self,
+        engine: &Engine,
+        tables: &[CatalogEntry],
+        reads: &ReadSet,
+    ) -> Result<Option<TableId>> {
+        if let Some(gone) = tables.iter().find(|it| it.gate.is_gone()) {
             return Ok(Some(gone.id));
         }
         let Some((since, at, sources)) = self.newest_since(engine) else {

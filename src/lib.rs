@@ -14,6 +14,7 @@
 
 mod names;
 mod error;
+mod lower_errors;
 mod key_value;
 mod key_range;
 mod resource;
@@ -54,9 +55,13 @@ mod spill_step;
 mod tiers;
 mod spill;
 mod promise;
+mod commit;
+mod prepare;
 mod write_path;
+mod prepared;
 mod scrub;
 mod background;
+mod restore;
 mod closing;
 mod opening;
 mod table;
@@ -92,12 +97,13 @@ pub use lock_listing::{
     Waits, WantedLock,
 };
 pub use lockstone_base::disk::{Backend, IoMode, WritePath};
-pub use lockstone_base::limits::{BUFFERED_MS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+pub use lockstone_base::limits::{BUFFERED_MS_MAX, GID_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use lockstone_base::{FencingToken, InvalidTxnId, LockMode, Lsn, Priority, Rank, TxnId};
 pub use lockstone_recovery::{InFlight, RecoveryReport, Resolution, TornTail};
 pub use lockstone_storage::LevelStats;
 pub use names::{Cycle, CycleWait, Holder, LockKind, RowName};
 pub use options::{Durability, Isolation, OnConflict, Options, TxnOptions};
+pub use prepared::PreparedInfo;
 pub use range::Range;
 pub use range_for::RangeFor;
 pub use resource::ResourceMode;

@@ -87,6 +87,10 @@ pub struct TransactionInfo {
 pub enum TransactionState {
     /// It goes on.
     Active,
+    /// It is being prepared.
+    Preparing,
+    /// It is prepared: it waits for `commit_prepared` or `abort_prepared`, through any crash.
+    Prepared,
     /// Its commit is being written.
     Committing,
     /// It has committed, and its handle is about to go.
@@ -300,6 +304,8 @@ pub(crate) fn transactions(engine: &Engine) -> Vec<TransactionInfo> {
         priority: txn.owner.rank(),
         state: match txn.owner.state() {
             OwnerState::Active => TransactionState::Active,
+            OwnerState::Preparing => TransactionState::Preparing,
+            OwnerState::Prepared => TransactionState::Prepared,
             OwnerState::Committing => TransactionState::Committing,
             OwnerState::Released => TransactionState::Committed,
             OwnerState::Aborted => TransactionState::RolledBack,

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use lockstone_base::{FencingToken, RowKey};
-use lockstone_locks::{AbortCause, Batch, Grant, Wakes};
+use lockstone_base::{FencingToken, LockMode, RowKey};
+use lockstone_locks::{AbortCause, Batch, Grant, RowRange, Wakes};
 use lockstone_recovery::record::{
-    Body, CONTEXT_BYTES, Effect, Provisional, ProvisionalMany, granted_byte,
+    Body, CONTEXT_BYTES, Effect, Provisional, ProvisionalMany, RangeLock, granted_byte,
 };
 use lockstone_storage::PackedRows;
 use lockstone_wal::{Appended, Record};
@@ -267,6 +267,27 @@ pub(crate) fn log(
     }
     // W10: whoever was rolled back meanwhile must not believe that it holds the row.
     txn.check(engine)
+}
+
+/// *log*: a range that was granted; its record's position is its token.
+pub(crate) fn log_range(
+    engine: &Engine,
+    txn: &mut TxnState,
+    range: &RowRange,
+    mode: LockMode,
+) -> Result<()> {
+    let body = Body::RangeLock(RangeLock {
+        table: range.table(),
+        start: range.start().map(RowKey::key),
+        end: range.end().map(RowKey::key),
+        mode,
+        sub: txn.sub,
+    });
+    let appended = append(engine, txn, body)?;
+    let token = FencingToken::new(appended.lsn);
+    engine.locks.stamp_range(&txn.owner, token);
+    txn.count_locks(1);
+    Ok(())
 }
 
 /// Logs what of a long value does not fit one record (G4); the rest, which does.

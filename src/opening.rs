@@ -29,8 +29,10 @@ use crate::engine::{Engine, Ports};
 use crate::error::{Error, Result};
 use crate::live::LiveTxns;
 use crate::options::Options;
+use crate::prepared::Registry;
 use crate::provisional_memory::Budget;
 use crate::requests::Requests;
+use crate::restore;
 use crate::retry_gate::RetryGate;
 use crate::scrub_pace::Scrubbing;
 use crate::snapshots::Snapshots;
@@ -99,8 +101,8 @@ fn shape(memory_bytes: u64) -> Shape {
     }
 }
 
-/// Recovers what lies in the directory, or creates a database in an empty one, and starts the engine.
-pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
+/// Recovers what lies in the directory, or creates a database in an empty one, and starts the engine; with it, who is prepared.
+pub(crate) fn start(options: Options, ports: Ports) -> Result<(Arc<Engine>, Registry)> {
     options.validate()?;
     if directory::content(&*ports.disk)? == Content::Empty && !options.create {
         return Err(not_a_database(
@@ -154,6 +156,8 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
         options,
         ports,
     });
+    // R2: before anybody is admitted.
+    let prepared = restore::restore(&engine, recovered.survivors)?;
     let bell = Arc::clone(&engine.bell);
     // S6: what only a reader has kept goes when that has gone.
     engine
@@ -165,7 +169,7 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<Arc<Engine>> {
     // A run of crashes leaves log behind that no checkpoint has freed.
     checkpoint::ask_if_due(&engine);
     engine.bell.ring();
-    Ok(engine)
+    Ok((engine, prepared))
 }
 
 fn start_threads(engine: &Arc<Engine>) -> Result<()> {

@@ -12,7 +12,7 @@ use lockstone_storage::PackedRows;
 use crate::single_writes::{Effect, Effects, SingleRows};
 
 /// What one call wrote that writes many rows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ManyWritten {
     /// Its sub-transaction, which wrote nothing else.
     pub(crate) sub: u32,

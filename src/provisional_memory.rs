@@ -93,6 +93,11 @@ impl Share {
         self.take();
     }
 
+    /// The bytes that its writes use.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes
+    }
+
     fn used(&self) -> u64 {
         self.locks + self.writes
     }

@@ -125,7 +125,9 @@ mod tests {
             entropy: Arc::new(SeededEntropy::new(7)),
             background: false,
         };
-        opening::start(Options::new(), ports).expect("an empty disk")
+        opening::start(Options::new(), ports)
+            .expect("an empty disk")
+            .0
     }
 
     /// What a transaction noted before a checkpoint that it has not met: once, a later checkpoint sent recovery back

@@ -89,7 +89,7 @@ mod tests {
             background: false,
         };
         let options = Options::new().scrub_bytes_per_second(20_000);
-        opening::start(options, ports).expect("a disk that works")
+        opening::start(options, ports).expect("a disk that works").0
     }
 
     /// A database with one run, of several slices.

@@ -19,14 +19,14 @@ pub(crate) type Effect = Option<Bytes>;
 
 /// The effects on one row: the newest, and those that a rollback would bring back, each with its
 /// sub-transaction.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Effects {
     pub(crate) newest: (u32, Effect),
     pub(crate) older: Vec<(u32, Effect)>,
 }
 
 /// Rows with their effects.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum SingleWrites {
     Few(SmallVec<[(RowKey, Effects); 1]>),
     Many(BTreeMap<RowKey, Effects>),

@@ -48,6 +48,13 @@ pub(crate) fn make_room(engine: &Engine, txn: &mut TxnState) -> Result<()> {
     txn.check(engine)
 }
 
+/// Moves everything of the transaction into files (W4, R2).
+pub(crate) fn everything(engine: &Engine, txn: &mut TxnState) -> Result<()> {
+    let spilled = spill(engine, txn);
+    spilled.map_err(|error| failed(engine, txn, error))?;
+    txn.check(engine)
+}
+
 /// K5, S6: the transaction has ended, and with it what it has spilled, but for what its commit has `adopted`.
 pub(crate) fn discard(engine: &Engine, txn: &TxnState, adopted: bool) {
     engine.discard_spills(txn.live.spilled.take(adopted));

@@ -10,14 +10,19 @@ use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use lockstone_base::{Lsn, RowKey, TableId};
+use lockstone_base::{Lsn, RowKey, TableId, TxnId};
 use lockstone_locks::{LockRun, Owner, RunId, SpilledLock, Unreadable};
 use lockstone_recovery::UnfinishedState;
-use lockstone_storage::provisional::{Kind, ProvisionalRun, Record, Sought};
+use lockstone_recovery::record::Held;
+use lockstone_storage::provisional::{Digest, Kind, ProvisionalRun, Record, Sought};
 use lockstone_storage::{
-    AdoptedRun, DeadSubs, Direction, OpenSpills, SpillEntry, SpillPart, StorageError, UnfinishedTxn,
+    AdoptedRun, DeadSubs, Direction, OpenSpills, RunEntry, SpillEntry, SpillPart, StorageError,
+    UnfinishedTxn,
 };
 use parking_lot::Mutex;
+
+/// Files, each with the number of its spill and its kind.
+type SpilledFiles = Vec<(u64, Kind, RunEntry)>;
 
 /// What one transaction has spilled.
 #[derive(Debug, Default)]
@@ -219,6 +224,50 @@ impl Spilled {
                 state: state.encode(),
             },
             spills: spills.collect(),
+        })
+    }
+
+    /// R2: as it was before the crash.
+    pub(crate) fn restore(&self, files: &[(u64, ProvisionalRun)], held: &Held, locks: u64) {
+        let mut inside = self.0.lock();
+        let runs = files.iter().map(|(spill, run)| SpilledRun {
+            run: run.clone(),
+            spill: *spill,
+            through: held.through,
+            tier: 0,
+            id: None,
+        });
+        inside.runs.extend(runs);
+        inside.spills = files.last().map_or(0, |(spill, _)| *spill);
+        inside.held = (locks, held.writes);
+        inside.dead.extend_from_slice(&held.dead);
+    }
+
+    /// Whether anything of it is in files.
+    pub(crate) fn has_files(&self) -> bool {
+        !self.0.lock().runs.is_empty()
+    }
+
+    /// R2: its files, each with the number of its spill and its kind; and what is dead of them.
+    pub(crate) fn listed(&self) -> (SpilledFiles, Vec<(u32, u32)>) {
+        let inside = self.0.lock();
+        let files = inside.runs.iter().map(|spilled| {
+            let run = &spilled.run;
+            (spilled.spill, run.kind(), run.entry().clone())
+        });
+        let mut files: SpilledFiles = files.collect();
+        files.sort_by_key(|(spill, ..)| *spill);
+        (files, inside.dead.clone())
+    }
+
+    /// R2: how many records these have of the transaction, and the digest of them all.
+    pub(crate) fn digest(&self, txn: TxnId) -> (u64, Digest) {
+        let inside = self.0.lock();
+        let parts = inside.runs.iter().flat_map(|spilled| spilled.run.owners());
+        let own = parts.filter(|part| part.owner == txn);
+        own.fold((0, Digest::default()), |(records, mut digest), part| {
+            digest += part.digest;
+            (records + part.records, digest)
         })
     }
 

@@ -65,6 +65,8 @@ pub(crate) struct TxnState {
     pending: Option<Arc<Ticket>>,
     /// Whether it was rolled back, counted and logged as such.
     pub(crate) rolled_back: bool,
+    /// It is prepared, and this is what its handle has left of it.
+    parted: bool,
     /// Why it was rolled back, if its own call did it.
     failed: Option<Error>,
     /// Whether its last failing call may succeed when run again: what `transact` asks.
@@ -143,10 +145,30 @@ impl TxnState {
             held_back: None,
             pending: None,
             rolled_back: false,
+            parted: false,
             retryable: Cell::new(false),
             refused: Cell::new(false),
             give_up: Cell::new(None),
         }
+    }
+
+    /// Takes the transaction out of its handle, which has nothing in its hands from then on: each of its calls says that the
+    /// transaction has ended, and its end is nobody's.
+    pub(crate) fn part(&mut self, engine: &Engine) -> Self {
+        // What it sees is needed no more (W7).
+        self.live.let_go();
+        self.view = View::none();
+        let begun = (View::none(), Share::new(&engine.provisional));
+        let (owner, live) = (Arc::clone(&self.owner), Arc::clone(&self.live));
+        let mut left = Self::new(owner, live, self.options.clone(), begun, 0);
+        left.failed = Some(Error::TransactionEnded);
+        left.parted = true;
+        std::mem::replace(self, left)
+    }
+
+    /// Whether it was.
+    pub(crate) fn is_parted(&self) -> bool {
+        self.parted
     }
 
     /// Whether the transaction goes on: asked before each call's work and again after it (W10).
@@ -160,7 +182,10 @@ impl TxnState {
                 self.options.check_policy(self.policy)?;
                 engine.check_serving()
             }
-            OwnerState::Committing | OwnerState::Released => Err(Error::TransactionEnded),
+            OwnerState::Preparing
+            | OwnerState::Prepared
+            | OwnerState::Committing
+            | OwnerState::Released => Err(Error::TransactionEnded),
             OwnerState::Aborted => Err(self.aborted(engine)),
         }
     }
@@ -373,10 +398,14 @@ impl TxnState {
         self.live.locks.store(counted, Ordering::Relaxed);
     }
 
-    /// Notes how many of its writes stand, for listings.
+    /// How many of its writes stand.
+    pub(crate) fn effects(&self) -> u64 {
+        self.writes.effects() + self.own_rows
+    }
+
+    /// Notes that, for listings.
     pub(crate) fn count_writes(&self) {
-        let writes = self.writes.effects() + self.own_rows;
-        self.live.writes.store(writes, Ordering::Relaxed);
+        self.live.writes.store(self.effects(), Ordering::Relaxed);
     }
 
     /// The error that stands for the way somebody else ended it.

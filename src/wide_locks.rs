@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 use lockstone_base::{FencingToken, LockMode, RowKey};
 use lockstone_locks::{RowRange, TableMode, Target};
-use lockstone_recovery::record::{Body, RangeLock};
+use lockstone_recovery::record::Body;
 
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::first_updater::expect_unchanged_within;
 use crate::key_range::KeyRange;
 use crate::lock_request::{Sought, request_wide};
-use crate::log_step::{append, lost};
+use crate::log_step::{append, log_range, lost};
 use crate::resource::{self, ResourceMode};
 use crate::row_limits::check_bound;
 use crate::table::Table;
@@ -135,17 +135,7 @@ fn lock_range(
         .map_err(|error| lost(engine, txn, error))?;
     if grant.strengthened {
         expect_unchanged_within(engine, txn, &Target::Range(Arc::clone(range)))?;
-        let body = Body::RangeLock(RangeLock {
-            table: range.table(),
-            start: range.start().map(RowKey::key),
-            end: range.end().map(RowKey::key),
-            mode,
-            sub: txn.sub,
-        });
-        let appended = append(engine, txn, body)?;
-        let token = FencingToken::new(appended.lsn);
-        engine.locks.stamp_range(&txn.owner, token);
-        txn.count_locks(1);
+        log_range(engine, txn, range, mode)?;
     }
     // W10: whoever was rolled back meanwhile must not believe that it holds the range.
     txn.check(engine)?;

@@ -1,6 +1,7 @@
 //! The one write path: *lock, log, stage, reserve, commit, apply, release, ack*, and the two ways back,
 //! rollback to a savepoint and abort. Every lock, write and commit of the engine runs through this file
-//! and nowhere else.
+//! and nowhere else. Its second half, from *reserve* on, is `commit`; a transaction that is to outlive crashes stops between the
+//! two, by `prepare`, and goes on there later.
 //!
 //! ```text
 //! lock      ask the lock table; wait in line if told to; look what the row has become     K1, K4
@@ -17,27 +18,30 @@
 //!
 //! Crash: before the commit record is durable the transaction never was; behind it, it is whole (R1).
 
-use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use lockstone_base::{LockMode, Lsn, RowKey, TableId};
-use lockstone_locks::{Batch, Grant, Place, Registration, Wakes, Written};
-use lockstone_recovery::record::{Body, COMMIT_BODY_BYTES, CONTEXT_BYTES};
-use lockstone_storage::{Adoption, PackedRows, Prepared};
-use lockstone_wal::{Appended, Hold, Record, Room};
+use lockstone_base::{LockMode, RowKey, TableId};
+use lockstone_locks::{Batch, Grant, Place, Wakes};
+use lockstone_recovery::record::Body;
+use lockstone_storage::PackedRows;
+use lockstone_wal::Appended;
 
+use crate::catalog::CatalogEntry;
 use crate::checkpoint;
+use crate::commit;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::first_updater::expect_unchanged;
 use crate::held_back::HeldRows;
-use crate::lock_request::{Asked, Purpose, Sought, ask_for, granted, holds, request, request_many};
-use crate::log_step::{
-    append, append_locked, failed, log, log_held_back, log_many, lost, roll_back,
+use crate::lock_request::{
+    Asked, Purpose, Sought, ask_for, granted, holds, request, request_many, request_wide, share,
 };
-use crate::options::{Durability, OnConflict};
-use crate::pressure;
+use crate::log_step::{
+    append, append_locked, failed, log, log_held_back, log_many, log_range, lost, roll_back,
+};
+use crate::options::OnConflict;
+use crate::prepare;
 use crate::promise::{Promise, promise, promise_reader};
 use crate::provisional_memory::Left;
 use crate::spill;
@@ -282,12 +286,15 @@ fn count_fresh(txn: &mut TxnState, rows: &PackedRows, batch: &Batch) {
 }
 
 // ---------------------------------------------------------------------------------------------------
-// reserve, commit, apply, release, ack
+// reserve, commit, apply, release, ack; prepare
 
 /// Commits up to the *ack*: *reserve, commit, apply, release*.
 pub(crate) fn commit(engine: &Engine, mut txn: TxnState) -> Result<Promise> {
+    if txn.is_parted() {
+        return Err(Error::TransactionEnded);
+    }
     let durability = txn.options.durability;
-    let outcome = reserve_and_apply(engine, &mut txn);
+    let outcome = check_and_apply(engine, &mut txn);
     if outcome.is_err() {
         roll_back(engine, &mut txn);
         engine.spread_poison();
@@ -301,154 +308,80 @@ pub(crate) fn commit(engine: &Engine, mut txn: TxnState) -> Result<Promise> {
     Ok(promise(engine, commit, durability))
 }
 
-/// *reserve, commit, apply, release*; the commit record's place, if anything was written.
-fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appended>> {
+fn check_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<Option<Appended>> {
     txn.check(engine)?;
     log_held_back(engine, txn)?;
-    let mut reserved = reserve(engine, txn)?;
-    let mut commit = None;
-    if txn.is_logged() {
-        let context = txn.settle(engine, false);
-        let body = reserved.commit_record().encode();
-        let (mut hold, room) = hold_with_room(engine)?;
-        let broken = reserved.registered.as_ref();
-        let broken = broken.and_then(Registration::broken);
-        if broken.is_some() || !txn.owner.try_commit() {
-            drop((hold, room));
-            txn.check(engine)?;
-            let invalidated = broken.map(|table| txn.view.invalidated(engine, table));
-            return Err(invalidated.unwrap_or(Error::TransactionEnded));
-        }
-        let record = Record {
-            tag: body.tag as u8,
-            context: &context,
-            body: &body.pieces(),
-        };
-        let appended = match room {
-            Some(room) => hold.append(room, &record),
-            None => hold.append_fitting(&record),
-        };
-        if txn.options.durability == Durability::Buffered {
-            // In the hold, which orders it: the last one is the highest.
-            engine.buffered.store(appended.end.get(), Ordering::Release);
-        }
-        if reserved.writes() {
-            reserved.apply(engine, appended.lsn);
-            commit = Some(appended);
-        }
-    } else if !txn.owner.try_commit() {
-        txn.check(engine)?;
-        return Err(Error::TransactionEnded);
-    }
-    txn.owner.released();
-    release(engine, txn);
-    spill::discard(engine, txn, commit.is_some());
-    engine
-        .counters
-        .commits
-        .own()
-        .fetch_add(1, Ordering::Relaxed);
-    Ok(commit)
+    commit::reserve_and_apply(engine, txn)
 }
 
-/// What a commit has before it takes its LSN.
-struct Reserved<'e> {
-    /// How many rows it writes, and the rows.
-    rows: usize,
-    prepared: Prepared,
-    /// How many files it adopts, and these; the tables that they have rows of.
-    adopts: u32,
-    adoption: Option<Adoption>,
-    tables: BTreeSet<TableId>,
-    /// What must be unchanged.
-    registered: Option<Registration<'e>>,
+/// *prepare*: from here on the transaction outlives every crash, with all that it holds. What it has read is locked, and unchanged;
+/// then [`prepare::prepare`] takes its steps. After an error the owner is Active, as it was, or Aborted; or it is Preparing, and
+/// nobody knows what is on the device.
+pub(crate) fn prepare(engine: &Engine, txn: &mut TxnState, gid: &str) -> Result<()> {
+    txn.check(engine)?;
+    log_held_back(engine, txn)?;
+    let policy = std::mem::replace(&mut txn.policy, OnConflict::NoWait);
+    let locked = lock_what_was_read(engine, txn);
+    txn.policy = policy;
+    locked?;
+    prepare::prepare(engine, txn, gid)
 }
 
-/// *reserve*.
-fn reserve<'e>(engine: &'e Engine, txn: &mut TxnState) -> Result<Reserved<'e>> {
-    let batch = std::mem::take(&mut txn.writes).into_batch();
-    let rows = batch.rows();
-    if rows > 0 {
-        pressure::reserve(engine, batch.bytes())?;
-    }
-    let mut reserved = Reserved {
-        rows,
-        prepared: engine.store.prepare(batch),
-        adopts: 0,
-        adoption: None,
-        tables: BTreeSet::new(),
-        registered: None,
+/// *lock, log*, of what a serializable transaction that writes has read: `Share`, without waiting. Behind that nobody changes it
+/// any more, so it is enough to look once.
+fn lock_what_was_read(engine: &Engine, txn: &mut TxnState) -> Result<()> {
+    let wrote = !txn.writes.is_empty() || txn.own.is_some();
+    let Some((tables, reads)) = txn.view.take_reads().filter(|_| wrote) else {
+        return Ok(());
     };
-    if txn.own.is_some() {
-        let adopted = txn.live.spilled.to_adopt(0);
-        reserved.adopts = adopted.len() as u32;
-        let open = txn.live.spilled.open(&txn.owner);
-        let open = open.expect("V1: what is adopted was spilled");
-        reserved.adoption = Some(engine.store.prepare_adoption(open.txn, adopted)?);
-        reserved.tables = txn.live.spilled.tables();
+    for table in &tables {
+        let shared = share_read(engine, txn, table);
+        shared.map_err(|error| invalidated(engine, txn, table.id, error))?;
     }
-    if reserved.writes() {
-        reserved.registered = txn.view.register(engine)?;
+    for row in reads.rows() {
+        let sought = Sought::Row { row, writes: false };
+        let granted = granted(engine, txn, sought, LockMode::Share)
+            .and_then(|grant| holds(engine, txn, row, grant));
+        let grant = granted.map_err(|error| invalidated(engine, txn, row.table(), error))?;
+        if grant.strengthened {
+            log(engine, txn, row, grant, None)?;
+        }
+        spill::make_room(engine, txn)?;
     }
-    Ok(reserved)
-}
-
-impl Reserved<'_> {
-    /// Whether anything was written.
-    fn writes(&self) -> bool {
-        self.rows > 0 || self.adoption.is_some()
-    }
-
-    fn commit_record(&self) -> Body<'static> {
-        Body::Commit {
-            rows: self.rows as u64,
-            adopts: self.adopts,
+    for stretch in reads.stretches() {
+        let range = Arc::new(stretch.range());
+        let granted = request_wide(engine, txn, Sought::Range(&range), LockMode::Share);
+        let grant = granted.map_err(|error| invalidated(engine, txn, range.table(), error))?;
+        if grant.strengthened {
+            log_range(engine, txn, &range, LockMode::Share)?;
         }
     }
-
-    /// *apply*, in the hold that gave the LSN (W2): the sources, then the tail.
-    fn apply(&mut self, engine: &Engine, stamp: Lsn) {
-        let row = |index| self.prepared.row(index).unwrap_or_default();
-        let written = Written::new(self.rows, &row);
-        let own = self.registered.as_ref();
-        engine.optimistic.break_others(own, written);
-        // W4: what was spilled breaks whole tables.
-        for table in &self.tables {
-            engine.optimistic.break_table(*table);
-        }
-        match &mut self.adoption {
-            Some(adoption) => {
-                let rest = (self.rows > 0).then_some(&mut self.prepared);
-                engine.store.adopt(adoption, stamp, rest);
-            }
-            None => engine.store.apply_prepared(&mut self.prepared, stamp),
-        }
-        engine.watermarks.move_tail(stamp);
+    let changed = txn.view.changed_table(engine, &tables, &reads);
+    let changed = changed.map_err(|error| failed(engine, txn, error))?;
+    match changed {
+        None => Ok(()),
+        Some(table) => Err(invalidated(engine, txn, table, Error::TransactionEnded)),
     }
 }
 
-/// The append latch, in which a commit record fits; if there was no room at once, what was reserved before, for
-/// that may wait.
-fn hold_with_room(engine: &Engine) -> Result<(Hold<'_>, Option<Room<'_>>)> {
-    const BYTES: usize = CONTEXT_BYTES + COMMIT_BODY_BYTES;
-    let hold = engine.log.hold();
-    hold.check()?;
-    if hold.fits(BYTES) {
-        return Ok((hold, None));
+/// K7: keeps a table that was read.
+fn share_read(engine: &Engine, txn: &mut TxnState, table: &CatalogEntry) -> Result<()> {
+    if !txn.tables.contains(&table.id) {
+        share(engine, txn, table.gate.lock(), true)?;
+        txn.tables_held(table.id);
     }
-    drop(hold);
-    let reserved = engine.log.reserve(BYTES);
-    let room = reserved.map_err(|error| Error::from(error).for_want_of_room())?;
-    let hold = engine.log.hold();
-    hold.check()?;
-    Ok((hold, Some(room)))
+    Ok(())
 }
 
-/// *release*: the release pass of a transaction that has ended; the next in line are woken.
-fn release(engine: &Engine, txn: &TxnState) {
-    let mut wakes = Wakes::default();
-    engine.locks.end(&txn.owner, &mut wakes);
-    wakes.fire();
+/// What was read cannot be kept as it was: the transaction is rolled back for that, unless it was for something else.
+fn invalidated(engine: &Engine, txn: &mut TxnState, table: TableId, error: Error) -> Error {
+    let error = match txn.check(engine) {
+        Ok(()) => txn.view.invalidated(engine, table),
+        Err(_) => error,
+    };
+    roll_back(engine, txn);
+    txn.fail(&error);
+    error
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -495,6 +428,9 @@ pub(crate) fn rollback_to(engine: &Engine, txn: &mut TxnState, from: u32) -> Res
 /// Ends the transaction without effect. Nothing needs to be logged for that; the record that is, if
 /// there is room for it, tells the next recovery's report that it was no longer in flight.
 pub(crate) fn abort(engine: &Engine, mut txn: TxnState) {
+    if txn.is_parted() {
+        return; // It is prepared, and not the handle's any more.
+    }
     roll_back(engine, &mut txn);
     engine.live.end(&txn.live, txn.owner.id());
 }

@@ -27,7 +27,7 @@ pub(crate) struct OwnWrite {
 }
 
 /// The uncommitted writes of one transaction.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct WriteSet {
     rows: SingleWrites,
     /// Which sub-transaction put an effect on which row, in order.

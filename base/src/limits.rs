@@ -25,6 +25,9 @@ pub const TABLE_DRAIN_MS_MAX: u64 = 10_000;
 /// The longest label of a transaction, in bytes: it is written to the log.
 pub const LABEL_BYTES_MAX: usize = 255;
 
+/// The longest name that a prepared transaction is known by, in bytes: it is written to the log.
+pub const GID_BYTES_MAX: usize = 255;
+
 /// How many rows and ranges a serializable transaction remembers that it has read, unless the options say otherwise:
 /// past that it remembers whole tables. Half a megabyte with short keys, and a look at each when it commits.
 pub const OPTIMISTIC_LOCKS_MAX: usize = 10_000;

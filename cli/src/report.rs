@@ -55,10 +55,14 @@ pub(crate) fn print(output: &mut Output, report: &RecoveryReport, indent: usize)
     )?;
     say!(
         output,
-        "{:indent$}in flight   {} with {}; all resolved, no lock is left",
+        "{:indent$}in flight   {} with {}; all resolved, {}",
         "",
         count(report.in_flight.len(), "transaction"),
         count(report.locks_in_flight(), "row lock"),
+        match report.prepared().count() {
+            0 => "no lock is left".to_owned(),
+            prepared => format!("{} prepared, with all its locks", grouped(prepared as u64)),
+        },
     )?;
     print_in_flight(output, report, indent + 12)?;
     if report.total.is_zero() {
@@ -100,7 +104,7 @@ fn print_in_flight(output: &mut Output, report: &RecoveryReport, indent: usize) 
             grouped(txn.tables),
             grouped(txn.tokens),
             grouped(txn.writes),
-            format!("{:?}", txn.resolution).to_lowercase(),
+            txn.resolution.to_string(),
         ]);
     }
     output.table(indent, &rows)?;

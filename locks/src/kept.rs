@@ -18,7 +18,7 @@ use crate::owner::Owner;
 use crate::policy::Policy;
 use crate::table::LockTable;
 use crate::tables::TableLock;
-use crate::target::RowRange;
+use crate::target::{RowRange, TokenRequest};
 use crate::ticket::Grant;
 use crate::wakes::Wakes;
 use crate::wide_requests::TableMode;
@@ -60,6 +60,8 @@ pub struct KeptWide {
     pub exclusive: Vec<(TableId, FencingToken)>,
     /// The ranges, the oldest first.
     pub ranges: Vec<KeptRange>,
+    /// The tokens of semaphores, with the sub-transactions that took them, the oldest first.
+    pub tokens: Vec<(u32, Arc<TokenRequest>)>,
 }
 
 impl LockTable {
@@ -83,6 +85,7 @@ impl LockTable {
             shared: owner.tables().all(),
             exclusive: exclusive.filter_map(token).collect(),
             ranges: ranges.collect(),
+            tokens: holdings.undo.tokens_by_sub().to_vec(),
         }
     }
 

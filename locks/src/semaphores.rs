@@ -148,9 +148,14 @@ impl SemaphoreBook {
         held.map_or(0, |(_, tokens)| *tokens)
     }
 
-    /// R2: takes tokens for one who is known to have held them, before anybody asks.
-    pub(crate) fn restore(&mut self, request: &TokenRequest, owner: &Arc<Owner>) {
-        self.of(request).take(owner, request.tokens);
+    /// R2: takes tokens for one who is known to have held them, before anybody asks. Whether there are as many.
+    pub(crate) fn restore(&mut self, request: &TokenRequest, owner: &Arc<Owner>) -> bool {
+        let semaphore = self.of(request);
+        let fits = request.tokens <= semaphore.limit.saturating_sub(semaphore.taken);
+        if fits {
+            semaphore.take(owner, request.tokens);
+        }
+        fits
     }
 
     fn of(&mut self, request: &TokenRequest) -> &mut Semaphore {

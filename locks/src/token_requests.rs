@@ -100,16 +100,22 @@ impl LockTable {
         self.queued(owner, queued, wakes)
     }
 
-    /// Gives the owner tokens that it is known to have held, by sub-transaction `sub`, before anybody asks (R2).
-    ///
-    /// # Panics
-    /// If more are held than there are.
-    pub fn restore_tokens(&self, owner: &Arc<Owner>, request: &Arc<TokenRequest>, sub: u32) {
+    /// Gives the owner tokens that it is known to have held, by sub-transaction `sub`, before anybody asks (R2). `false`: others
+    /// hold so many that there are too few.
+    pub fn restore_tokens(
+        &self,
+        owner: &Arc<Owner>,
+        request: &Arc<TokenRequest>,
+        sub: u32,
+    ) -> bool {
         let mut holdings = owner.latch();
         let mut books = self.shards.wide().latch();
-        books.semaphores.restore(request, owner);
+        let fits = books.semaphores.restore(request, owner);
         self.shards.wide().count_semaphores(&books);
-        holdings.undo.push_tokens(sub, Arc::clone(request));
+        if fits {
+            holdings.undo.push_tokens(sub, Arc::clone(request));
+        }
+        fits
     }
 
     /// How many tokens of the semaphore the owner holds.

@@ -97,6 +97,11 @@ impl Undo {
         self.tokens.push((sub, request));
     }
 
+    /// The same, with their sub-transactions, the oldest first.
+    pub(crate) fn tokens_by_sub(&self) -> &[(u32, Arc<TokenRequest>)] {
+        &self.tokens
+    }
+
     /// All tokens that were taken.
     pub(crate) fn tokens(&self) -> Vec<Arc<TokenRequest>> {
         let taken = self.tokens.iter();

@@ -2,7 +2,8 @@
 //! there are. Called with every record of the chain, in order; decides nothing about the tail.
 //!
 //! 1. R1: a transaction's writes count exactly when its commit record is there.
-//! 2. R3, R4: nobody visits the locks of a transaction in flight: they are counted as they pass by.
+//! 2. R3, R4: nobody visits the locks of a transaction in flight: they are counted as they pass by. Those of one that has turned
+//!    out to be prepared are kept by a second reading.
 //! 3. A commit at or below `flushed_through` is in the runs already: its writes are skipped (S1).
 //! 4. A rollback kills the sub-transactions of its interval, whose numbers never come again.
 //! 5. S4: what the manifest lists of a transaction that had not ended is where its reading begins; what the log says of the same again
@@ -10,7 +11,7 @@
 //! 6. S7: a table that was dropped stays so, whatever is read again of its life before (S4); what was
 //!    committed to it and not yet flushed vanishes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use lockstone_base::disk::Disk;
 use lockstone_base::{Lsn, TableId, TxnId};
@@ -20,15 +21,16 @@ use lockstone_wal::{FrameInfo, LogVisitor, ScannedRecord, VisitError};
 use crate::error::RecoveryError;
 use crate::open_txn::OpenTxn;
 pub use crate::open_txn::{Committed, LoggedLock};
-use crate::record::{Body, Context, MalformedRecord, Tag};
+use crate::record::{Body, Context, HeldTokens, MalformedRecord, Tag};
 use crate::report::InFlight;
+use crate::survivor::{self, Scene, Survivor};
 use crate::unfinished::UnfinishedState;
 
 /// What the log says, record by record.
 #[derive(Debug)]
 pub struct Analysis {
     flushed_through: Lsn,
-    keep_locks: bool,
+    keep: Keep,
     open: HashMap<TxnId, OpenTxn>,
     commits: Vec<Committed>,
     tables: BTreeMap<TableId, TableEntry>,
@@ -43,31 +45,47 @@ pub struct Analysis {
     boot_epoch: u32,
 }
 
+/// Of whom the rows that they had locked are wanted one by one.
+#[derive(Debug)]
+pub enum Keep {
+    /// They are counted.
+    Nobody,
+    /// Of everybody who was in flight.
+    Everybody,
+    /// Of these.
+    These(BTreeSet<TxnId>),
+}
+
+impl Keep {
+    fn has(&self, txn: TxnId) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Everybody => true,
+            Self::These(txns) => txns.contains(&txn),
+        }
+    }
+}
+
 impl Analysis {
-    /// Nothing read yet but the manifest; `keep_locks` says whether the rows that transactions in flight
-    /// had locked are wanted one by one.
+    /// Nothing read yet but the manifest.
     ///
     /// # Errors
     /// [`RecoveryError`] if what `manifest`, read from `disk`, says of a transaction makes no sense.
-    pub fn new(
-        disk: &dyn Disk,
-        manifest: &Manifest,
-        keep_locks: bool,
-    ) -> Result<Self, RecoveryError> {
+    pub fn new(disk: &dyn Disk, manifest: &Manifest, keep: Keep) -> Result<Self, RecoveryError> {
         let open = listed(manifest).map_err(|what| manifest.malformed(disk, what.0))?;
         Ok(Self {
             open,
-            ..Self::of_log_alone(manifest, keep_locks)
+            ..Self::of_log_alone(manifest, keep)
         })
     }
 
     /// As [`Analysis::new`], where what the manifest says of transactions cannot be used.
-    pub(crate) fn of_log_alone(manifest: &Manifest, keep_locks: bool) -> Self {
+    pub(crate) fn of_log_alone(manifest: &Manifest, keep: Keep) -> Self {
         let (flushed_through, tables) = (manifest.flushed_through, &manifest.tables);
         let dropped = manifest.dropped.iter();
         Self {
             flushed_through,
-            keep_locks,
+            keep,
             open: HashMap::new(),
             commits: Vec::new(),
             table_names: tables.iter().map(|table| table.name.clone()).collect(),
@@ -139,6 +157,27 @@ impl Analysis {
         self.open
             .iter()
             .flat_map(|(id, txn)| txn.locks.iter().map(|lock| (*id, lock)))
+    }
+
+    /// Who outlives the crash.
+    pub(crate) fn surviving(&self) -> BTreeSet<TxnId> {
+        let open = self.open.iter();
+        let surviving = open.filter(|(_, txn)| txn.prepared.is_some());
+        surviving.map(|(id, _)| *id).collect()
+    }
+
+    /// They, with all that they hold, the oldest first; their locks were kept.
+    ///
+    /// # Errors
+    /// [`RecoveryError`]: what was found of one is not what it has said of itself.
+    pub(crate) fn survivors(&self, scene: &Scene<'_>) -> Result<Vec<Survivor>, RecoveryError> {
+        let mut survivors = Vec::new();
+        for txn in self.surviving() {
+            if let Some(open) = self.open.get(&txn) {
+                survivors.extend(survivor::of(scene, txn, open)?);
+            }
+        }
+        Ok(survivors)
     }
 
     /// What was rolled back of a transaction that was in flight; `None` if this one was not.
@@ -244,21 +283,23 @@ impl Analysis {
             self.aborted += 1;
             return Ok(());
         }
-        let keep_locks = self.keep_locks;
+        let keep_locks = self.keep.has(context.txn);
         let txn = self
             .open
             .entry(context.txn)
             .or_insert_with(|| OpenTxn::new(lsn, context.rank));
+        txn.saw(&body, lsn);
         match body {
-            Body::Begin { label } => txn.label = (!label.is_empty()).then(|| label.into()),
+            Body::Begin { label } => txn.begin(label),
             Body::Provisional(provisional) => txn.provisional(&provisional, lsn, keep_locks),
             Body::ProvisionalMany(many) => txn.provisional_many(many, lsn, keep_locks),
             Body::LockMany(many) => txn.lock_many(many, lsn, keep_locks),
             Body::ValuePart(part) => txn.parts.extend_from_slice(part),
             Body::RangeLock(lock) => txn.ranges.push(lock.sub),
-            Body::Tokens(taken) => txn.tokens.push(taken.into()),
+            Body::Tokens(taken) => txn.tokens.push(HeldTokens::of(&taken)),
             Body::TableLock { .. } => txn.tables += 1,
             Body::Spill(spill) => txn.spill(spill)?,
+            Body::Prepare(prepare) => txn.prepare(prepare, lsn)?,
             Body::RollbackTo { from, through } => txn.rollback(from, through),
             Body::Commit { .. }
             | Body::Abort

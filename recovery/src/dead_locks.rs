@@ -15,7 +15,7 @@ use lockstone_storage::{Manifest, RunFile, StorageError};
 use crate::analysis::Analysis;
 use crate::error::RecoveryError;
 
-/// A lock that a transaction held when the run before ended. Nobody holds it now.
+/// A lock that a transaction held when the run before ended. Nobody holds it now, unless the transaction is prepared.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DeadLock {

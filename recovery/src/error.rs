@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use lockstone_base::Lsn;
 use lockstone_base::disk::DiskError;
 use lockstone_storage::StorageError;
 use lockstone_wal::WalError;
@@ -34,6 +35,23 @@ pub enum RecoveryError {
         file: PathBuf,
         /// What says that it must be there.
         why: &'static str,
+    },
+    /// What was found of a prepared transaction is not what it has said of itself: locks would be lost, or made up.
+    #[error(
+        "{} is damaged (LSN {lsn}): the transaction prepared as `{gid}` had {said} row locks, and {found} were found, or others",
+        file.display()
+    )]
+    Unlike {
+        /// The file in which it says so.
+        file: PathBuf,
+        /// Where in the log.
+        lsn: Lsn,
+        /// What it is known by.
+        gid: String,
+        /// How many it had.
+        said: u64,
+        /// How many were found.
+        found: u64,
     },
     /// A counter of the database has come to its end, or a hostile manifest says so: numbers that must
     /// never come again would.

@@ -15,13 +15,13 @@ use lockstone_wal::{
     VisitError, WalError,
 };
 
-use crate::analysis::Analysis;
+use crate::analysis::{Analysis, Keep};
 use crate::dead_locks::{self, DeadLock};
 use crate::directory::{self, Content, DirectoryLock, open_log};
 use crate::error::RecoveryError;
 use crate::log_check::{LogCheck, Notes};
 use crate::record::{Body, Context, Tag};
-use crate::recover::{report, scan_options};
+use crate::recover::{read, report, scan_options, with_scene};
 use crate::report::RecoveryReport;
 use crate::sizes::Sizes;
 
@@ -98,7 +98,7 @@ impl Inspection {
     /// # Errors
     /// [`RecoveryError`] if it would refuse.
     pub fn report(&self) -> Result<RecoveryReport, RecoveryError> {
-        self.analyse(false).map(|(report, _)| report)
+        self.analyse(Keep::Nobody).map(|(report, _)| report)
     }
 
     /// The locks of transactions that were in flight when the run before ended, by row.
@@ -106,7 +106,7 @@ impl Inspection {
     /// # Errors
     /// [`RecoveryError`] if recovery would refuse.
     pub fn dead_locks(&self) -> Result<Vec<DeadLock>, RecoveryError> {
-        let (_, analysis) = self.analyse(true)?;
+        let (_, analysis) = self.analyse(Keep::Everybody)?;
         dead_locks::of(&self.disk, &self.manifest, &analysis)
     }
 
@@ -115,7 +115,7 @@ impl Inspection {
     /// # Errors
     /// [`RecoveryError`] if recovery would refuse; damage to runs is in the findings instead.
     pub fn check(&self) -> Result<(RecoveryReport, StoreCheck), RecoveryError> {
-        let (report, analysis) = self.analyse(false)?;
+        let (report, analysis) = self.analyse(Keep::Nobody)?;
         // What is in files, and that alone: the log has been read.
         let commits = analysis.into_commits().into_iter();
         let adoptions = commits.filter(|commit| !commit.adopted.is_empty());
@@ -147,7 +147,7 @@ impl Inspection {
         let mut dump = Dump {
             sink,
             notes: &mut notes,
-            analysis: self.analysis(false)?,
+            analysis: self.analysis()?,
             segments: segments.list().collect(),
             shown: None,
         };
@@ -173,7 +173,7 @@ impl Inspection {
         };
         let mut noting = Noting {
             notes: &mut notes,
-            analysis: self.analysis(false)?,
+            analysis: self.analysis()?,
         };
         let scanned = segments.scan(&scan_options(&self.manifest), &mut noting);
         self.log_check(&notes, Some(&segments), scanned)
@@ -195,14 +195,16 @@ impl Inspection {
         Ok(check)
     }
 
-    fn analysis(&self, keep_locks: bool) -> Result<Analysis, RecoveryError> {
-        Analysis::new(&*self.disk, &self.manifest, keep_locks)
+    fn analysis(&self) -> Result<Analysis, RecoveryError> {
+        Analysis::new(&*self.disk, &self.manifest, Keep::Nobody)
     }
 
-    fn analyse(&self, keep_locks: bool) -> Result<(RecoveryReport, Analysis), RecoveryError> {
+    fn analyse(&self, keep: Keep) -> Result<(RecoveryReport, Analysis), RecoveryError> {
         let segments = open_log(&self.disk, &*self.clock, Access::Inspect)?;
-        let mut analysis = self.analysis(keep_locks)?;
-        let scan = segments.scan(&scan_options(&self.manifest), &mut analysis)?;
+        let (scan, analysis) = read(&*self.disk, &segments, &self.manifest, keep)?;
+        with_scene((&self.disk, &self.manifest), &segments, |scene| {
+            analysis.survivors(scene)
+        })?;
         Ok((report(&self.manifest, &scan, &analysis, false), analysis))
     }
 }

@@ -13,12 +13,14 @@ mod unfinished;
 mod log_check;
 pub mod directory;
 mod open_txn;
+mod survivor;
 pub mod analysis;
 mod recover;
 pub mod backup;
 mod sizes;
 mod dead_locks;
 mod inspect;
+mod loss;
 pub mod salvage;
 
 pub use dead_locks::DeadLock;
@@ -32,4 +34,5 @@ pub use log_check::{
 pub use recover::{Config, Identity, Recovered, recover};
 pub use report::{InFlight, RecoveryReport, Resolution, TornTail};
 pub use sizes::Sizes;
+pub use survivor::{HeldRow, HeldWrite, Survives, Survivor};
 pub use unfinished::UnfinishedState;

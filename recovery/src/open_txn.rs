@@ -3,20 +3,22 @@
 //! Kept by `analysis`, record by record.
 //! 1. Numbers of sub-transactions only grow, so what a rollback kills is the end of each list.
 //! 2. V1: what it has written before it spilled is in the files of the spill, which its commit adopts.
-//! 3. S4: a spill that the manifest lists is one that the log names, and is read there again without harm.
+//! 3. R2: who is prepared has said all that it holds, but rows and writes; its record counts, whatever was said before.
+//! 4. S4: a spill that the manifest lists is one that the log names, and is read there again without harm.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lockstone_base::{LockMode, Lsn, Rank, RowKey, TxnId};
-use lockstone_storage::provisional::Kind;
+use lockstone_base::{FencingToken, LockMode, Lsn, Rank, RowKey, TxnId};
+use lockstone_storage::provisional::{Digest, Kind};
 use lockstone_storage::{
     AdoptedRun, DeadSubs, Replayed, RunEntry, SpillEntry, SpillPart, UnfinishedTxn,
 };
 
 use crate::record::{
-    Effect, LockMany, MalformedRecord, Provisional, ProvisionalMany, Spill, Tokens,
+    Body, Effect, Held, HeldTokens, LockMany, MalformedRecord, Prepare, Provisional,
+    ProvisionalMany, Spill,
 };
 use crate::report::{InFlight, Resolution};
 use crate::unfinished::UnfinishedState;
@@ -30,40 +32,37 @@ pub struct LoggedLock {
     pub mode: LockMode,
     /// The record's position, which is the fencing token.
     pub lsn: Lsn,
-    sub: u32,
-}
-
-/// Tokens of a semaphore that a transaction in flight took, as its record says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LoggedTokens {
-    pub(crate) semaphore: Box<[u8]>,
-    pub(crate) limit: u64,
-    pub(crate) tokens: u64,
     pub(crate) sub: u32,
+    /// The transaction did not hold it before.
+    pub(crate) fresh: bool,
+    pub(crate) writes: bool,
+    /// What the lock's fencing token is, if the record has strengthened it.
+    pub(crate) token: FencingToken,
 }
 
-impl From<Tokens<'_>> for LoggedTokens {
-    fn from(taken: Tokens<'_>) -> Self {
-        Self {
-            semaphore: taken.semaphore.into(),
-            limit: taken.limit,
-            tokens: taken.tokens,
-            sub: taken.sub,
-        }
-    }
+/// That a transaction is prepared.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) gid: Arc<str>,
+    /// Its record's position, and that of the first record which belongs to it.
+    pub(crate) at: Lsn,
+    pub(crate) from: Lsn,
+    pub(crate) rows: u64,
+    pub(crate) digest: Digest,
+    pub(crate) held: Held,
 }
 
 /// What is known of it.
 #[derive(Debug)]
 pub(crate) struct OpenTxn {
     pub(crate) first: Lsn,
-    rank: Rank,
+    pub(crate) rank: Rank,
     pub(crate) label: Option<Arc<str>>,
     locks_by_sub: Vec<(u32, u64)>,
     /// The sub-transactions that locked ranges.
     pub(crate) ranges: Vec<u32>,
     /// The tokens that it took.
-    pub(crate) tokens: Vec<LoggedTokens>,
+    pub(crate) tokens: Vec<HeldTokens>,
     /// How many tables it had locked.
     pub(crate) tables: u64,
     pub(crate) locks: Vec<LoggedLock>,
@@ -78,6 +77,12 @@ pub(crate) struct OpenTxn {
     listed_through: Lsn,
     /// The sub-transactions that were rolled back.
     dead: Vec<(u32, u32)>,
+    /// The sub-transaction that wrote many rows last, and the first of its records.
+    batch: Option<(u32, Lsn)>,
+    /// The first of its records that was read; of those that belong to the next whole one, the first.
+    pub(crate) seen: Option<Lsn>,
+    begun: Option<Lsn>,
+    pub(crate) prepared: Option<Prepared>,
 }
 
 /// What a transaction has committed.
@@ -129,6 +134,10 @@ impl OpenTxn {
             spilled: BTreeMap::new(),
             listed_through: Lsn::ZERO,
             dead: Vec::new(),
+            batch: None,
+            seen: None,
+            begun: None,
+            prepared: None,
         }
     }
 
@@ -165,6 +174,21 @@ impl OpenTxn {
         is_superseded
     }
 
+    /// A record of it is read.
+    pub(crate) fn saw(&mut self, body: &Body<'_>, lsn: Lsn) {
+        self.seen.get_or_insert(lsn);
+        // What a Prepare needs stands right before it: the label, and what did not fit.
+        match body {
+            Body::Begin { .. } => self.begun = Some(lsn),
+            Body::ValuePart(_) | Body::Prepare(_) => drop(self.begun.get_or_insert(lsn)),
+            _ => self.begun = None,
+        }
+    }
+
+    pub(crate) fn begin(&mut self, label: &str) {
+        self.label = (!label.is_empty()).then(|| label.into());
+    }
+
     pub(crate) fn provisional(
         &mut self,
         provisional: &Provisional<'_>,
@@ -174,7 +198,7 @@ impl OpenTxn {
         if self.is_superseded(lsn) {
             return;
         }
-        self.locked(provisional, lsn, keep_locks);
+        self.locked(provisional, (lsn, lsn), keep_locks);
         let parts = std::mem::take(&mut self.parts);
         let value = match provisional.effect {
             Effect::Lock => return,
@@ -195,7 +219,8 @@ impl OpenTxn {
         self.writes.push(write);
     }
 
-    fn locked(&mut self, provisional: &Provisional<'_>, lsn: Lsn, keep_locks: bool) {
+    /// `at`: the record's position, and that of the fencing token.
+    fn locked(&mut self, provisional: &Provisional<'_>, at: (Lsn, Lsn), keep_locks: bool) {
         let sub = provisional.sub;
         if provisional.fresh {
             count(&mut self.locks_by_sub, sub);
@@ -204,8 +229,11 @@ impl OpenTxn {
             self.locks.push(LoggedLock {
                 row: row_key(provisional),
                 mode: provisional.mode,
-                lsn,
+                lsn: at.0,
                 sub,
+                fresh: provisional.fresh,
+                writes: provisional.effect != Effect::Lock,
+                token: FencingToken::new(at.1),
             });
         }
     }
@@ -220,6 +248,12 @@ impl OpenTxn {
         if self.is_superseded(lsn) {
             return;
         }
+        // The first record of several has the token of them all.
+        let token = match self.batch.filter(|(sub, _)| *sub == many.sub) {
+            Some((_, first)) => first,
+            None => lsn,
+        };
+        self.batch = Some((many.sub, token));
         let shared = Bytes::copy_from_slice(many.rows);
         let copied = ProvisionalMany {
             rows: &shared,
@@ -229,7 +263,7 @@ impl OpenTxn {
             let Effect::Put(value) = provisional.effect else {
                 continue;
             };
-            self.locked(&provisional, lsn, keep_locks);
+            self.locked(&provisional, (lsn, token), keep_locks);
             self.wrote(Write {
                 lsn,
                 row: RowKey::from_part(provisional.row, || shared.slice_ref(provisional.row))
@@ -245,7 +279,7 @@ impl OpenTxn {
             return;
         }
         for row in many.rows() {
-            self.locked(&row, lsn, keep_locks);
+            self.locked(&row, (lsn, lsn), keep_locks);
         }
     }
 
@@ -295,7 +329,12 @@ impl OpenTxn {
             tokens: self.tokens.iter().map(|taken| taken.tokens).sum(),
             tables: self.tables,
             writes,
-            resolution: Resolution::Aborted,
+            resolution: match &self.prepared {
+                Some(prepared) => Resolution::Prepared {
+                    gid: Arc::clone(&prepared.gid),
+                },
+                None => Resolution::Aborted,
+            },
         }
     }
 
@@ -330,6 +369,49 @@ impl OpenTxn {
         self.spilled
             .extend(files.map(|file| (file.entry.number, file)));
         Ok(())
+    }
+
+    /// R2: it outlives the crash, with all that this says, whatever of it was said before.
+    pub(crate) fn prepare(&mut self, prepare: Prepare<'_>, at: Lsn) -> Result<(), MalformedRecord> {
+        let parts = std::mem::take(&mut self.parts);
+        let held = Held::decode(&[&parts, prepare.held].concat())?;
+        self.writes.retain(|write| write.lsn > held.through);
+        self.locks_by_sub = vec![(0, prepare.rows)];
+        self.writes_by_sub = vec![(0, held.writes)];
+        self.ranges = held.ranges.iter().map(|range| range.sub).collect();
+        self.tables = held.exclusive.len() as u64;
+        self.tokens.clone_from(&held.tokens);
+        self.dead.clone_from(&held.dead);
+        let files = held.files.iter().map(|(spill, kind, entry)| SpilledFile {
+            kind: *kind,
+            spill: *spill,
+            through: held.through,
+            entry: entry.clone(),
+        });
+        self.spilled = files.map(|file| (file.entry.number, file)).collect();
+        self.prepared = Some(Prepared {
+            gid: prepare.gid.into(),
+            at,
+            from: self.begun.unwrap_or(at),
+            rows: prepare.rows,
+            digest: prepare.digest,
+            held,
+        });
+        Ok(())
+    }
+
+    /// Its files of which anything is alive, each with the number of its spill.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (u64, &RunEntry)> {
+        let dead = self.rolled_back();
+        let alive = self.spilled.values();
+        let alive = alive.filter(move |file| !file.entry.is_dead(&dead));
+        alive.map(|file| (file.spill, &file.entry))
+    }
+
+    /// Its writes that are in no file, with their sub-transactions, the oldest first.
+    pub(crate) fn writes(&self) -> impl Iterator<Item = (&RowKey, u32, Option<&Bytes>)> {
+        let writes = self.writes.iter();
+        writes.map(|write| (&write.row, write.sub, write.value.as_ref()))
     }
 
     /// What it has adopted; and of each row that it had not spilled the newest write, in row order.

@@ -8,7 +8,8 @@
 //!    either made durable or not seen.
 //! 4. The chain is walked (G5) and its tail decided (G6).
 //! 5. Commits behind `flushed_through` are sorted and installed, in pieces of the memory budget.
-//! 6. Whoever has no commit record is aborted by definition (R3); nobody visits its records again.
+//! 6. Whoever has no commit record is aborted by definition (R3); nobody visits its records again. But who is prepared has what it
+//!    held (R2): the log is read once more for that, and its files are opened.
 //! 7. A new segment (G8), then one manifest with the raised boot epoch and the new end of the log's files
 //!    (F14). Only then may files go.
 //!
@@ -27,11 +28,12 @@ use lockstone_storage::{
 };
 use lockstone_wal::{Access, ChainPoint, Log, LogConfig, LogScan, ScanOptions, Segments};
 
-use crate::analysis::Analysis;
+use crate::analysis::{Analysis, Keep};
 use crate::directory::open_log;
 use crate::error::RecoveryError;
 use crate::open_txn::Committed;
 use crate::report::{RecoveryReport, TornTail};
+use crate::survivor::{Scene, Survivor};
 
 /// What a database is known by, drawn at its creation.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +66,8 @@ pub struct Recovered {
     pub store: Store,
     /// The manifest that this open wrote.
     pub manifest: Manifest,
+    /// Who has outlived the crash: they hold their locks before anybody else is admitted.
+    pub survivors: Vec<Survivor>,
     /// The LSN of the last commit, or what all commits are at or below.
     pub commit_tail: Lsn,
     /// What was found and done.
@@ -92,8 +96,8 @@ pub fn recover(
     check_counters(&old)?;
     let names = disk.list()?;
     let segments = open_log(disk, clock, Access::Recover)?;
-    let mut analysis = Analysis::new(&**disk, &old, false)?;
-    let scan = segments.scan(&scan_options(&old), &mut analysis)?;
+    let (scan, analysis) = read(&**disk, &segments, &old, Keep::Nobody)?;
+    let survivors = with_scene((disk, &old), &segments, |scene| analysis.survivors(scene))?;
     let scanned = clock.now();
 
     let mut report = report(&old, &scan, &analysis, config.create.is_some());
@@ -121,13 +125,15 @@ pub fn recover(
         next_run: part.next_run,
         ..old
     };
-    // S1, S4: what was adopted and is not flushed; of all others nothing is needed any more (R3).
+    // S1, S4: what was adopted and is not flushed. Of who is prepared the log says which files they are (R2), and of all others
+    // nothing is needed any more (R3).
     manifest.list_open(part.unlisted);
     manifest.write(&**disk)?;
     log.note_manifest(manifest.generation);
-    // S6: what commits have adopted the store knows, and no other spill outlives its transaction.
+    // S6: what commits have adopted the store knows; of all others the spills of survivors are needed.
+    let needed: BTreeSet<_> = survivors.iter().flat_map(Survivor::files_needed).collect();
     let swept = store.sweep(&names);
-    if let Err(error) = swept.and_then(|_| store.sweep_spills(&names, &BTreeSet::new())) {
+    if let Err(error) = swept.and_then(|_| store.sweep_spills(&names, &needed)) {
         tracing::warn!(%error, "what a crash left behind stays until the next open");
     }
 
@@ -138,8 +144,48 @@ pub fn recover(
         log,
         store,
         manifest,
+        survivors,
         commit_tail,
         report,
+    })
+}
+
+/// Reads the log; once more, if there are any who outlive the crash, to keep their locks (R4: of nobody else).
+pub(crate) fn read(
+    disk: &dyn Disk,
+    segments: &Segments,
+    manifest: &Manifest,
+    keep: Keep,
+) -> Result<(LogScan, Analysis), RecoveryError> {
+    let scan = |keep| {
+        let mut analysis = Analysis::new(disk, manifest, keep)?;
+        let scan = segments.scan(&scan_options(manifest), &mut analysis)?;
+        Ok::<_, RecoveryError>((scan, analysis))
+    };
+    let counts_only = matches!(keep, Keep::Nobody);
+    let read = scan(keep)?;
+    let surviving = read.1.surviving();
+    if counts_only && !surviving.is_empty() {
+        return scan(Keep::These(surviving));
+    }
+    Ok(read)
+}
+
+/// Where survivors are looked for.
+pub(crate) fn with_scene<T>(
+    (disk, manifest): (&Arc<dyn Disk>, &Manifest),
+    segments: &Segments,
+    look: impl FnOnce(&Scene<'_>) -> T,
+) -> T {
+    let file_of = |lsn| {
+        let below = segments.list().filter(|segment| segment.base <= lsn);
+        let last = below.max_by_key(|segment| segment.base);
+        disk.path(&last.map_or("wal-*".into(), |segment| segment.name))
+    };
+    look(&Scene {
+        disk,
+        manifest,
+        file_of: &file_of,
     })
 }
 

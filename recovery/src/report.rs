@@ -1,5 +1,6 @@
 //! What recovery found and did, for people and programs (R6).
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +40,7 @@ pub struct RecoveryReport {
     pub rows_adopted: u64,
     /// Transactions that had ended without effect.
     pub aborted: u64,
-    /// Transactions that were in flight, the oldest first. Each is resolved: none holds a lock.
+    /// Transactions that were in flight, the oldest first. Each is resolved: none holds a lock but those that are prepared.
     pub in_flight: Vec<InFlight>,
     /// Time spent reading the log.
     #[serde(serialize_with = "as_micros", rename = "scan_us")]
@@ -53,6 +54,12 @@ pub struct RecoveryReport {
 }
 
 impl RecoveryReport {
+    /// Those of the transactions in flight that are prepared, and hold what they held.
+    pub fn prepared(&self) -> impl Iterator<Item = &InFlight> {
+        let in_flight = self.in_flight.iter();
+        in_flight.filter(|txn| matches!(txn.resolution, Resolution::Prepared { .. }))
+    }
+
     /// How many row locks the transactions in flight had.
     pub fn locks_in_flight(&self) -> u64 {
         self.in_flight.iter().map(|txn| txn.locks).sum()
@@ -118,11 +125,25 @@ pub struct InFlight {
 }
 
 /// What became of a transaction that was in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub enum Resolution {
     /// It had no commit record: it is aborted by definition, and its locks are void.
     Aborted,
+    /// It is prepared, and holds exactly what it held.
+    Prepared {
+        /// What it is known by.
+        gid: Arc<str>,
+    },
+}
+
+impl fmt::Display for Resolution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Aborted => f.write_str("aborted"),
+            Self::Prepared { gid } => write!(f, "prepared as {gid}"),
+        }
+    }
 }
 
 fn as_micros<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

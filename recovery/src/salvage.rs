@@ -14,36 +14,24 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lockstone_base::clock::Clock;
 use lockstone_base::disk::Disk;
 use lockstone_base::{Lsn, RowKey, TableId};
-use lockstone_storage::{Adopted, Manifest, Origin, RunFile, StorageError};
+use lockstone_storage::{Adopted, Manifest, Origin, RunFile};
 use lockstone_wal::{
     Access, LogScan, LogVisitor, ScanOptions, ScannedRecord, Segments, VisitError, WalError,
 };
 
-use crate::analysis::Analysis;
+use crate::analysis::{Analysis, Keep};
 use crate::directory::{DirectoryLock, open_log};
 use crate::error::RecoveryError;
+pub use crate::loss::Loss;
 use crate::open_txn::Committed;
 use crate::recover::scan_options;
-
-/// Something that could not be read.
-#[derive(Debug, Clone)]
-pub struct Loss {
-    /// The file.
-    pub file: PathBuf,
-    /// Where in it.
-    pub offset: Option<u64>,
-    /// The rows that may be missing or old, both ends included, encoded.
-    pub rows: Option<(Bytes, Bytes)>,
-    /// What is wrong.
-    pub what: String,
-}
+use crate::report::Resolution;
 
 /// A directory that is being saved.
 #[derive(Debug)]
@@ -182,35 +170,6 @@ impl Salvage {
     }
 }
 
-impl Loss {
-    /// Something that is wrong with a file as a whole.
-    fn whole(file: PathBuf, what: impl Into<String>) -> Self {
-        Self {
-            file,
-            offset: None,
-            rows: None,
-            what: what.into(),
-        }
-    }
-
-    fn of(error: &StorageError, rows: Option<(Bytes, Bytes)>) -> Self {
-        let (file, offset) = match error {
-            StorageError::Corrupt { file, offset, .. } => (file.clone(), *offset),
-            StorageError::NewerVersion { file, .. } => (file.clone(), None),
-            _ => (PathBuf::new(), None),
-        };
-        let what = match error {
-            StorageError::Corrupt { what, .. } => what.to_string(),
-            other => other.to_string(),
-        };
-        Self {
-            offset,
-            rows,
-            ..Self::whole(file, what)
-        }
-    }
-}
-
 /// The newest manifest that is intact.
 fn newest_intact(
     disk: &Arc<dyn Disk>,
@@ -306,10 +265,10 @@ impl Log {
         losses: &mut Vec<Loss>,
     ) -> Self {
         let mut reader = Reader {
-            analysis: Analysis::new(&**disk, manifest, false).unwrap_or_else(|error| {
+            analysis: Analysis::new(&**disk, manifest, Keep::Nobody).unwrap_or_else(|error| {
                 let what = format!("what transactions had moved into files is left out: {error}");
                 losses.push(Loss::whole(disk.path("manifest-*"), what));
-                Analysis::of_log_alone(manifest, false)
+                Analysis::of_log_alone(manifest, Keep::Nobody)
             }),
             incomplete: Vec::new(),
             frames: 0,
@@ -333,6 +292,17 @@ impl Log {
         losses.extend(reader.incomplete.iter().map(|(lsn, what)| {
             let what = format!("the commit at LSN {lsn} is left out: {what}");
             Loss::whole(disk.path("wal-*"), what)
+        }));
+        let in_flight = reader.analysis.in_flight().into_iter();
+        losses.extend(in_flight.filter_map(|txn| match txn.resolution {
+            Resolution::Prepared { gid } => {
+                let what = format!(
+                    "what {} has prepared as `{gid}` is left out: it is not committed",
+                    txn.txn
+                );
+                Some(Loss::whole(disk.path("wal-*"), what))
+            }
+            Resolution::Aborted => None,
         }));
         let tables = reader.analysis.tables().into_iter();
         Self {

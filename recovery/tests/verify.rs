@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use lockstone_base::disk::Disk;
 use lockstone_base::{Lsn, TableId};
-use lockstone_recovery::analysis::Analysis;
+use lockstone_recovery::analysis::{Analysis, Keep};
 use lockstone_recovery::record::{Body, Tag};
 use lockstone_recovery::{
     Config, Identity, Inspection, LogCheck, LogVerdict, Recovered, RecoveryError, recover,
@@ -231,7 +231,7 @@ fn what_became_of_a_table_before_the_manifest_means_nothing() {
         next_table: 9,
         ..Manifest::default()
     };
-    let mut analysis = Analysis::new(&*SimDisk::new(1), &manifest, false).unwrap();
+    let mut analysis = Analysis::new(&*SimDisk::new(1), &manifest, Keep::Nobody).unwrap();
     let mut read = |lsn: u64, body: Body<'_>| {
         let bytes = body.encode();
         analysis.record(ScannedRecord {

@@ -23,7 +23,7 @@ pub(crate) const PIECE_BYTES: usize = 16 << 10;
 const SHARED_BYTES_MAX: usize = PIECE_BYTES / 4;
 
 /// Rows with what is done to each, in the order in which they were added or sorted.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct PackedRows {
     pieces: Vec<Bytes>,
     places: Vec<Place>,

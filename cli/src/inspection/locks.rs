@@ -3,7 +3,7 @@
 //! A directory that nobody has open has no lock holders: all that the log says is who held what at the
 //! moment of the crash. The next open makes the same finding and starts without a lock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -35,6 +35,8 @@ struct LockRow<'a> {
     key: String,
     mode: LockMode,
     token: Lsn,
+    /// Its transaction is prepared: it is held by the next open.
+    held: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -59,6 +61,9 @@ pub(crate) fn locks(arguments: &LocksArguments) -> Result {
         .iter()
         .map(|txn| (txn.txn, txn.label.as_deref()))
         .collect();
+    let prepared: HashSet<_> = report.prepared().map(|txn| txn.txn).collect();
+    let is_held = |lock: &DeadLock| prepared.contains(&lock.txn);
+    let held = locks.iter().filter(|lock| is_held(lock)).count();
     let rows = locks.iter().take(shown).map(|lock| LockRow {
         txn: lock.txn,
         label: labels.get(&lock.txn).copied().flatten(),
@@ -66,11 +71,12 @@ pub(crate) fn locks(arguments: &LocksArguments) -> Result {
         key: lock.row.key().escape_ascii().to_string(),
         mode: lock.mode,
         token: lock.lsn,
+        held: is_held(lock),
     });
     let mut output = Output::pages();
     if arguments.json {
         output.json(&LockList {
-            held: 0,
+            held: held as u64,
             in_flight_at_end: report.in_flight.len() as u64,
             locks_in_flight: locks.len() as u64,
             locks: rows.collect(),
@@ -86,15 +92,28 @@ fn print(
     report: &RecoveryReport,
     (shown_locks, rest): (&[DeadLock], &[DeadLock]),
 ) -> Result {
-    say!(output, "Nobody holds a lock: the database is not open.")?;
+    let prepared = report.prepared().count();
+    match prepared {
+        0 => say!(output, "Nobody holds a lock: the database is not open.")?,
+        prepared => say!(
+            output,
+            "The database is not open; {} prepared, and will hold what they hold.",
+            count(prepared, "transaction"),
+        )?,
+    }
     if report.in_flight.is_empty() {
         return say!(output, "Nobody was in flight when the run before ended.");
     }
     say!(
         output,
-        "When the run before ended, {} held {}; the next open starts without them:",
+        "When the run before ended, {} held {}; the next open starts without {}:",
         count(report.in_flight.len(), "transaction"),
         count(shown_locks.len() + rest.len(), "row lock"),
+        if prepared == 0 {
+            "them"
+        } else {
+            "those that are not prepared"
+        },
     )?;
     let mut rows = table(["transaction", "label", "table", "key", "mode", "token"]);
     let labels: HashMap<_, _> = report

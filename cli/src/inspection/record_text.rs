@@ -110,6 +110,10 @@ pub(crate) fn words(
                 words.push(format!("in the place of {replaced}"));
             }
         }
+        Body::Prepare(prepare) => {
+            words.extend(["prepare".to_owned(), quoted(prepare.gid.as_bytes())]);
+            words.push(count(prepare.rows, "row lock"));
+        }
         Body::Abort => words.push("abort".to_owned()),
         Body::CreateTable { id, name } => {
             words.push(format!("create-table {}", id.0));
@@ -257,6 +261,11 @@ pub(crate) fn object(
             "writes": spill.held.1,
             "files": spilled_files(spill),
             "replaces": spill.files().map(|files| files.replaces).unwrap_or_default(),
+        }),
+        Body::Prepare(prepare) => json!({
+            "gid": prepare.gid,
+            "locks": prepare.rows,
+            "digest": format!("{:032x}", prepare.digest.get()),
         }),
         Body::CreateTable { id, name } => json!({ "table_id": id.0, "table": name }),
         Body::DropTable { id } => json!({ "table_id": id.0 }),

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::lock_many::LockMany;
 use super::many::ProvisionalMany;
+use super::prepare::Prepare;
 use super::provisional::{Provisional, RecordBytes};
 use super::range_lock::RangeLock;
 use super::spill::Spill;
@@ -68,6 +69,8 @@ pub enum Body<'a> {
     Spill(Spill<'a>),
     /// [`Tag::Tokens`].
     Tokens(Tokens<'a>),
+    /// [`Tag::Prepare`].
+    Prepare(Prepare<'a>),
     /// [`Tag::TableLock`]: the transaction has the table alone, to its end.
     TableLock {
         /// The table.
@@ -124,6 +127,7 @@ impl<'a> Body<'a> {
             Self::RangeLock(lock) => lock.encode(),
             Self::Spill(spill) => spill.encode(),
             Self::Tokens(tokens) => tokens.encode(),
+            Self::Prepare(prepare) => prepare.encode(),
             Self::TableLock { table } => {
                 RecordBytes::new(Tag::TableLock, &table.0.to_le_bytes(), [&[], &[]])
             }
@@ -172,6 +176,7 @@ impl<'a> Body<'a> {
             Tag::RangeLock => RangeLock::decode(bytes).map(Self::RangeLock),
             Tag::Spill => Spill::decode(bytes).map(Self::Spill),
             Tag::Tokens => Tokens::decode(bytes).map(Self::Tokens),
+            Tag::Prepare => Prepare::decode(bytes).map(Self::Prepare),
             Tag::TableLock => Ok(Self::TableLock {
                 table: table(bytes)?,
             }),

@@ -16,12 +16,14 @@ mod lock_many;
 mod range_lock;
 mod spill;
 mod tokens;
+mod prepare;
 mod body;
 
 pub use body::Body;
 pub use context::{CONTEXT_BYTES, Context};
 pub use lock_many::{LOCKED_ROW_HEAD_BYTES, LockMany, locked_row_head};
 pub use many::{ProvisionalMany, ROW_HEAD_BYTES, granted_byte, row_head};
+pub use prepare::{Held, HeldRange, HeldTokens, PREPARE_HEAD_BYTES, Prepare, locked_row};
 pub use provisional::{Effect, Provisional, RecordBytes};
 pub use range_lock::RangeLock;
 pub use spill::{Spill, SpillFiles};

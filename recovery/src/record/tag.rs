@@ -20,7 +20,7 @@ pub enum Tag {
     Abort = 6,
     /// A table exists.
     CreateTable = 7,
-    /// The engine was closed in order; nothing was in flight.
+    /// The engine was closed in order; nothing was in flight but what is prepared.
     CleanShutdown = 8,
     /// A table is gone, with all its rows.
     DropTable = 9,
@@ -34,13 +34,15 @@ pub enum Tag {
     LockMany = 13,
     /// What a transaction has locked and written is in files now.
     Spill = 14,
+    /// The transaction outlives every crash, with all that it holds.
+    Prepare = 15,
     /// Tokens of a semaphore taken.
     Tokens = 16,
 }
 
 impl Tag {
     /// Every tag there is.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Begin,
         Self::Provisional,
         Self::ValuePart,
@@ -55,6 +57,7 @@ impl Tag {
         Self::TableLock,
         Self::LockMany,
         Self::Spill,
+        Self::Prepare,
         Self::Tokens,
     ];
 }

@@ -69,6 +69,12 @@ fn every_body() -> Vec<Body<'static>> {
         range_lock(Bound::Excluded(b""), Bound::Included(b"")),
         range_lock(Bound::Unbounded, Bound::Unbounded),
         Body::TableLock { table: TableId(9) },
+        Body::Prepare(Prepare {
+            gid: "gid",
+            rows: 3,
+            digest: lockstone_storage::provisional::Digest::new(0x0102),
+            held: b"held",
+        }),
         Body::Tokens(Tokens {
             semaphore: b"downloads",
             limit: 5,

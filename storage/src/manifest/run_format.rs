@@ -94,7 +94,10 @@ impl RunEntry {
     /// # Errors
     /// [`Damage`] if there is none.
     pub fn decode(rest: &mut &[u8]) -> Result<Self, Damage> {
-        decode_run(rest).map(|(_, run)| run)
+        match decode_run(rest)? {
+            (0, run) => Ok(run),
+            _ => Err(malformed("a run that no level has is in one")),
+        }
     }
 }
 

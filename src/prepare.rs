@@ -1,0 +1,170 @@
+//! The step of the write path that makes a transaction outlive every crash: *prepare*. Called by `write_path`, when what it has read
+//! is locked.
+//!
+//! ```text
+//! spill     what takes too much memory for too long, or is in files in part already               W4
+//! gather    what it holds: tables, ranges, files; count and digest of its rows                      R2
+//! append    in one hold of the append latch: Active -> Preparing, then the record
+//! wait      until that is on the device: Prepared
+//! ```
+//!
+//! 1. R2: the record says all that is held but rows, and of rows that are not in files the log has said it. So of one that has
+//!    spilled nothing before the record is needed; and the log is needed from there on, until it has ended (S3).
+//! 2. From Preparing on nobody else can end it; so what is on the device is what it held then.
+//! 3. W11: if the log fails in between, nobody knows whether it is prepared: it stays Preparing, and its files stay.
+//!
+//! Crash: before the record is durable it is aborted by definition; behind it, it is prepared.
+
+use std::sync::Arc;
+
+use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
+use lockstone_locks::{KeptRange, TokenRequest};
+use lockstone_recovery::record::{
+    Body, CONTEXT_BYTES, Held, HeldRange, HeldTokens, PREPARE_HEAD_BYTES, Prepare, locked_row,
+};
+use lockstone_storage::provisional::Digest;
+use lockstone_wal::Record;
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::log_step::{append, begin_again, failed};
+use crate::resource::semaphore_name;
+use crate::spill;
+use crate::txn_state::TxnState;
+
+/// What is to be written of one that is prepared may take so much memory, and log: it may stay for days.
+const WRITES_BYTES_MAX: u64 = 4 << 20;
+
+/// *prepare*. The record is on the device when this returns.
+///
+/// # Errors
+/// [`Error::Poisoned`]: the outcome is unknown if the owner is Preparing. Else it is rolled back.
+pub(crate) fn prepare(engine: &Engine, txn: &mut TxnState, gid: &str) -> Result<()> {
+    if txn.live.spilled.has_files() || txn.memory.writes() > WRITES_BYTES_MAX {
+        spill::everything(engine, txn)?;
+    }
+    txn.check(engine)?;
+    txn.settle(engine, false);
+    let from = engine.log.end();
+    let is_spilled = txn.live.spilled.has_files();
+    if !txn.is_logged() {
+        txn.live.note_first_record(from);
+    }
+    begin_again(engine, txn.author()).map_err(|error| failed(engine, txn, error))?;
+    let (rows, digest, held) = gather(engine, txn);
+    let held = held.encode();
+    let last = append_parts(engine, txn, gid, &held)?;
+    let prepare = Prepare {
+        gid,
+        rows,
+        digest,
+        held: last,
+    };
+    let end = append_prepare(engine, txn, prepare, is_spilled.then_some(from))?;
+    if let Err(error) = engine.log.wait_durable(end) {
+        engine.spread_poison();
+        return Err(error.into());
+    }
+    txn.owner.prepared();
+    Ok(())
+}
+
+/// In one hold: the state, then the record. The record's end.
+fn append_prepare(
+    engine: &Engine,
+    txn: &mut TxnState,
+    prepare: Prepare<'_>,
+    from: Option<Lsn>,
+) -> Result<Lsn> {
+    let body = Body::Prepare(prepare).encode();
+    let pieces = body.pieces();
+    let record = Record {
+        tag: body.tag as u8,
+        context: &txn.author().context,
+        body: &pieces,
+    };
+    let bytes = CONTEXT_BYTES + pieces.iter().map(|piece| piece.len()).sum::<usize>();
+    let room = engine.log.reserve(bytes);
+    let room = room.map_err(|error| failed(engine, txn, error.into()))?;
+    let mut hold = engine.log.hold();
+    let may = hold.check().map_err(Error::from);
+    if may.is_err() || !txn.owner.try_prepare() {
+        drop((hold, room));
+        may.map_err(|error| failed(engine, txn, error))?;
+        return Err(txn.ended(engine));
+    }
+    let appended = hold.append(room, &record);
+    if let Some(from) = from {
+        txn.live.note_first_record(from);
+    }
+    Ok(appended.end)
+}
+
+/// Appends what does not fit the record itself; the rest.
+fn append_parts<'h>(
+    engine: &Engine,
+    txn: &mut TxnState,
+    gid: &str,
+    held: &'h [u8],
+) -> Result<&'h [u8]> {
+    let own_bytes = CONTEXT_BYTES + PREPARE_HEAD_BYTES + gid.len();
+    let part_bytes = engine.log.record_bytes_max() - own_bytes;
+    let mut rest = held;
+    while let Some((part, behind)) = rest
+        .split_at_checked(part_bytes)
+        .filter(|(_, behind)| !behind.is_empty())
+    {
+        append(engine, txn, Body::ValuePart(part))?;
+        rest = behind;
+    }
+    Ok(rest)
+}
+
+/// How many rows are locked, their digest, and all else that is held.
+fn gather(engine: &Engine, txn: &TxnState) -> (u64, Digest, Held) {
+    let wide = engine.locks.kept_wide(&txn.owner);
+    let mut held = Held {
+        sub: txn.sub,
+        writes: txn.effects(),
+        shared: wide.shared,
+        exclusive: wide.exclusive,
+        ranges: wide.ranges.iter().map(range).collect(),
+        tokens: wide.tokens.iter().filter_map(tokens).collect(),
+        ..Held::default()
+    };
+    if txn.live.spilled.has_files() {
+        // All rows are in these.
+        held.through = Lsn::new(engine.log.end().get() - 1);
+        let (rows, digest) = txn.live.spilled.digest(txn.owner.id());
+        (held.files, held.dead) = txn.live.spilled.listed();
+        return (rows, digest, held);
+    }
+    let mut digest = Digest::default();
+    let (salt, id) = (engine.store.salt(), txn.owner.id());
+    let see = |row: &RowKey, mode, beside, token: FencingToken| {
+        let locked = (mode, beside == LockMode::Update);
+        digest += locked_row(salt, id, row.as_bytes(), locked, token);
+    };
+    let rows = engine.locks.kept_rows(&txn.owner, see);
+    (rows, digest, held)
+}
+
+fn tokens((sub, request): &(u32, Arc<TokenRequest>)) -> Option<HeldTokens> {
+    Some(HeldTokens {
+        semaphore: semaphore_name(&request.semaphore)?.into(),
+        limit: request.limit,
+        tokens: request.tokens,
+        sub: *sub,
+    })
+}
+
+fn range(kept: &KeptRange) -> HeldRange {
+    HeldRange {
+        table: kept.range.table(),
+        start: kept.range.start().map(|row| row.key().to_vec()),
+        end: kept.range.end().map(|row| row.key().to_vec()),
+        mode: kept.mode,
+        sub: kept.sub,
+        token: kept.token,
+    }
+}
