@@ -2,7 +2,9 @@
 
 use std::ops::Bound;
 
-use lockstone_base::{LockMode, Priority, TableId, TxnId};
+use lockstone_base::{LockMode, Lsn, Priority, TableId, TxnId};
+use lockstone_storage::provisional::Kind;
+use lockstone_storage::{Origin, RunEntry};
 use proptest::prelude::*;
 
 use super::*;
@@ -89,6 +91,54 @@ fn every_body_round_trips() {
     for body in every_body() {
         let (tag, bytes) = bytes_of(body);
         assert_eq!(Body::decode(tag, &bytes), Ok(body));
+    }
+}
+
+#[test]
+fn a_spill_round_trips_with_what_it_replaces_and_no_changed_byte_panics() {
+    let entry = |number| RunEntry {
+        number,
+        uuid: 7,
+        bytes: 100,
+        checksum: 9,
+        versions: 2,
+        rows: 1,
+        tombstones: 1,
+        oldest: Lsn::new(1),
+        newest: Lsn::new(2),
+        smallest: b"\0\0\0\x01a"[..].into(),
+        largest: b"\0\0\0\x01a"[..].into(),
+        origin: Origin::Provisional,
+    };
+    for (count, replaces) in [
+        (0, vec![]),
+        (1, vec![]),
+        (2, vec![3, u64::MAX]),
+        (0, vec![1]),
+    ] {
+        let kinds = [Kind::Lock, Kind::Write];
+        let files = kinds.into_iter().zip([entry(4), entry(5)]);
+        let files = SpillFiles {
+            files: files.take(count).collect(),
+            replaces,
+        };
+        let encoded = files.encode();
+        let spill = Spill::new(6, Lsn::new(77), (8, 9), &encoded);
+        assert_eq!(spill.files(), Ok(files));
+        let (tag, bytes) = bytes_of(Body::Spill(spill));
+        assert_eq!(Body::decode(tag, &bytes), Ok(Body::Spill(spill)));
+        for cut in 0..bytes.len() {
+            assert!(Body::decode(tag, &bytes[..cut]).is_err(), "{cut}");
+        }
+        for at in 0..bytes.len() {
+            for changed in [0, 1, 0x7f, u8::MAX] {
+                let mut bytes = bytes.clone();
+                bytes[at] = changed;
+                let _ = Body::decode(tag, &bytes);
+            }
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert!(Body::decode(tag, &longer).is_err());
     }
 }
 
