@@ -134,9 +134,10 @@ fn roll_back_holder(engine: &Engine, holder: &LiveTxn) {
         tracing::warn!(txn = %holder.owner.id(), "rolled back: it held the log at its limit");
     }
     holder.let_go_if_rolled_back();
-    // Its records are needed no more, whoever ended it. One that is committing ends in the hold that it has: until then what it
-    // has spilled is nowhere but with it (S4).
-    if holder.owner.state() != OwnerState::Committing {
+    // Its records are needed no more, whoever ended it. Of one that is committing, or has become prepared meanwhile, they are: and
+    // what it has spilled is nowhere but with it (S4).
+    let state = holder.owner.state();
+    if matches!(state, OwnerState::Aborted | OwnerState::Released) {
         engine.live.end(&holder.notes, holder.owner.id());
     }
 }
