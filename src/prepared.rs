@@ -177,7 +177,65 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use lockstone_base::LockMode;
+    use lockstone_testkit::{SeededEntropy, SimClock, SimDisk};
+
     use super::*;
+    use crate::closing::EngineRef;
+    use crate::engine::Ports;
+    use crate::opening;
+    use crate::options::{OnConflict, Options, TxnOptions};
+    use crate::schema;
+    use crate::table::Table;
+    use crate::transaction::Transaction;
+
+    /// W9: as long as its Commit or Abort cannot be appended, a prepared transaction holds what it holds.
+    #[test]
+    fn a_prepared_transaction_ends_in_the_log_first() {
+        let ports = Ports {
+            disk: SimDisk::new(1),
+            clock: Arc::new(SimClock::new()),
+            entropy: Arc::new(SeededEntropy::new(7)),
+            background: false,
+        };
+        let (engine, prepared) = opening::start(Options::new(), ports).expect("an empty disk");
+        let engine = Arc::new(EngineRef::new(engine, prepared));
+        let t = Table::new(&engine, schema::create(&engine, "t").expect("a table"));
+        let lock = || {
+            let options = TxnOptions::new().on_conflict(OnConflict::NoWait);
+            let mut txn = Transaction::begin(Arc::clone(&engine), options, None);
+            let locked = txn.lock(&t, "k", LockMode::Update);
+            locked.map(|_| txn)
+        };
+        for commits in [false, true] {
+            let mut txn = lock().expect("it is free");
+            txn.prepare("gid").expect("prepared");
+            let held = engine.live.all();
+            let owner = &held.first().expect("it is listed").owner;
+            let latch = engine.log.hold();
+            thread::scope(|threads| {
+                let end = threads.spawn(|| {
+                    if commits {
+                        engine.prepared.commit(&engine, "gid").map(drop)
+                    } else {
+                        engine.prepared.abort(&engine, "gid")
+                    }
+                });
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "what must not happen gets its time"
+                )]
+                thread::sleep(Duration::from_millis(50));
+                assert_eq!(owner.state(), OwnerState::Prepared);
+                drop(latch);
+                end.join().expect("no panic").expect("it has ended");
+            });
+            assert!(!owner.is_active() && lock().is_ok());
+        }
+    }
 
     #[test]
     fn a_global_id_is_one_transactions_at_a_time() {
