@@ -1,4 +1,4 @@
-//! When futures that wait for a lock are up: a list of deadlines, and the thread that notices whose time has come.
+//! When futures that wait for a lock, and leases, are up: a list of deadlines, and the thread that notices whose time has come.
 //!
 //! 1. A deadline that is set while the thread sleeps wakes it if it comes before all others.
 //! 2. Who is noticed looks at the clock itself: a notice that comes early, or for nothing, does no harm.
@@ -7,6 +7,7 @@
 //! Crash: memory only.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,18 +15,16 @@ use lockstone_base::clock::Clock;
 use lockstone_locks::Notify;
 use parking_lot::{Condvar, Mutex};
 
-use crate::live::Notes;
-
 /// All deadlines.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Alarm {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
-    dues: BTreeMap<Due, Arc<Notes>>,
+    dues: BTreeMap<Due, Arc<dyn Notify>>,
     /// So many were ever set.
     set: u64,
     stopped: bool,
@@ -35,13 +34,22 @@ struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Due(Duration, u64);
 
+/// How many there are, and not who.
+impl fmt::Debug for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dues = self.state.lock().dues.len();
+        let mut shown = f.debug_struct("Alarm");
+        shown.field("dues", &dues).finish_non_exhaustive()
+    }
+}
+
 impl Alarm {
     /// Notices `whom` at the time `at` of the clock, unless that is cleared before.
-    pub(crate) fn set(&self, at: Duration, whom: &Arc<Notes>) -> Due {
+    pub(crate) fn set(&self, at: Duration, whom: Arc<dyn Notify>) -> Due {
         let mut state = self.state.lock();
         state.set += 1;
         let due = Due(at, state.set);
-        state.dues.insert(due, Arc::clone(whom));
+        state.dues.insert(due, whom);
         let is_next = state.dues.first_key_value().map(|(due, _)| *due) == Some(due);
         drop(state);
         if is_next {
@@ -71,8 +79,8 @@ impl Alarm {
             }
             let due = state.dues.pop_first();
             drop(state);
-            if let Some((_, notes)) = due {
-                notes.notify();
+            if let Some((_, whom)) = due {
+                whom.notify();
             }
             state = self.state.lock();
         }
@@ -93,6 +101,7 @@ mod tests {
     use lockstone_testkit::{SimClock, Woken};
 
     use super::*;
+    use crate::live::Notes;
 
     #[test]
     fn they_are_noticed_in_their_time_and_those_cleared_never() {
@@ -110,9 +119,9 @@ mod tests {
         let count = || woken.each_ref().map(|woken| woken.times());
         thread::scope(|threads| {
             threads.spawn(|| alarm.serve(&clock));
-            alarm.set(ms(20), &notes[0]);
-            alarm.set(ms(10), &notes[1]);
-            let cleared = alarm.set(ms(10), &notes[2]);
+            alarm.set(ms(20), notes[0].clone());
+            alarm.set(ms(10), notes[1].clone());
+            let cleared = alarm.set(ms(10), notes[2].clone());
             alarm.clear(cleared);
             for (now, expected) in [(15, [0, 1, 0]), (20, [1, 1, 0])] {
                 clock.advance(ms(now).saturating_sub(clock.now()));

@@ -85,7 +85,7 @@ impl Transaction {
                 log_held_back(engine, txn)
             })
         });
-        self.state().note(locked)
+        self.note(locked)
     }
 
     /// Locks every row that a range has in `mode`, at a fraction of the cost of one by one: all of them or, if the call
@@ -119,7 +119,7 @@ impl Transaction {
             txn.settle(engine, true);
             write_path::all_or_none(engine, txn, |txn| lock_rows(engine, txn, bounds, mode))
         });
-        self.state().note(locked)
+        self.note(locked)
     }
 
     /// Runs `work` under a savepoint: what it did stays if it succeeds, and is undone, locks and writes, if it fails. May be

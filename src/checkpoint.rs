@@ -15,6 +15,7 @@
 //! Crash: at every step the newest manifest under its final name and the log behind its `scan_from` say
 //! everything; runs that no manifest lists are swept at the next open.
 
+use std::cell::Cell;
 use std::sync::atomic::{Ordering, fence};
 
 use lockstone_base::Lsn;
@@ -29,10 +30,15 @@ use crate::publish::publish;
 /// More than so many adoptions that no level has yet make every read dear.
 const ADOPTIONS_MAX: usize = 3;
 
+thread_local! {
+    /// G10: what this thread appends makes room, and does not wait for some.
+    static FREES_LOG: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Before a record is appended: the log has not reached its limit, or a checkpoint has made room.
 pub(crate) fn admit(engine: &Engine) -> Result<()> {
     let max = engine.options.log_bytes;
-    if engine.log.used_bytes() < max {
+    if engine.log.used_bytes() < max || FREES_LOG.get() {
         return Ok(());
     }
     make_room(engine)?;
@@ -100,6 +106,7 @@ pub(crate) fn take(engine: &Engine) -> Result<()> {
 /// What the disk refused. The log and the old manifest still say everything; the next run tries again.
 pub(crate) fn run(engine: &Engine) -> Result<()> {
     let _one_at_a_time = engine.checkpointing.lock();
+    free_log(engine);
     checkpoint(engine)?;
     // One step below the limit, so that an appender that waits for room finds some.
     let limit = engine.options.log_bytes - engine.options.segment_bytes;
@@ -121,6 +128,14 @@ pub(crate) fn run(engine: &Engine) -> Result<()> {
     }
     engine.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
     Ok(())
+}
+
+/// S3: spills who has no handle, and holds the log back.
+fn free_log(engine: &Engine) {
+    let quarter = engine.options.log_bytes / 4;
+    FREES_LOG.set(true);
+    engine.free_log(&|first| engine.log.bytes_since(first) > quarter);
+    FREES_LOG.set(false);
 }
 
 /// Ends the transaction that alone keeps the log at its limit.
@@ -214,8 +229,8 @@ mod tests {
             entropy: Arc::new(SeededEntropy::new(7)),
             background: false,
         };
-        let (engine, prepared) = opening::start(options, ports).expect("a disk without faults");
-        Arc::new(EngineRef::new(engine, prepared))
+        let (engine, restored) = opening::start(options, ports).expect("a disk without faults");
+        Arc::new(EngineRef::new(engine, restored))
     }
 
     fn table(engine: &Arc<EngineRef>) -> Table {

@@ -17,6 +17,7 @@ use lockstone_recovery::record::Body;
 use lockstone_wal::Record;
 
 use crate::checkpoint;
+use crate::detached::Detached;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::prepared::Registry;
@@ -26,6 +27,8 @@ pub(crate) struct EngineRef {
     engine: Arc<Engine>,
     /// Who is prepared.
     pub(crate) prepared: Arc<Registry>,
+    /// Who has a lease and no handle.
+    pub(crate) detached: Arc<Detached>,
 }
 
 /// Where it is, and nothing of what it holds: handles are printed into other people's logs.
@@ -38,11 +41,20 @@ impl fmt::Debug for EngineRef {
 }
 
 impl EngineRef {
-    pub(crate) fn new(engine: Arc<Engine>, prepared: Registry) -> Self {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        (prepared, detached): (Registry, Arc<Detached>),
+    ) -> Self {
         Self {
             engine,
             prepared: Arc::new(prepared),
+            detached,
         }
+    }
+
+    /// For what outlives a call.
+    pub(crate) fn shared(&self) -> &Arc<Engine> {
+        &self.engine
     }
 }
 
@@ -53,6 +65,7 @@ impl EngineRef {
         let again = Self {
             engine: self.engine.clone(),
             prepared: self.prepared.clone(),
+            detached: self.detached.clone(),
         };
         let thread = std::thread::Builder::new().name("lockstone-close".into());
         if let Err(error) = thread.spawn(move || drop(again)) {
@@ -116,9 +129,12 @@ pub(crate) fn close(engine: &Engine) -> Result<()> {
     outcome
 }
 
-/// Rolls back whoever is active, and lets whoever is committing or preparing finish. Who is prepared stays: the log is needed for it.
+/// Rolls back whoever is active and has a handle, and lets whoever is committing or preparing finish. Who is prepared, or detached, stays: the log is needed for it.
 fn end_transactions(engine: &Engine) {
     for txn in engine.live.all() {
+        if txn.notes.is_detached() {
+            continue;
+        }
         let mut wakes = Wakes::default();
         engine
             .locks

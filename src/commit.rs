@@ -23,6 +23,7 @@ use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::options::Durability;
+use crate::prerequisites::Pinned;
 use crate::pressure;
 use crate::promise::{keep, promise};
 use crate::provisional_memory::Left;
@@ -36,20 +37,20 @@ pub(crate) fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<O
     let mut commit = None;
     if txn.is_logged() {
         txn.settle(engine, false);
-        let (hold, room) = hold_with_room(engine)?;
+        let ((hold, room), pinned) = hold_with_prerequisites(engine, txn)?;
         let broken = reserved.registered.as_ref();
         let broken = broken.and_then(Registration::broken);
         if broken.is_some() || !txn.owner.try_commit() {
-            drop((hold, room));
+            drop((pinned, hold, room));
             txn.check(engine)?;
             let invalidated = broken.map(|table| txn.view.invalidated(engine, table));
             return Err(invalidated.unwrap_or(Error::TransactionEnded));
         }
         let appended = reserved.append_and_apply(engine, txn, (hold, room));
+        drop(pinned);
         commit = reserved.writes().then_some(appended);
-    } else if !txn.owner.try_commit() {
-        txn.check(engine)?;
-        return Err(Error::TransactionEnded);
+    } else {
+        commit_reader(engine, txn)?;
     }
     let adopted = commit.is_some();
     released(engine, txn);
@@ -225,6 +226,36 @@ impl Reserved<'_> {
             None => engine.store.apply_prepared(&mut self.prepared, stamp),
         }
         engine.watermarks.move_tail(stamp);
+    }
+}
+
+/// Of one that has nothing in the log.
+fn commit_reader(engine: &Engine, txn: &TxnState) -> Result<()> {
+    let required = !txn.prerequisites.is_empty();
+    let held = required.then(|| hold_with_prerequisites(engine, txn));
+    let held = held.transpose()?;
+    let committed = txn.owner.try_commit();
+    if let Some((hold, pinned)) = held {
+        drop((pinned, hold));
+    }
+    if committed {
+        return Ok(());
+    }
+    txn.check(engine)?;
+    Err(Error::TransactionEnded)
+}
+
+/// [`hold_with_room`], in which what the commit requires is there, and stays until it is let go.
+fn hold_with_prerequisites<'e>(
+    engine: &'e Engine,
+    txn: &TxnState,
+) -> Result<((Hold<'e>, Option<Room<'e>>), Pinned)> {
+    loop {
+        let looked = txn.prerequisites.look(engine, &txn.owner)?;
+        let hold = hold_with_room(engine)?;
+        if let Some(pinned) = looked.pin() {
+            return Ok((hold, pinned));
+        }
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Counters {
     /// How often what was spilled was merged.
     pub(crate) spill_merges: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
+    /// Leased transactions that began or were restored.
+    pub(crate) leased: AtomicU64,
     /// When the next writer has its turn while writers are slowed, in nanoseconds of the clock.
     pub(crate) turn_ns: AtomicU64,
     pub(crate) slowdowns: AtomicU64,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockstone_base::Lsn;
+use lockstone_base::TxnId;
 use lockstone_base::disk::Disk;
 use lockstone_recovery::RecoveryReport;
 
@@ -73,9 +74,9 @@ impl Options {
     /// # Errors
     /// As [`Options::open`].
     pub fn open_with(self, ports: Ports) -> Result<Database> {
-        let (engine, prepared) = opening::start(self, ports)?;
+        let (engine, restored) = opening::start(self, ports)?;
         Ok(Database {
-            engine: Arc::new(EngineRef::new(engine, prepared)),
+            engine: Arc::new(EngineRef::new(engine, restored)),
         })
     }
 }
@@ -107,6 +108,16 @@ impl Database {
     /// As there.
     pub fn typed_table<K: TableKey, V: TableValue>(&self, name: &str) -> Result<TypedTable<K, V>> {
         Ok(self.create_table(name)?.typed())
+    }
+
+    /// A handle to a leased transaction that has none: one that was detached, or that a crash or the closing of the database has left
+    /// without. It is as it was then, all its locks and writes included; its lease lasts anew since the open.
+    ///
+    /// # Errors
+    /// [`Error::InUse`]: another handle has it. [`Error::UnknownTransaction`]: it has ended, or never had a lease.
+    pub fn resume(&self, txn: TxnId) -> Result<Transaction> {
+        let state = self.engine.detached.take(&self.engine, txn)?;
+        Ok(Transaction::resumed(self.engine.clone(), state))
     }
 
     /// A semaphore of so many tokens, which [`Transaction::acquire`] takes and the end of the transaction gives back; durable

@@ -4,8 +4,8 @@
 //!    and end when it is closed.
 //! 2. W11: once the log is poisoned nothing but snapshots at or below the frozen mark still works.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 
 use lockstone_base::clock::Clock;
@@ -64,6 +64,8 @@ pub(crate) struct Engine {
     pub(crate) provisional: Arc<Budget>,
     /// When futures that wait for a lock give up.
     pub(crate) alarm: Alarm,
+    /// Who has transactions without a handle.
+    pub(crate) handleless: OnceLock<Weak<dyn Handleless>>,
     pub(crate) snapshots: Snapshots,
     pub(crate) watermarks: Watermarks,
     pub(crate) counters: Counters,
@@ -102,6 +104,15 @@ pub(crate) struct Engine {
     pub(crate) draw_seed: u64,
 }
 
+/// One who keeps transactions that no handle has.
+pub(crate) trait Handleless: Send + Sync {
+    /// The transaction has ended.
+    fn forget(&self, engine: &Engine, id: TxnId);
+
+    /// Those whose first record lies where `holds_back` says that it holds the log back are to spill.
+    fn free_log(&self, engine: &Engine, holds_back: &dyn Fn(Lsn) -> bool);
+}
+
 /// The step of SplitMix64.
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -112,6 +123,20 @@ impl Engine {
             Err(Error::Closed)
         } else {
             Ok(())
+        }
+    }
+
+    /// S3: who has no handle spills, if it holds the log back.
+    pub(crate) fn free_log(&self, holds_back: &dyn Fn(Lsn) -> bool) {
+        if let Some(handleless) = self.handleless.get().and_then(Weak::upgrade) {
+            handleless.free_log(self, holds_back);
+        }
+    }
+
+    /// A transaction has ended: whoever has it, without a handle, lets it go.
+    pub(crate) fn forget(&self, id: TxnId) {
+        if let Some(handleless) = self.handleless.get().and_then(Weak::upgrade) {
+            handleless.forget(self, id);
         }
     }
 

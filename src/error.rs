@@ -77,6 +77,20 @@ pub enum Error {
         /// The global id.
         gid: String,
     },
+    /// No transaction with this id lives without a handle: it has ended, or never had a lease.
+    #[error(
+        "there is no transaction {txn} to resume: it has ended, its lease is over, or it never had one"
+    )]
+    UnknownTransaction {
+        /// The id.
+        txn: TxnId,
+    },
+    /// Another handle has the transaction.
+    #[error("transaction {txn} has a handle already: detach that, or drop it")]
+    InUse {
+        /// The id.
+        txn: TxnId,
+    },
     /// A key must have at least one byte.
     #[error("the key is empty: a key has at least one byte")]
     KeyEmpty,
@@ -208,6 +222,22 @@ pub enum Error {
         max: u64,
     },
 
+    /// What [`Transaction::require`](crate::Transaction::require) or
+    /// [`Transaction::require_lock`](crate::Transaction::require_lock) has named was not there at the commit.
+    #[error("a prerequisite of the commit failed: {what}")]
+    PrerequisiteFailed {
+        /// Which one.
+        what: String,
+    },
+    /// Nobody has pinged the transaction for as long as its lease lasts.
+    #[error("the lease of transaction {txn} is over: nobody has renewed it within {lease_ms} ms")]
+    LeaseExpired {
+        /// The transaction.
+        txn: TxnId,
+        /// How long the lease lasts, in milliseconds.
+        lease_ms: u64,
+    },
+
     /// A log write failed: nothing is acknowledged any more. Out of a commit or a prepare: its outcome is unknown.
     #[error(
         "a write or sync of the log failed, so nothing more is acknowledged: reopen the database"
@@ -284,6 +314,8 @@ impl Error {
             | Self::InvalidSavepoint
             | Self::GidInUse { .. }
             | Self::UnknownPrepared { .. }
+            | Self::UnknownTransaction { .. }
+            | Self::InUse { .. }
             | Self::KeyEmpty
             | Self::KeyTooLong { .. }
             | Self::ValueTooLong { .. }
@@ -299,7 +331,9 @@ impl Error {
             | Self::LocksInvalidated { .. }
             | Self::DiskFull { .. }
             | Self::OutOfRoom { .. }
-            | Self::LogFull { .. } => Outcome::RolledBack,
+            | Self::LogFull { .. }
+            | Self::PrerequisiteFailed { .. }
+            | Self::LeaseExpired { .. } => Outcome::RolledBack,
             Self::Poisoned => Outcome::Unknown,
             Self::NotADatabase { .. }
             | Self::DirectoryNotEmpty { .. }

@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 use crate::key_range::row_bounds;
 use crate::log_step::roll_back;
 use crate::names::RowName;
-use crate::txn_state::{TxnState, name_encoded_row, name_target};
+use crate::naming::{name_encoded_row, name_target};
+use crate::txn_state::TxnState;
 
 /// Ends the transaction if one of the rows that it has just been granted was changed since its snapshot, or if that cannot be
 /// found out. `blindly` if the caller writes, and says nothing of what stands there: so a serializable transaction may.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use lockstone_recovery::record::{
-    Body, Context, Effect, LockMany, Provisional, ProvisionalMany, Spill, Tag,
+    Body, Context, Effect, LockMany, Provisional, ProvisionalMany, Spill, Tag, Tokens,
 };
 pub use lockstone_recovery::{
     ChainMarks, ChainPoint, Corruption, DeadLock, DumpSink, FrameInfo, Leftover, LogCheck,

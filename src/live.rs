@@ -4,8 +4,9 @@
 //!    checkpoint that holds the append latch sees every transaction whose records lie below the log's
 //!    end: the note was stored before the append, and the append came before the hold.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lockstone_base::{Lsn, Striped, TxnId};
@@ -13,6 +14,7 @@ use lockstone_locks::{Notify, Owner, OwnerState};
 use lockstone_storage::OpenSpills;
 use parking_lot::Mutex;
 
+use crate::lease_clock::LeaseClock;
 use crate::options::Isolation;
 use crate::parker::Parker;
 use crate::snapshots::Pin;
@@ -47,6 +49,12 @@ pub(crate) struct Notes {
     first_record: AtomicU64,
     /// Whether it should spill, for it holds the log back.
     is_asked_to_spill: AtomicBool,
+    /// Its lease, if it has one, and what ends it behind a record of that (W9).
+    lease: OnceLock<(LeaseClock, Ender)>,
+    /// Up to where the log has to be on the device before what it was granted may be told.
+    owed: AtomicU64,
+    /// It has a lease and no handle.
+    is_detached: AtomicBool,
     /// What keeps what it sees, while it has a snapshot and was not rolled back.
     pin: Mutex<Option<Pin>>,
     /// Where it stands in the list of all: in whose copy, and in which slot of that.
@@ -57,6 +65,21 @@ pub(crate) struct Notes {
 impl Notify for Notes {
     fn notify(&self) {
         self.parker.notify();
+    }
+
+    fn ending(&self) {
+        if let Some((_, Ender(end))) = self.lease.get() {
+            end();
+        }
+    }
+}
+
+/// What ends a transaction that is Ending.
+struct Ender(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Ender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ender")
     }
 }
 
@@ -75,10 +98,44 @@ impl Notes {
             spilled: Spilled::default(),
             first_record: AtomicU64::new(NOTHING_LOGGED),
             is_asked_to_spill: AtomicBool::new(false),
+            lease: OnceLock::new(),
+            owed: AtomicU64::new(0),
+            is_detached: AtomicBool::new(false),
             pin: Mutex::default(),
             stripe: Striped::<()>::own_number(),
             slot: AtomicUsize::new(0),
         }
+    }
+
+    /// It has a lease, and `end` logs its end. Once, before its first lock.
+    pub(crate) fn note_lease(&self, lease: LeaseClock, end: Box<dyn Fn() + Send + Sync>) {
+        let first = self.lease.set((lease, Ender(end)));
+        assert!(first.is_ok(), "a transaction has one lease");
+    }
+
+    /// Its lease, if it has one.
+    pub(crate) fn lease(&self) -> Option<&LeaseClock> {
+        self.lease.get().map(|(lease, _)| lease)
+    }
+
+    /// Its last record, which says what it was granted, ends there.
+    pub(crate) fn note_owed(&self, end: Lsn) {
+        self.owed.store(end.get(), Ordering::Relaxed);
+    }
+
+    /// Where the last of these ends.
+    pub(crate) fn owed(&self) -> Lsn {
+        Lsn::new(self.owed.load(Ordering::Relaxed))
+    }
+
+    /// Notes whether it is without a handle.
+    pub(crate) fn note_detached(&self, is: bool) {
+        self.is_detached.store(is, Ordering::Release);
+    }
+
+    /// Whether it lives without a handle.
+    pub(crate) fn is_detached(&self) -> bool {
+        self.is_detached.load(Ordering::Acquire)
     }
 
     /// It reads at one moment, which is kept from now on.
@@ -209,6 +266,15 @@ impl LiveTxns {
                 txn.let_go_if_rolled_back();
             }
         }
+    }
+
+    /// The transaction with this id, if it is there.
+    pub(crate) fn find(&self, id: TxnId) -> Option<LiveTxn> {
+        self.0.all().find_map(|live| {
+            let live = live.lock();
+            let mut slots = live.slots.iter().flatten();
+            slots.find(|txn| txn.owner.id() == id).cloned()
+        })
     }
 
     /// All of them, the oldest first.

@@ -90,7 +90,7 @@ impl Future for LockAsync<'_> {
         let asking = &mut self.get_mut().0;
         let locked = ready!(asking.poll(context));
         let token = locked.and_then(|row| asking.txn.token_of(&row));
-        Poll::Ready(asking.txn.state().note(token))
+        Poll::Ready(asking.txn.note(token))
     }
 }
 
@@ -108,7 +108,7 @@ impl Future for GetForAsync<'_> {
             Err(error) => Err(error),
             Ok(row) => asking.txn.read_row(&asking.table, &row),
         };
-        Poll::Ready(asking.txn.state().note(value))
+        Poll::Ready(asking.txn.note(value))
     }
 }
 
@@ -207,7 +207,9 @@ impl<'a> Asking<'a> {
     fn wait(&mut self, row: RowKey, line: InLine) {
         let (engine, txn) = self.txn.parts_in_line();
         txn.wait_for(line.ticket());
-        let due = line.give_up().map(|at| engine.alarm.set(at, &txn.live));
+        let due = line
+            .give_up()
+            .map(|at| engine.alarm.set(at, txn.live.clone()));
         self.stage = Stage::Waits(Waits { row, line, due });
     }
 

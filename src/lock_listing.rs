@@ -19,9 +19,9 @@ use crate::error::Result;
 use crate::key_range::{KeyRange, RowBounds, row_bounds};
 use crate::live::LiveTxn;
 use crate::names::{Cycle, LockKind, RowName};
+use crate::naming::{name_cycle, name_target};
 use crate::options::Isolation;
 use crate::table::Table;
-use crate::txn_state::{name_cycle, name_target};
 
 /// Whether a lock is held or waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -77,6 +77,8 @@ pub struct TransactionInfo {
     pub writes: u64,
     /// How long ago it began.
     pub age: Duration,
+    /// How long its lease lasts still, if it has one and nobody renews it.
+    pub lease_left: Option<Duration>,
     /// The lock that it waits for.
     pub waits_for: Option<WantedLock>,
 }
@@ -308,11 +310,15 @@ pub(crate) fn transactions(engine: &Engine) -> Vec<TransactionInfo> {
             OwnerState::Prepared => TransactionState::Prepared,
             OwnerState::Committing => TransactionState::Committing,
             OwnerState::Released => TransactionState::Committed,
-            OwnerState::Aborted => TransactionState::RolledBack,
+            OwnerState::Ending | OwnerState::Aborted => TransactionState::RolledBack,
         },
         locks: txn.notes.locks.load(Ordering::Relaxed),
         writes: txn.notes.writes.load(Ordering::Relaxed),
         age: now.saturating_sub(txn.notes.begun),
+        lease_left: txn
+            .notes
+            .lease()
+            .map(|lease| lease.until().saturating_sub(now)),
         waits_for: engine.locks.waiting(&txn.owner).map(|ticket| WantedLock {
             row: name_target(engine, ticket.target()),
             mode: ticket.mode(),

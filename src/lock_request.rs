@@ -20,8 +20,10 @@ use lockstone_locks::{
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::lease;
+use crate::naming::name_target;
 use crate::patience::Patience;
-use crate::txn_state::{TxnState, name_target};
+use crate::txn_state::TxnState;
 use crate::wanted::{Wanted, ended, refused};
 
 pub(crate) use crate::wanted::Sought;
@@ -226,6 +228,7 @@ fn decided(
 }
 
 fn ask(engine: &Engine, txn: &TxnState, wanted: &Wanted<'_>, policy: Policy) -> Decision {
+    lease::expire_all(engine);
     let mut wakes = Wakes::default();
     let (mode, sub) = (wanted.mode, txn.sub);
     let decision = match wanted.sought {
@@ -386,6 +389,7 @@ impl InLine {
 /// steps.
 fn sleep(engine: &Engine, txn: &TxnState, at_most: Option<Duration>) {
     const STEP: Duration = Duration::from_millis(1);
+    lease::expire_all(engine);
     match at_most.filter(|_| !engine.ports.background) {
         Some(at_most) => engine.ports.clock.sleep(at_most.min(STEP)),
         None => txn.live.parker.park(at_most),

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use lockstone_base::{FencingToken, LockMode, RowKey};
 use lockstone_locks::{AbortCause, Batch, Grant, RowRange, Wakes};
 use lockstone_recovery::record::{
-    Body, CONTEXT_BYTES, Effect, Provisional, ProvisionalMany, RangeLock, granted_byte,
+    Body, CONTEXT_BYTES, Effect, Lease, Provisional, ProvisionalMany, RangeLock, granted_byte,
 };
 use lockstone_storage::PackedRows;
 use lockstone_wal::{Appended, Record};
@@ -25,6 +25,7 @@ use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::held_back::{HeldBack, HeldRows};
+use crate::lease;
 use crate::provisional_memory::Left;
 use crate::row_limits::check_value;
 use crate::txn_state::{Author, TxnState};
@@ -66,25 +67,60 @@ pub(crate) fn begin_again(engine: &Engine, author: Author<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The first records of one that has a lease: it outlives a crash from now on.
+pub(crate) fn begin_lease(engine: &Engine, txn: &mut TxnState) -> Result<()> {
+    checkpoint::admit(engine)?;
+    txn.settle(engine, false);
+    begin(engine, txn.author())?;
+    Ok(engine.log.wait_durable(engine.log.end())?)
+}
+
 /// As [`append`], for a transaction that is admitted.
 fn try_append(engine: &Engine, author: Author<'_>, body: Body<'_>) -> Result<Appended> {
-    let append = |body: Body<'_>| {
-        let bytes = body.encode();
-        let appended = engine.log.append(&Record {
-            tag: bytes.tag as u8,
-            context: &author.context,
-            body: &bytes.pieces(),
-        });
-        checkpoint::attend(engine);
-        appended
-    };
-    if author.notes.first_record().is_none() {
-        author.notes.note_first_record(engine.log.end());
-        if let Some(label) = author.owner.label() {
-            append(Body::Begin { label })?;
-        }
+    begin(engine, author)?;
+    let appended = append_one(engine, author, body)?;
+    if author.notes.lease().is_some() {
+        author.notes.note_owed(appended.end);
     }
-    Ok(append(body)?)
+    Ok(appended)
+}
+
+/// Of one that outlives a crash: what its call was granted is on the device before that is told.
+pub(crate) fn settle(engine: &Engine, txn: &TxnState) -> Result<()> {
+    if txn.live.lease().is_none() || txn.is_parted() {
+        return Ok(());
+    }
+    let reached = engine.log.wait_durable(txn.live.owed());
+    reached.inspect_err(|_| engine.spread_poison())?;
+    // W10: it has waited.
+    txn.check(engine)
+}
+
+/// What stands before all other records of the transaction.
+fn begin(engine: &Engine, author: Author<'_>) -> Result<()> {
+    if author.notes.first_record().is_some() {
+        return Ok(());
+    }
+    author.notes.note_first_record(engine.log.end());
+    if let Some(label) = author.owner.label() {
+        append_one(engine, author, Body::Begin { label })?;
+    }
+    if let Some(lease) = author.notes.lease() {
+        let lease = Lease::beginning(lease.lasts_ms());
+        append_one(engine, author, Body::Lease(lease))?;
+    }
+    Ok(())
+}
+
+fn append_one(engine: &Engine, author: Author<'_>, body: Body<'_>) -> Result<Appended> {
+    let bytes = body.encode();
+    let appended = engine.log.append(&Record {
+        tag: bytes.tag as u8,
+        context: &author.context,
+        body: &bytes.pieces(),
+    });
+    checkpoint::attend(engine);
+    Ok(appended?)
 }
 
 /// Who loses to somebody stronger dies: its locks are free before it is told.
@@ -98,10 +134,15 @@ pub(crate) fn lost(engine: &Engine, txn: &mut TxnState, error: Error) -> Error {
 
 /// A record could not be appended, so locks, writes and log no longer agree: the transaction cannot go on.
 pub(crate) fn failed(engine: &Engine, txn: &mut TxnState, error: Error) -> Error {
-    let error = error.for_want_of_room();
+    let error = refused(engine, txn, error.for_want_of_room());
+    engine.spread_poison();
+    error
+}
+
+/// The transaction cannot go on, and each of its later calls says why.
+pub(crate) fn refused(engine: &Engine, txn: &mut TxnState, error: Error) -> Error {
     roll_back(engine, txn);
     txn.fail(&error);
-    engine.spread_poison();
     error
 }
 
@@ -114,6 +155,17 @@ pub(crate) fn log_held_back(engine: &Engine, txn: &mut TxnState) -> Result<()> {
     let appended = append_held_back(engine, txn.author(), &held);
     appended.map_err(|error| failed(engine, txn, error))?;
     // W10, as below.
+    txn.check(engine)
+}
+
+/// Waits until all that it has in the log is on the device.
+pub(crate) fn flush(engine: &Engine, txn: &mut TxnState) -> Result<()> {
+    txn.check(engine)?;
+    log_held_back(engine, txn)?;
+    if txn.is_logged() {
+        let reached = engine.log.wait_durable(engine.log.end());
+        reached.inspect_err(|_| engine.spread_poison())?;
+    }
     txn.check(engine)
 }
 
@@ -166,7 +218,7 @@ pub(crate) fn roll_back(engine: &Engine, txn: &mut TxnState) {
     txn.memory.keep(Left::NOTHING, Left::NOTHING);
     txn.own = None;
     let spilled = txn.live.spilled.take(false);
-    engine.discard_spills(spilled);
+    lease::discard(engine, &txn.live, spilled);
     // Whoever keeps the handle keeps nothing of the store (W7).
     txn.live.let_go();
     if let Some(held) = &txn.held_back {
@@ -175,7 +227,8 @@ pub(crate) fn roll_back(engine: &Engine, txn: &mut TxnState) {
     tell_of_loss(txn);
     engine.counters.aborts.fetch_add(1, Ordering::Relaxed);
     // Behind a clean shutdown nothing is logged.
-    let logged = txn.is_logged() && engine.check_open().is_ok();
+    // W9: that of one who would outlive a crash was logged as it ended.
+    let logged = txn.is_logged() && engine.check_open().is_ok() && txn.live.lease().is_none();
     if let Some(context) = txn.context.filter(|_| logged) {
         let body = Body::Abort.encode();
         let _ = engine.log.append(&Record {

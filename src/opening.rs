@@ -6,8 +6,8 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 use lockstone_base::clock::MonotonicClock;
 use lockstone_base::disk::{Disk, IoMode, OsDisk};
@@ -29,10 +29,9 @@ use crate::engine::{Engine, Ports};
 use crate::error::{Error, Result};
 use crate::live::LiveTxns;
 use crate::options::Options;
-use crate::prepared::Registry;
 use crate::provisional_memory::Budget;
 use crate::requests::Requests;
-use crate::restore;
+use crate::restore::{self, Restored};
 use crate::retry_gate::RetryGate;
 use crate::scrub_pace::Scrubbing;
 use crate::snapshots::Snapshots;
@@ -102,7 +101,7 @@ fn shape(memory_bytes: u64) -> Shape {
 }
 
 /// Recovers what lies in the directory, or creates a database in an empty one, and starts the engine; with it, who is prepared.
-pub(crate) fn start(options: Options, ports: Ports) -> Result<(Arc<Engine>, Registry)> {
+pub(crate) fn start(options: Options, ports: Ports) -> Result<(Arc<Engine>, Restored)> {
     options.validate()?;
     if directory::content(&*ports.disk)? == Content::Empty && !options.create {
         return Err(not_a_database(
@@ -140,6 +139,7 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<(Arc<Engine>, Regi
         live: LiveTxns::default(),
         provisional: Budget::new(options.provisional_budget()),
         alarm: Alarm::default(),
+        handleless: OnceLock::new(),
         snapshots: Snapshots::default(),
         counters: Counters::default(),
         ddl: Mutex::new(()),
@@ -157,7 +157,7 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<(Arc<Engine>, Regi
         ports,
     });
     // R2: before anybody is admitted.
-    let prepared = restore::restore(&engine, recovered.survivors)?;
+    let restored = restore::restore(&engine, recovered.survivors)?;
     let bell = Arc::clone(&engine.bell);
     // S6: what only a reader has kept goes when that has gone.
     engine
@@ -169,7 +169,7 @@ pub(crate) fn start(options: Options, ports: Ports) -> Result<(Arc<Engine>, Regi
     // A run of crashes leaves log behind that no checkpoint has freed.
     checkpoint::ask_if_due(&engine);
     engine.bell.ring();
-    Ok((engine, prepared))
+    Ok((engine, restored))
 }
 
 fn start_threads(engine: &Arc<Engine>) -> Result<()> {

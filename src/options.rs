@@ -262,6 +262,7 @@ pub struct TxnOptions {
     pub(crate) priority: Priority,
     pub(crate) durability: Durability,
     pub(crate) label: Option<Arc<str>>,
+    pub(crate) lease: Option<Duration>,
 }
 
 impl TxnOptions {
@@ -300,9 +301,27 @@ impl TxnOptions {
         self
     }
 
+    /// Makes it outlive crashes and the closing of the database, with all that it holds, until it ends or nobody has renewed the lease
+    /// ([`Transaction::ping`](crate::Transaction::ping)) for so long: at least a millisecond, by the monotonic clock. Then it is rolled
+    /// back. Each lock and each write is on the device when its call returns. It must be read committed.
+    pub fn lease(mut self, lasts: Duration) -> Self {
+        self.lease = Some(lasts);
+        self
+    }
+
     /// `begin_with` never fails: what is wrong here is said by the first call.
     pub(crate) fn validate(&self) -> Result<()> {
         self.check_policy(self.on_conflict)?;
+        if let Some(lease) = self.lease {
+            if self.isolation != Isolation::ReadCommitted {
+                return Err(Error::invalid(
+                    "a leased transaction is read committed: what it saw before a crash cannot be kept",
+                ));
+            }
+            if lease.as_millis() == 0 {
+                return Err(Error::invalid("a lease lasts at least a millisecond"));
+            }
+        }
         match &self.label {
             Some(label) if label.len() > LABEL_BYTES_MAX => Err(Error::invalid(format!(
                 "the transaction's label has {} bytes: at most {LABEL_BYTES_MAX} are allowed",

@@ -15,20 +15,14 @@
 //!
 //! Crash: before the record is durable it is aborted by definition; behind it, it is prepared.
 
-use std::sync::Arc;
-
-use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
-use lockstone_locks::{KeptRange, TokenRequest};
-use lockstone_recovery::record::{
-    Body, CONTEXT_BYTES, Held, HeldRange, HeldTokens, PREPARE_HEAD_BYTES, Prepare, locked_row,
-};
-use lockstone_storage::provisional::Digest;
+use lockstone_base::Lsn;
+use lockstone_recovery::record::{Body, CONTEXT_BYTES, PREPARE_HEAD_BYTES, Prepare};
 use lockstone_wal::Record;
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::log_step::{append, begin_again, failed};
-use crate::resource::semaphore_name;
+use crate::holdings::{append_parts, gather};
+use crate::log_step::{begin_again, failed, refused};
 use crate::spill;
 use crate::txn_state::TxnState;
 
@@ -53,7 +47,7 @@ pub(crate) fn prepare(engine: &Engine, txn: &mut TxnState, gid: &str) -> Result<
     begin_again(engine, txn.author()).map_err(|error| failed(engine, txn, error))?;
     let (rows, digest, held) = gather(engine, txn);
     let held = held.encode();
-    let last = append_parts(engine, txn, gid, &held)?;
+    let last = append_parts(engine, txn, PREPARE_HEAD_BYTES + gid.len(), &held)?;
     let prepare = Prepare {
         gid,
         rows,
@@ -86,85 +80,24 @@ fn append_prepare(
     let bytes = CONTEXT_BYTES + pieces.iter().map(|piece| piece.len()).sum::<usize>();
     let room = engine.log.reserve(bytes);
     let room = room.map_err(|error| failed(engine, txn, error.into()))?;
-    let mut hold = engine.log.hold();
+    let (mut hold, pinned) = loop {
+        let looked = txn.prerequisites.look(engine, &txn.owner);
+        let looked = looked.map_err(|error| refused(engine, txn, error))?;
+        let hold = engine.log.hold();
+        if let Some(pinned) = looked.pin() {
+            break (hold, pinned);
+        }
+    };
     let may = hold.check().map_err(Error::from);
     if may.is_err() || !txn.owner.try_prepare() {
-        drop((hold, room));
+        drop((pinned, hold, room));
         may.map_err(|error| failed(engine, txn, error))?;
         return Err(txn.ended(engine));
     }
     let appended = hold.append(room, &record);
+    drop(pinned);
     if let Some(from) = from {
         txn.live.note_first_record(from);
     }
     Ok(appended.end)
-}
-
-/// Appends what does not fit the record itself; the rest.
-fn append_parts<'h>(
-    engine: &Engine,
-    txn: &mut TxnState,
-    gid: &str,
-    held: &'h [u8],
-) -> Result<&'h [u8]> {
-    let own_bytes = CONTEXT_BYTES + PREPARE_HEAD_BYTES + gid.len();
-    let part_bytes = engine.log.record_bytes_max() - own_bytes;
-    let mut rest = held;
-    while let Some((part, behind)) = rest
-        .split_at_checked(part_bytes)
-        .filter(|(_, behind)| !behind.is_empty())
-    {
-        append(engine, txn, Body::ValuePart(part))?;
-        rest = behind;
-    }
-    Ok(rest)
-}
-
-/// How many rows are locked, their digest, and all else that is held.
-fn gather(engine: &Engine, txn: &TxnState) -> (u64, Digest, Held) {
-    let wide = engine.locks.kept_wide(&txn.owner);
-    let mut held = Held {
-        sub: txn.sub,
-        writes: txn.effects(),
-        shared: wide.shared,
-        exclusive: wide.exclusive,
-        ranges: wide.ranges.iter().map(range).collect(),
-        tokens: wide.tokens.iter().filter_map(tokens).collect(),
-        ..Held::default()
-    };
-    if txn.live.spilled.has_files() {
-        // All rows are in these.
-        held.through = Lsn::new(engine.log.end().get() - 1);
-        let (rows, digest) = txn.live.spilled.digest(txn.owner.id());
-        (held.files, held.dead) = txn.live.spilled.listed();
-        return (rows, digest, held);
-    }
-    let mut digest = Digest::default();
-    let (salt, id) = (engine.store.salt(), txn.owner.id());
-    let see = |row: &RowKey, mode, beside, token: FencingToken| {
-        let locked = (mode, beside == LockMode::Update);
-        digest += locked_row(salt, id, row.as_bytes(), locked, token);
-    };
-    let rows = engine.locks.kept_rows(&txn.owner, see);
-    (rows, digest, held)
-}
-
-fn tokens((sub, request): &(u32, Arc<TokenRequest>)) -> Option<HeldTokens> {
-    Some(HeldTokens {
-        semaphore: semaphore_name(&request.semaphore)?.into(),
-        limit: request.limit,
-        tokens: request.tokens,
-        sub: *sub,
-    })
-}
-
-fn range(kept: &KeptRange) -> HeldRange {
-    HeldRange {
-        table: kept.range.table(),
-        start: kept.range.start().map(|row| row.key().to_vec()),
-        end: kept.range.end().map(|row| row.key().to_vec()),
-        mode: kept.mode,
-        sub: kept.sub,
-        token: kept.token,
-    }
 }

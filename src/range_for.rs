@@ -124,9 +124,10 @@ impl<'a> RangeFor<'a> {
 
     fn write(&mut self, write: impl FnOnce() -> Result<Write>) -> Result<()> {
         self.under_own_policy(|cursor| {
-            let result = cursor
-                .current_row()
-                .and_then(|row| write_path::write(cursor.engine, cursor.txn, row, write()?));
+            let result = cursor.current_row().and_then(|row| {
+                write_path::write(cursor.engine, cursor.txn, row, write()?)?;
+                write_path::settle(cursor.engine, cursor.txn)
+            });
             cursor.txn.note(result)
         })
     }
@@ -290,6 +291,7 @@ impl<'a> RangeFor<'a> {
         } else {
             write_path::hold_back(engine, txn, row, grant)?;
         }
+        write_path::hold_nothing_back_of_leased(engine, txn)?;
         txn.check(engine)?;
         found
     }

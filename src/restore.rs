@@ -16,9 +16,11 @@ use lockstone_locks::{KeptRange, KeptRow, LockRun, RowRange, TokenRequest};
 use lockstone_recovery::record::{Context, HeldRange};
 use lockstone_recovery::{HeldRow, Survives, Survivor};
 
-use crate::engine::Engine;
+use crate::detached::Detached;
+use crate::engine::{Engine, Handleless};
 use crate::error::{Error, Result};
 use crate::isolation::View;
+use crate::lease;
 use crate::live::Notes;
 use crate::options::{Isolation, TxnOptions};
 use crate::prepared::Registry;
@@ -27,18 +29,24 @@ use crate::resource::semaphore_row;
 use crate::spilled::RunOfLocks;
 use crate::txn_state::TxnState;
 
+/// Those who live without a handle: who is prepared, and who has a lease.
+pub(crate) type Restored = (Registry, Arc<Detached>);
+
 /// All who have outlived the crash.
 ///
 /// # Errors
 /// [`Error::Corrupt`]: two of them hold what conflicts, or one holds a table that is not there.
-pub(crate) fn restore(engine: &Engine, survivors: Vec<Survivor>) -> Result<Registry> {
+pub(crate) fn restore(engine: &Arc<Engine>, survivors: Vec<Survivor>) -> Result<Restored> {
     let mut all = Vec::with_capacity(survivors.len());
     for survivor in survivors {
         let mut txn = begin(engine, &survivor);
+        if let Survives::Leased { lasts } = survivor.survives {
+            lease::begin(engine, &txn.owner, &txn.live, lasts);
+        }
         hold(engine, &mut txn, &survivor).map_err(|what| damaged(engine, &survivor, what))?;
         all.push((txn, survivor));
     }
-    let registry = Registry::default();
+    let (registry, detached) = (Registry::default(), Arc::<Detached>::default());
     for (mut txn, survivor) in all {
         publish(engine, &mut txn, &survivor)?;
         for write in survivor.writes {
@@ -53,10 +61,17 @@ pub(crate) fn restore(engine: &Engine, survivors: Vec<Survivor>) -> Result<Regis
                 txn.owner.prepared();
                 registry.reserve(&gid)?.fill(txn);
             }
+            Survives::Leased { lasts } => {
+                txn.options.lease = Some(lasts);
+                detached.put(engine, txn);
+            }
             _ => unreachable!("there is no other reason to outlive a crash"),
         }
     }
-    Ok(registry)
+    let shared: Arc<dyn Handleless> = detached.clone();
+    let first = engine.handleless.set(Arc::downgrade(&shared));
+    assert!(first.is_ok(), "an engine is opened once");
+    Ok((registry, detached))
 }
 
 /// It, with nothing in its hands.

@@ -48,14 +48,14 @@ impl Transaction {
     pub fn acquire(&mut self, semaphore: impl AsRef<[u8]>, tokens: u64) -> Result<()> {
         let (engine, txn) = self.parts();
         let result = acquire(engine, txn, semaphore.as_ref(), tokens);
-        self.state().note(result)
+        self.note(result)
     }
 
     /// The semaphore `name`, made by this transaction unless it is there.
     pub(crate) fn make_semaphore(&mut self, name: &[u8], limit: u64) -> Result<()> {
         let (engine, txn) = self.parts();
         let result = make(engine, txn, name, limit);
-        self.state().note(result)
+        self.note(result)
     }
 }
 

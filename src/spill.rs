@@ -27,6 +27,8 @@ use lockstone_storage::provisional::{Effect, Kind, ProvisionalRun, Record, Spill
 use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::holdings::restate_lease;
+use crate::lease;
 use crate::log_step::{begin_again, failed, log_held_back};
 use crate::provisional_memory::Left;
 use crate::spill_step::log_and_publish;
@@ -57,7 +59,7 @@ pub(crate) fn everything(engine: &Engine, txn: &mut TxnState) -> Result<()> {
 
 /// K5, S6: the transaction has ended, and with it what it has spilled, but for what its commit has `adopted`.
 pub(crate) fn discard(engine: &Engine, txn: &TxnState, adopted: bool) {
-    engine.discard_spills(txn.live.spilled.take(adopted));
+    lease::discard(engine, &txn.live, txn.live.spilled.take(adopted));
 }
 
 /// V4, S6: of these nothing is alive since a rollback: nobody asks them any more, and then they go.
@@ -66,7 +68,7 @@ pub(crate) fn forget(engine: &Engine, txn: &TxnState, dead: Gone) {
         let nothing = |_: &[_]| Ok::<_, Infallible>(());
         let Ok(_) = engine.locks.publish(&txn.owner, &[], &dead.ids, nothing);
     }
-    engine.discard_spills(dead.runs);
+    lease::discard(engine, &txn.live, dead.runs);
 }
 
 fn spill(engine: &Engine, txn: &mut TxnState) -> Result<()> {
@@ -83,7 +85,7 @@ fn spill(engine: &Engine, txn: &mut TxnState) -> Result<()> {
         // Whatever it has done is in files already, or was undone.
         begin_again(engine, txn.author())?;
         free_log(txn, through);
-        return Ok(());
+        return restate_lease(engine, txn, through);
     }
     let number = txn.live.spilled.next_number();
     let held = [&txn.live.locks, &txn.live.writes].map(|count| count.load(Ordering::Relaxed));
@@ -104,7 +106,7 @@ fn spill(engine: &Engine, txn: &mut TxnState) -> Result<()> {
     let has_merged = tiers::settle(engine, txn)?;
     txn.look_at_spilled(engine, if has_merged { 0 } else { number - 1 })?;
     engine.counters.spills.fetch_add(1, Ordering::Relaxed);
-    Ok(())
+    restate_lease(engine, txn, through)
 }
 
 /// By row; of a row the newest sub-transaction first.
@@ -233,5 +235,9 @@ impl<'a> Iterator for Rows<'a> {
 
 /// S3: of what the transaction has logged up to there nothing is needed any more.
 fn free_log(txn: &TxnState, through: Lsn) {
+    if txn.live.lease().is_some() {
+        // R2: but for a lease, which is to be said anew.
+        return;
+    }
     txn.live.note_spilled(Lsn::new(through.get() + 1));
 }

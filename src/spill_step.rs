@@ -6,7 +6,8 @@
 //!    locks lists them; if the transaction still lives. Else they go.
 //! 2. S3: record and registry change in one hold of the append latch. So a checkpoint, which reads in such a hold from where the log is
 //!    needed, and the registry behind it, lists what the log below says, or leaves the record in the log.
-//! 3. V3: what they replace leaves the registry and the list in the same step.
+//! 3. V3: what they replace leaves the registry and the list in the same step; its files go behind it, and, of one that outlives a
+//!    crash, when the record is on the device (S6).
 //!
 //! Crash: the runs are durable before the record is appended; of those that it does not name nobody knows.
 
@@ -20,6 +21,7 @@ use lockstone_wal::Record as LogRecord;
 use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::lease;
 use crate::spilled::{Gone, RunOfLocks, SpillNote};
 use crate::txn_state::TxnState;
 
@@ -37,7 +39,7 @@ pub(crate) fn log_and_publish(
     engine.discard_spills(unpublished.unwrap_or_default());
     let is_published = published?;
     if is_published {
-        engine.discard_spills(replaced.runs);
+        lease::discard(engine, &txn.live, replaced.runs);
     }
     Ok(is_published)
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use lockstone_base::{Lsn, RowKey, TableId};
 use lockstone_locks::TableLock;
+use lockstone_recovery::record::Body;
 
 use crate::catalog::CatalogEntry;
 use crate::closing::EngineRef;
@@ -15,7 +16,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::key_range::{KeyRange, RowBounds, row_bounds};
 use crate::lock_request::{self, InLine};
-use crate::log_step::lost;
+use crate::log_step::{append, lost};
 use crate::options::OnConflict;
 use crate::row_limits::check_key;
 use crate::txn_state::TxnState;
@@ -152,6 +153,10 @@ impl Table {
         if in_line.is_none() {
             self.check_there()?;
             txn.tables_held(id);
+            if txn.live.lease().is_some() {
+                // R2: a record of a row says it too, but there may be none.
+                append(engine, txn, Body::TableShared { table: id })?;
+            }
         }
         Ok(in_line)
     }

@@ -10,13 +10,12 @@ use std::sync::Arc;
 
 use lockstone_base::{FencingToken, LockMode, Lsn, RowKey, TxnId};
 
-use lockstone_locks::OwnerState;
-
 use crate::closing::EngineRef;
 use crate::error::{Error, Result};
 use crate::first_updater::expect_unchanged;
 use crate::isolation::View;
 use crate::key_value::Value;
+use crate::lease;
 use crate::live::Notes;
 use crate::log_step::append_held_back;
 use crate::many_rows;
@@ -89,6 +88,9 @@ impl Transaction {
         if let Some(earlier) = earlier {
             owner.inherit_age(earlier.first);
         }
+        if let Some(lasts) = options.lease {
+            lease::begin(engine.shared(), &owner, &notes, lasts);
+        }
         let draw_min = earlier.map_or(0, |earlier| earlier.draw);
         engine.live.begin(&owner, &notes);
         let begun = (
@@ -135,7 +137,7 @@ impl Transaction {
             }
         };
         let result = get();
-        self.state().note(result)
+        self.note(result)
     }
 
     /// Locks `key` in `mode` until the transaction ends, or is rolled back to an earlier savepoint. The
@@ -152,7 +154,7 @@ impl Transaction {
     ) -> Result<FencingToken> {
         let locked = self.lock_row(table, key.as_ref(), mode);
         let token = locked.and_then(|row| self.token_of(&row));
-        self.state().note(token)
+        self.note(token)
     }
 
     /// Gives `key` a value; locks it `NoKeyUpdate`.
@@ -172,7 +174,7 @@ impl Transaction {
             write_path::write(engine, txn, row, write)
         };
         let result = put();
-        self.state().note(result)
+        self.note(result)
     }
 
     /// Gives each key of `rows` its value, as [`Transaction::put`] does, at a fraction of the cost: all of them
@@ -207,7 +209,7 @@ impl Transaction {
             table.enter(engine, txn, false)?;
             write_path::write_many(engine, txn, rows)
         });
-        self.state().note(result)
+        self.note(result)
     }
 
     /// Gives `key` a value if it has none; locks it `Update` in any case. Whether it had none.
@@ -234,7 +236,7 @@ impl Transaction {
             Ok(absent)
         };
         let result = insert();
-        self.state().note(result)
+        self.note(result)
     }
 
     /// Removes `key`; locks it `Update` in any case. Whether it existed.
@@ -252,7 +254,7 @@ impl Transaction {
             Ok(exists)
         };
         let result = delete();
-        self.state().note(result)
+        self.note(result)
     }
 
     /// Runs `call` with another policy for what it locks; if it panics, the transaction has its own again all the same.
@@ -291,7 +293,7 @@ impl Transaction {
             }
             write_path::rollback_to(engine, txn, savepoint.sub)
         });
-        self.state().note(result)
+        self.note(result)
     }
 
     /// Makes everything that was written visible to others, and durable unless
@@ -324,58 +326,32 @@ impl Transaction {
         CommitTicket::new(self.engine.clone(), outcome)
     }
 
-    /// Makes the transaction outlive every crash, with exactly its locks: the first half of a two-phase commit. From then on nothing
-    /// but [`Database::commit_prepared`](crate::Database::commit_prepared) or
-    /// [`Database::abort_prepared`](crate::Database::abort_prepared) with this global id ends it, in this process or in any that
-    /// opens the database later. It cannot be wounded. Each later call on this handle says
-    /// [`Error::TransactionEnded`]; dropping it aborts nothing. Until it has ended, the log is kept from its first record on, and at
-    /// the log's limit others are refused.
-    ///
-    /// What a serializable transaction has read, if it writes, is locked `Share` here, without waiting.
-    ///
-    /// ```
-    /// # let dir = tempfile::tempdir()?;
-    /// # let options = || lockstone::Options::new().segment_bytes(1 << 20).log_bytes(4 << 20);
-    /// # let db = options().open(dir.path().join("db"))?;
-    /// let accounts = db.create_table("accounts")?;
-    /// let mut txn = db.begin();
-    /// txn.put(&accounts, "alice", "90")?;
-    /// txn.prepare("transfer-17")?;
-    /// // Whatever happens to this process: the row stays locked, and the write is not lost.
-    /// db.close()?;
-    /// # let db = options().open(dir.path().join("db"))?;
-    /// assert_eq!(db.prepared()[0].gid, "transfer-17");
-    /// db.commit_prepared("transfer-17")?;
-    /// # let accounts = db.table("accounts").expect("it was created");
-    /// assert_eq!(db.snapshot().get(&accounts, "alice")?.as_deref(), Some(b"90".as_slice()));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::GidInUse`], [`Error::InvalidArgument`]: nothing was changed, the transaction goes on.
-    /// [`Error::LocksInvalidated`]: what was read has changed, or others have locked it; [`Error::DiskFull`],
-    /// [`Error::OutOfRoom`]: the transaction is rolled back. [`Error::Poisoned`]: whether it is prepared is unknown, reopen and look.
-    pub fn prepare(&mut self, gid: impl AsRef<str>) -> Result<()> {
-        let state = self.state.as_mut().expect(HAS_STATE);
+    /// One that had no handle has this one.
+    pub(crate) fn resumed(engine: Arc<EngineRef>, state: TxnState) -> Self {
+        Self {
+            engine,
+            state: Some(state),
+        }
+    }
+
+    /// [`Transaction::detach`].
+    pub(crate) fn detached(mut self) -> TxnId {
+        let mut state = self.state.take().expect(HAS_STATE);
         state.leave_line(&self.engine);
+        let id = state.owner.id();
         let engine = &self.engine;
-        let mut prepare = || {
+        let has_lease = state.live.lease().is_some();
+        let mut outlive = || {
             state.check(engine)?;
-            let reserved = engine.prepared.reserve(gid.as_ref())?;
-            let prepared = write_path::prepare(engine, state, gid.as_ref());
-            match state.owner.state() {
-                OwnerState::Prepared => reserved.fill(state.part(engine)),
-                OwnerState::Preparing => {
-                    // W11: it may be prepared, and need its files.
-                    drop(state.part(engine));
-                    reserved.leave();
-                }
-                _ => {}
-            }
-            prepared
+            write_path::begin_lease(engine, &mut state)
         };
-        let result = prepare();
-        self.state().note(result)
+        let outlives = has_lease && outlive().is_ok();
+        if outlives {
+            self.engine.detached.put(&self.engine, state);
+        } else {
+            write_path::abort(&self.engine, state);
+        }
+        id
     }
 
     /// Undoes everything. Dropping the handle does the same.
@@ -412,6 +388,14 @@ impl Transaction {
     pub(crate) fn has_lost(&self) -> bool {
         let ended = self.state().check(&self.engine).err();
         matches!(ended, Some(Error::Conflict { .. } | Error::Wounded { .. }))
+    }
+
+    /// A call has ended: what it was granted is on the device, if the transaction outlives a crash; and how it went is noted, for
+    /// `transact`.
+    pub(crate) fn note<T>(&self, result: Result<T>) -> Result<T> {
+        let txn = self.state();
+        let settle = |done| write_path::settle(&self.engine, txn).map(|()| done);
+        txn.note(result.and_then(settle))
     }
 
     pub(crate) fn state(&self) -> &TxnState {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lockstone_base::{Lsn, Rank, RowKey, TableId};
-use lockstone_locks::{AbortCause, Owner, OwnerState, Target, Ticket, Wakes};
+use lockstone_locks::{Owner, OwnerState, Ticket, Wakes};
 use lockstone_recovery::record::{CONTEXT_BYTES, Context};
 use lockstone_storage::{Current, OwnRuns, Sources};
 use smallvec::SmallVec;
@@ -23,11 +23,11 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::held_back::HeldBack;
 use crate::isolation::View;
+use crate::lease::{self, why_aborted};
 use crate::live::Notes;
-use crate::names::{Cycle, CycleWait, RowName};
 use crate::options::{OnConflict, TxnOptions};
+use crate::prerequisites::Prerequisites;
 use crate::provisional_memory::Share;
-use crate::resource;
 use crate::write_set::WriteSet;
 
 /// The state of one transaction.
@@ -65,6 +65,8 @@ pub(crate) struct TxnState {
     pending: Option<Arc<Ticket>>,
     /// Whether it was rolled back, counted and logged as such.
     pub(crate) rolled_back: bool,
+    /// What must be there when it commits.
+    pub(crate) prerequisites: Prerequisites,
     /// It is prepared, and this is what its handle has left of it.
     parted: bool,
     /// Why it was rolled back, if its own call did it.
@@ -145,6 +147,7 @@ impl TxnState {
             held_back: None,
             pending: None,
             rolled_back: false,
+            prerequisites: Prerequisites::default(),
             parted: false,
             retryable: Cell::new(false),
             refused: Cell::new(false),
@@ -177,6 +180,10 @@ impl TxnState {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
+        if self.live.lease().is_some() {
+            // Its locks are free before it is told.
+            lease::expire(engine, &self.owner, &self.live);
+        }
         match self.owner.state() {
             OwnerState::Active => {
                 self.options.check_policy(self.policy)?;
@@ -186,7 +193,9 @@ impl TxnState {
             | OwnerState::Prepared
             | OwnerState::Committing
             | OwnerState::Released => Err(Error::TransactionEnded),
-            OwnerState::Aborted => Err(self.aborted(engine)),
+            OwnerState::Ending | OwnerState::Aborted => {
+                Err(why_aborted(engine, &self.owner, &self.live))
+            }
         }
     }
 
@@ -406,68 +415,5 @@ impl TxnState {
     /// Notes that, for listings.
     pub(crate) fn count_writes(&self) {
         self.live.writes.store(self.effects(), Ordering::Relaxed);
-    }
-
-    /// The error that stands for the way somebody else ended it.
-    fn aborted(&self, engine: &Engine) -> Error {
-        match self.owner.cause() {
-            Some(AbortCause::Deadlock(cycle)) => Error::Deadlock {
-                cycle: Arc::new(name_cycle(engine, &cycle)),
-            },
-            Some(AbortCause::Wounded { by }) => Error::Wounded { by },
-            Some(AbortCause::LogFull) => Error::LogFull {
-                max: engine.options.log_bytes,
-            },
-            Some(AbortCause::Closed) => Error::Closed,
-            Some(AbortCause::Poisoned) => Error::Poisoned,
-            _ => Error::TransactionEnded,
-        }
-    }
-}
-
-/// The encoded row as errors show it.
-pub(crate) fn name_encoded_row(engine: &Engine, row: &[u8]) -> RowName {
-    let (table, key) = row.split_first_chunk().unwrap_or((&[0; 4], row));
-    let table = TableId(u32::from_be_bytes(*table));
-    RowName::new(engine.catalog.name(table), key, engine.options.redact)
-}
-
-/// The row, or the resource that it stands for, as errors and listings show it.
-pub(crate) fn name_row(engine: &Engine, row: &RowKey) -> RowName {
-    let redact = engine.options.redact;
-    if let Some(name) = resource::semaphore_name(row) {
-        return RowName::semaphore(name, redact);
-    }
-    match resource::decode(row) {
-        Some((path, key)) => RowName::resource(path, key, redact),
-        None => RowName::new(engine.catalog.name(row.table()), row.key(), redact),
-    }
-}
-
-/// What is locked, as errors and listings show it.
-pub(crate) fn name_target(engine: &Engine, target: &Target) -> RowName {
-    match target {
-        Target::Row(row) => name_row(engine, row),
-        Target::Table(table) => RowName::table(engine.catalog.name(*table)),
-        Target::Tokens(request) => name_row(engine, &request.semaphore),
-        Target::Range(range) => {
-            let bounds = (range.start().map(RowKey::key), range.end().map(RowKey::key));
-            let table = engine.catalog.name(range.table());
-            RowName::range(table, bounds, engine.options.redact)
-        }
-    }
-}
-
-/// The deadlock with its rows by name.
-pub(crate) fn name_cycle(engine: &Engine, cycle: &lockstone_locks::Cycle) -> Cycle {
-    let wait = |edge: &lockstone_locks::CycleEdge| CycleWait {
-        txn: edge.txn,
-        label: edge.label.clone(),
-        row: name_target(engine, &edge.target),
-        mode: edge.requested,
-    };
-    Cycle {
-        waits: cycle.edges.iter().map(wait).collect(),
-        victim: cycle.victim,
     }
 }

@@ -12,8 +12,9 @@ use lockstone_storage::StorageError;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::names::{Holder, RowName};
+use crate::naming::name_target;
 use crate::patience::Patience;
-use crate::txn_state::{TxnState, name_target};
+use crate::txn_state::TxnState;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]

@@ -54,7 +54,7 @@ impl Transaction {
             lock_range(engine, txn, &Arc::new(range), mode)
         };
         let result = lock();
-        self.state().note(result)
+        self.note(result)
     }
 
     /// Locks a table EXCLUSIVE: waits until every transaction that has locked or written in it has ended, while those who
@@ -86,7 +86,7 @@ impl Transaction {
             token.ok_or_else(|| txn.ended(engine))
         };
         let result = lock();
-        self.state().note(result)
+        self.note(result)
     }
 
     /// Locks a resource: a path that the users of this database agree on, and that nothing is stored under.
@@ -116,7 +116,7 @@ impl Transaction {
         let path = path.as_ref();
         let (engine, txn) = self.parts();
         let result = lock_resource(engine, txn, path, &mode);
-        self.state().note(result)
+        self.note(result)
     }
 }
 

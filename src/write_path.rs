@@ -47,7 +47,7 @@ use crate::provisional_memory::Left;
 use crate::spill;
 use crate::txn_state::TxnState;
 
-pub(crate) use crate::log_step::Write;
+pub(crate) use crate::log_step::{Write, begin_lease, flush, settle};
 
 // ---------------------------------------------------------------------------------------------------
 // lock, log, stage
@@ -136,6 +136,15 @@ pub(crate) fn hold_back(
         log_held_back(engine, txn)?;
     }
     spill::make_room(engine, txn)
+}
+
+/// *log*: what one that outlives a crash was granted is on the device when it is told.
+pub(crate) fn hold_nothing_back_of_leased(engine: &Engine, txn: &mut TxnState) -> Result<()> {
+    if txn.live.lease().is_none() {
+        return Ok(());
+    }
+    log_held_back(engine, txn)?;
+    settle(engine, txn)
 }
 
 /// Gives back locks of the newest sub-transaction, none of which is in the log: there is nothing to be said of it (W9).

@@ -10,6 +10,15 @@ const IN_FLIGHT_SHOWN_MAX: usize = 20;
 
 /// Prints what opening a database found in its log, and what became of it.
 pub(crate) fn print(output: &mut Output, report: &RecoveryReport, indent: usize) -> Result {
+    print_some(output, report, indent, IN_FLIGHT_SHOWN_MAX)
+}
+
+/// The same, with every transaction that was in flight.
+pub(crate) fn print_all(output: &mut Output, report: &RecoveryReport) -> Result {
+    print_some(output, report, 0, usize::MAX)
+}
+
+fn print_some(output: &mut Output, report: &RecoveryReport, indent: usize, shown: usize) -> Result {
     let shutdown = match (report.created, report.clean_shutdown) {
         (true, _) => "this open created the database",
         (false, true) => "the run before was closed in order",
@@ -59,12 +68,19 @@ pub(crate) fn print(output: &mut Output, report: &RecoveryReport, indent: usize)
         "",
         count(report.in_flight.len(), "transaction"),
         count(report.locks_in_flight(), "row lock"),
-        match report.prepared().count() {
+        match report.survivors().count() {
             0 => "no lock is left".to_owned(),
-            prepared => format!("{} prepared, with all its locks", grouped(prepared as u64)),
+            living => format!(
+                "{} prepared or leased, with all their locks",
+                grouped(living as u64)
+            ),
         },
     )?;
-    print_in_flight(output, report, indent + 12)?;
+    print_in_flight(output, report, indent + 12, shown)?;
+    print_times(output, report, indent)
+}
+
+fn print_times(output: &mut Output, report: &RecoveryReport, indent: usize) -> Result {
     if report.total.is_zero() {
         // Nothing was recovered: the directory was only looked at.
         return Ok(());
@@ -79,7 +95,12 @@ pub(crate) fn print(output: &mut Output, report: &RecoveryReport, indent: usize)
     )
 }
 
-fn print_in_flight(output: &mut Output, report: &RecoveryReport, indent: usize) -> Result {
+fn print_in_flight(
+    output: &mut Output,
+    report: &RecoveryReport,
+    indent: usize,
+    shown: usize,
+) -> Result {
     if report.in_flight.is_empty() {
         return Ok(());
     }
@@ -94,7 +115,7 @@ fn print_in_flight(output: &mut Output, report: &RecoveryReport, indent: usize) 
         "writes",
         "resolution",
     ]);
-    for txn in report.in_flight.iter().take(IN_FLIGHT_SHOWN_MAX) {
+    for txn in report.in_flight.iter().take(shown) {
         rows.add_row([
             txn.txn.to_string(),
             or_dash(txn.label.as_ref()),
@@ -108,7 +129,7 @@ fn print_in_flight(output: &mut Output, report: &RecoveryReport, indent: usize) 
         ]);
     }
     output.table(indent, &rows)?;
-    match report.in_flight.len().saturating_sub(IN_FLIGHT_SHOWN_MAX) {
+    match report.in_flight.len().saturating_sub(shown) {
         0 => Ok(()),
         more => say!(output, "{:indent$}and {more} more", ""),
     }

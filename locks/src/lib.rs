@@ -13,6 +13,7 @@ mod target;
 mod cycle;
 mod place;
 mod policy;
+mod life;
 mod slots;
 mod ticket;
 mod undo;
@@ -65,11 +66,12 @@ pub use decision::{
     Blocker, Decision, LockEntry, LockStatus, RangeRequest, Refusal, Request, WaitEntry, WaitsFor,
 };
 pub use kept::{KeptRange, KeptRow, KeptWide};
+pub use life::{OwnerState, Pinning};
 pub use listing::ListPlace;
 pub use matrix::conflicts;
 pub use optimistic::{OptimisticLocks, Registration};
 pub use optimistic_reads::{ReadSet, Reads, Stretch, Walk, Written};
-pub use owner::{AbortCause, Notify, Owner, OwnerState};
+pub use owner::{AbortCause, Notify, Owner};
 pub use place::Place;
 pub use policy::Policy;
 pub use runs::{LockRun, RunId, SpilledLock, Unreadable};

@@ -16,7 +16,7 @@
 
 use std::fmt;
 use std::mem;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use lockstone_base::{FencingToken, Rank, TableId, TxnId};
@@ -25,6 +25,7 @@ use smallvec::SmallVec;
 
 use crate::contended::Contended;
 use crate::cycle::Cycle;
+use crate::life::{Life, OwnerState, Pinning};
 use crate::slots::{OwnerName, Seat};
 use crate::spilled::Spilled;
 use crate::table_set::TableSet;
@@ -36,24 +37,10 @@ use crate::undo::Undo;
 pub trait Notify: Send + Sync {
     /// The transaction's wait may be over: its thread should look.
     fn notify(&self);
-}
 
-/// Where a transaction is in its life, as far as locks are concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum OwnerState {
-    /// Takes locks, and can be aborted by anyone.
-    Active = 0,
-    /// Its prepare record is being written: it takes no more locks, and nobody can abort it.
-    Preparing = 1,
-    /// It is on the device with all its locks, and waits for somebody to commit or abort it, through any crash.
-    Prepared = 2,
-    /// Its commit record is being written: it waits for nobody and nobody can abort it.
-    Committing = 3,
-    /// Committed; its locks are void.
-    Released = 4,
-    /// Aborted; its locks are void.
-    Aborted = 5,
+    /// W9: the transaction, which outlives a crash, is Ending: its end is to be logged, and then it is to be
+    /// [ended](Owner::end). Called at least once; without any latch held.
+    fn ending(&self) {}
 }
 
 /// Why a transaction was aborted.
@@ -71,6 +58,8 @@ pub enum AbortCause {
     },
     /// It held back a full log.
     LogFull,
+    /// Its lease was over.
+    LeaseExpired,
     /// The database was closed.
     Closed,
     /// The log failed.
@@ -133,7 +122,9 @@ pub struct Owner {
     first: OnceLock<TxnId>,
     label: Option<Arc<str>>,
     rank: OnceLock<Rank>,
-    state: AtomicU8,
+    life: Life,
+    /// W9: it would be there again after a crash.
+    outlives: AtomicBool,
     /// Taken around the swap to Aborted, so that whoever sees that state finds the cause.
     cause: Mutex<Option<AbortCause>>,
     holdings: Mutex<Holdings>,
@@ -161,7 +152,8 @@ impl Owner {
             first: OnceLock::new(),
             label,
             rank: OnceLock::new(),
-            state: AtomicU8::new(OwnerState::Active as u8),
+            life: Life::new(),
+            outlives: AtomicBool::new(false),
             cause: Mutex::new(None),
             holdings: Mutex::default(),
             contended: Mutex::default(),
@@ -220,14 +212,7 @@ impl Owner {
 
     /// Where it is in its life.
     pub fn state(&self) -> OwnerState {
-        match self.state.load(Ordering::Acquire) {
-            0 => OwnerState::Active,
-            1 => OwnerState::Preparing,
-            2 => OwnerState::Prepared,
-            3 => OwnerState::Committing,
-            4 => OwnerState::Released,
-            _ => OwnerState::Aborted,
-        }
+        self.life.state()
     }
 
     /// Whether it can still take locks.
@@ -297,10 +282,24 @@ impl Owner {
         );
     }
 
-    /// Active → Aborted. `true`: the caller runs [`LockTable::end`](crate::LockTable::end) next.
+    /// Active → Aborted, or, if it outlives a crash, Ending. `true`: the caller runs
+    /// [`LockTable::end`](crate::LockTable::end) next.
     #[must_use]
     pub fn try_abort(&self, cause: AbortCause) -> bool {
         self.abort_from(OwnerState::Active, cause)
+    }
+
+    /// W9: from now on it would be there again after a crash; before its first lock. Whoever aborts it makes it Ending;
+    /// [`Notify::ending`] has it logged, and then [`Owner::end`] is called.
+    pub fn outlive(&self) {
+        self.outlives.store(true, Ordering::Release);
+    }
+
+    /// Ending → Aborted: its end is in the log, or about to be appended in the same hold of the log's latch. `true`: the caller
+    /// runs [`LockTable::end`](crate::LockTable::end) next.
+    #[must_use]
+    pub fn end(&self) -> bool {
+        self.swap(OwnerState::Ending, OwnerState::Aborted)
     }
 
     /// Committing → Aborted, for the thread that made it Committing and has not handed its commit
@@ -313,7 +312,13 @@ impl Owner {
 
     fn abort_from(&self, from: OwnerState, cause: AbortCause) -> bool {
         let mut slot = self.cause.lock();
-        let won = self.swap(from, OwnerState::Aborted);
+        let outlives = from == OwnerState::Active && self.outlives.load(Ordering::Acquire);
+        let to = if outlives {
+            OwnerState::Ending
+        } else {
+            OwnerState::Aborted
+        };
+        let won = self.swap(from, to);
         if won {
             assert!(slot.is_none(), "K5: a transaction is aborted once");
             *slot = Some(cause);
@@ -322,13 +327,35 @@ impl Owner {
     }
 
     fn swap(&self, from: OwnerState, to: OwnerState) -> bool {
-        let swapped =
-            self.state
-                .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Acquire);
-        if swapped.is_ok() && matches!(to, OwnerState::Released | OwnerState::Aborted) {
+        let swapped = self.life.swap(from, to);
+        if swapped && matches!(to, OwnerState::Released | OwnerState::Aborted) {
             self.seat.void();
         }
-        swapped.is_ok()
+        swapped
+    }
+
+    /// How often it has rolled back to a savepoint.
+    pub fn rollbacks(&self) -> u32 {
+        self.life.rollbacks()
+    }
+
+    /// Keeps it from ending and from rolling back for a moment, if it is alive and has rolled back so often: until
+    /// [`Owner::unpin`], by whoever holds the latch in which commits are decided. Once for each commit.
+    pub fn pin(&self, rollbacks: u32) -> Pinning {
+        self.life.pin(rollbacks)
+    }
+
+    /// What was pinned goes on.
+    ///
+    /// # Panics
+    ///
+    /// If it was not.
+    pub fn unpin(&self) {
+        self.life.unpin();
+    }
+
+    pub(crate) fn note_rollback(&self) {
+        self.life.note_rollback();
     }
 
     pub(crate) fn seat(&self) -> &Seat<Self> {
@@ -414,6 +441,10 @@ impl Owner {
 
     pub(crate) fn notify(&self) {
         self.notify.notify();
+    }
+
+    pub(crate) fn tell_to_end(&self) {
+        self.notify.ending();
     }
 }
 

@@ -141,6 +141,7 @@ pub(crate) fn roll_back(shards: &Shards, owner: &Arc<Owner>, sub: u32, wakes: &m
         if !owner.is_active() {
             return; // Its release pass gives everything back.
         }
+        owner.note_rollback();
         let undo = &mut holdings.undo;
         let undone = (
             undo.split_off(sub),

@@ -18,6 +18,7 @@ use crate::ask;
 use crate::cycle::Cycle;
 use crate::decision::{Blocker, Decision, Refusal, Request};
 use crate::judge::{stronger, wound};
+use crate::life::OwnerState;
 use crate::lookup;
 use crate::owner::{AbortCause, Notify, Owner};
 use crate::place::Place;
@@ -390,7 +391,7 @@ impl LockTable {
         release::give_back(&self.shards, owner, sub, gone, wakes);
     }
 
-    /// The release pass: called once, by whoever moved the owner to Released or Aborted.
+    /// The release pass: called once, by whoever moved the owner to Released or Aborted. Of one that is Ending it is still to come.
     ///
     /// # Panics
     ///
@@ -409,6 +410,10 @@ impl LockTable {
     }
 
     fn release(&self, owner: &Arc<Owner>, wakes: &mut Wakes) {
+        if owner.state() == OwnerState::Ending {
+            wakes.end(owner);
+            return;
+        }
         release::release_pass(&self.shards, &self.leftovers, owner, wakes);
     }
 

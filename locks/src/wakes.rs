@@ -16,7 +16,11 @@ use crate::owner::Owner;
 /// [`Wakes::fire`], where no latch is held.
 #[derive(Debug, Default)]
 #[must_use = "whom it names sleeps until it is fired or dropped"]
-pub struct Wakes(SmallVec<[Arc<Owner>; 2]>);
+pub struct Wakes {
+    woken: SmallVec<[Arc<Owner>; 2]>,
+    /// W9: those whose end is to be logged.
+    ending: SmallVec<[Arc<Owner>; 1]>,
+}
 
 impl Wakes {
     /// Nobody yet.
@@ -28,17 +32,23 @@ impl Wakes {
     #[inline]
     pub fn fire(&mut self) {
         if !self.is_empty() {
-            self.0.drain(..).for_each(|owner| owner.notify());
+            self.woken.drain(..).for_each(|owner| owner.notify());
+            self.ending.drain(..).for_each(|owner| owner.tell_to_end());
         }
     }
 
     /// Whether there is nobody to wake.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.woken.is_empty() && self.ending.is_empty()
     }
 
     pub(crate) fn add(&mut self, owner: &Arc<Owner>) {
-        self.0.push(Arc::clone(owner));
+        self.woken.push(Arc::clone(owner));
+    }
+
+    /// W9: its end is to be logged before its locks are free.
+    pub(crate) fn end(&mut self, owner: &Arc<Owner>) {
+        self.ending.push(Arc::clone(owner));
     }
 }
 

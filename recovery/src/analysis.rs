@@ -21,7 +21,7 @@ use lockstone_wal::{FrameInfo, LogVisitor, ScannedRecord, VisitError};
 use crate::error::RecoveryError;
 use crate::open_txn::OpenTxn;
 pub use crate::open_txn::{Committed, LoggedLock};
-use crate::record::{Body, Context, HeldTokens, MalformedRecord, Tag};
+use crate::record::{Body, Context, MalformedRecord, Tag};
 use crate::report::InFlight;
 use crate::survivor::{self, Scene, Survivor};
 use crate::unfinished::UnfinishedState;
@@ -162,7 +162,7 @@ impl Analysis {
     /// Who outlives the crash.
     pub(crate) fn surviving(&self) -> BTreeSet<TxnId> {
         let open = self.open.iter();
-        let surviving = open.filter(|(_, txn)| txn.prepared.is_some());
+        let surviving = open.filter(|(_, txn)| txn.prepared.is_some() || txn.leased.is_some());
         surviving.map(|(id, _)| *id).collect()
     }
 
@@ -295,9 +295,13 @@ impl Analysis {
             Body::ProvisionalMany(many) => txn.provisional_many(many, lsn, keep_locks),
             Body::LockMany(many) => txn.lock_many(many, lsn, keep_locks),
             Body::ValuePart(part) => txn.parts.extend_from_slice(part),
-            Body::RangeLock(lock) => txn.ranges.push(lock.sub),
-            Body::Tokens(taken) => txn.tokens.push(HeldTokens::of(&taken)),
-            Body::TableLock { .. } => txn.tables += 1,
+            Body::RangeLock(lock) => txn.range(&lock, lsn),
+            Body::Tokens(taken) => txn.took(&taken),
+            Body::TableLock { table } => txn.exclude(table, lsn),
+            Body::TableShared { table } => {
+                txn.leased.iter_mut().for_each(|lease| lease.share(table));
+            }
+            Body::Lease(lease) => txn.lease(&lease, lsn)?,
             Body::Spill(spill) => txn.spill(spill)?,
             Body::Prepare(prepare) => txn.prepare(prepare, lsn)?,
             Body::RollbackTo { from, through } => txn.rollback(from, through),

@@ -12,6 +12,8 @@ mod report;
 mod unfinished;
 mod log_check;
 pub mod directory;
+mod tally;
+mod open_lease;
 mod open_txn;
 mod survivor;
 pub mod analysis;

@@ -10,17 +10,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lockstone_base::{FencingToken, LockMode, Lsn, Rank, RowKey, TxnId};
+use lockstone_base::{FencingToken, LockMode, Lsn, Rank, RowKey, TableId, TxnId};
 use lockstone_storage::provisional::{Digest, Kind};
 use lockstone_storage::{
     AdoptedRun, DeadSubs, Replayed, RunEntry, SpillEntry, SpillPart, UnfinishedTxn,
 };
 
+use crate::open_lease::OpenLease;
 use crate::record::{
-    Body, Effect, Held, HeldTokens, LockMany, MalformedRecord, Prepare, Provisional,
-    ProvisionalMany, Spill,
+    Body, Effect, Held, HeldTokens, Lease, LockMany, MalformedRecord, Prepare, Provisional,
+    ProvisionalMany, RangeLock, Spill, Tokens,
 };
 use crate::report::{InFlight, Resolution};
+use crate::tally::Tally;
 use crate::unfinished::UnfinishedState;
 
 /// A lock of a transaction in flight, as its record says.
@@ -58,7 +60,7 @@ pub(crate) struct OpenTxn {
     pub(crate) first: Lsn,
     pub(crate) rank: Rank,
     pub(crate) label: Option<Arc<str>>,
-    locks_by_sub: Vec<(u32, u64)>,
+    lock_count: Tally,
     /// The sub-transactions that locked ranges.
     pub(crate) ranges: Vec<u32>,
     /// The tokens that it took.
@@ -69,7 +71,7 @@ pub(crate) struct OpenTxn {
     /// Those that were not spilled since.
     writes: Vec<Write>,
     /// All that were made.
-    writes_by_sub: Vec<(u32, u64)>,
+    write_count: Tally,
     pub(crate) parts: Vec<u8>,
     /// The files of its spills, by their numbers.
     spilled: BTreeMap<u64, SpilledFile>,
@@ -83,6 +85,7 @@ pub(crate) struct OpenTxn {
     pub(crate) seen: Option<Lsn>,
     begun: Option<Lsn>,
     pub(crate) prepared: Option<Prepared>,
+    pub(crate) leased: Option<OpenLease>,
 }
 
 /// What a transaction has committed.
@@ -123,13 +126,13 @@ impl OpenTxn {
             first,
             rank,
             label: None,
-            locks_by_sub: Vec::new(),
+            lock_count: Tally::default(),
             ranges: Vec::new(),
             tokens: Vec::new(),
             tables: 0,
             locks: Vec::new(),
             writes: Vec::new(),
-            writes_by_sub: Vec::new(),
+            write_count: Tally::default(),
             parts: Vec::new(),
             spilled: BTreeMap::new(),
             listed_through: Lsn::ZERO,
@@ -138,6 +141,7 @@ impl OpenTxn {
             seen: None,
             begun: None,
             prepared: None,
+            leased: None,
         }
     }
 
@@ -146,8 +150,8 @@ impl OpenTxn {
         let (locks, writes) = state.held;
         Self {
             label: state.label,
-            locks_by_sub: vec![(0, locks)],
-            writes_by_sub: vec![(0, writes)],
+            lock_count: Tally::of(locks),
+            write_count: Tally::of(writes),
             ..Self::new(Lsn::ZERO, state.rank)
         }
     }
@@ -177,10 +181,12 @@ impl OpenTxn {
     /// A record of it is read.
     pub(crate) fn saw(&mut self, body: &Body<'_>, lsn: Lsn) {
         self.seen.get_or_insert(lsn);
-        // What a Prepare needs stands right before it: the label, and what did not fit.
+        // What a Prepare or a Lease needs stands right before it: the label, and what did not fit.
         match body {
             Body::Begin { .. } => self.begun = Some(lsn),
-            Body::ValuePart(_) | Body::Prepare(_) => drop(self.begun.get_or_insert(lsn)),
+            Body::ValuePart(_) | Body::Prepare(_) | Body::Lease(_) => {
+                self.begun.get_or_insert(lsn);
+            }
             _ => self.begun = None,
         }
     }
@@ -215,7 +221,7 @@ impl OpenTxn {
     }
 
     fn wrote(&mut self, write: Write) {
-        count(&mut self.writes_by_sub, write.sub);
+        self.write_count.add(write.sub);
         self.writes.push(write);
     }
 
@@ -223,7 +229,7 @@ impl OpenTxn {
     fn locked(&mut self, provisional: &Provisional<'_>, at: (Lsn, Lsn), keep_locks: bool) {
         let sub = provisional.sub;
         if provisional.fresh {
-            count(&mut self.locks_by_sub, sub);
+            self.lock_count.add(sub);
         }
         if keep_locks {
             self.locks.push(LoggedLock {
@@ -283,13 +289,51 @@ impl OpenTxn {
         }
     }
 
+    pub(crate) fn range(&mut self, lock: &RangeLock<'_>, at: Lsn) {
+        self.ranges.push(lock.sub);
+        if let Some(leased) = &mut self.leased {
+            leased.range(lock, at);
+        }
+    }
+
+    pub(crate) fn took(&mut self, taken: &Tokens<'_>) {
+        self.tokens.push(HeldTokens::of(taken));
+        if let Some(leased) = &mut self.leased {
+            leased.tokens(taken);
+        }
+    }
+
+    pub(crate) fn exclude(&mut self, table: TableId, at: Lsn) {
+        self.tables += 1;
+        if let Some(leased) = &mut self.leased {
+            leased.exclude(table, at);
+        }
+    }
+
+    /// R2: it outlives the crash; what it holds is what this says, if it says anything, and what is said from here on.
+    pub(crate) fn lease(&mut self, lease: &Lease<'_>, at: Lsn) -> Result<(), MalformedRecord> {
+        let parts = std::mem::take(&mut self.parts);
+        let held = lease.held(&parts)?;
+        let from = self.begun.unwrap_or(at);
+        if let Some(held) = &held {
+            self.restate(held);
+        }
+        self.leased = Some(OpenLease {
+            lasts_ms: lease.lasts_ms(),
+            from,
+            held: held.unwrap_or_default(),
+        });
+        Ok(())
+    }
+
     /// Numbers only grow, so what a rollback kills is the end of each list. Tables stay locked (K7).
     pub(crate) fn rollback(&mut self, from: u32, through: u32) {
         self.dead.push((from, through));
-        let keep = self.writes_by_sub.partition_point(|(sub, _)| *sub < from);
-        self.writes_by_sub.truncate(keep);
-        let keep = self.locks_by_sub.partition_point(|(sub, _)| *sub < from);
-        self.locks_by_sub.truncate(keep);
+        if let Some(leased) = &mut self.leased {
+            leased.rollback(from, through);
+        }
+        self.write_count.roll_back(from);
+        self.lock_count.roll_back(from);
         let keep = self.locks.partition_point(|lock| lock.sub < from);
         self.locks.truncate(keep);
         let keep = self.ranges.partition_point(|sub| *sub < from);
@@ -303,11 +347,7 @@ impl OpenTxn {
 
     /// How many locks and writes it has.
     fn held(&self) -> (u64, u64) {
-        let sum = |by_sub: &[(u32, u64)]| {
-            let counts = by_sub.iter().map(|(_, count)| *count);
-            counts.fold(0, u64::saturating_add)
-        };
-        (sum(&self.locks_by_sub), sum(&self.writes_by_sub))
+        (self.lock_count.total(), self.write_count.total())
     }
 
     fn state(&self) -> UnfinishedState {
@@ -329,11 +369,14 @@ impl OpenTxn {
             tokens: self.tokens.iter().map(|taken| taken.tokens).sum(),
             tables: self.tables,
             writes,
-            resolution: match &self.prepared {
-                Some(prepared) => Resolution::Prepared {
+            resolution: match (&self.prepared, &self.leased) {
+                (Some(prepared), _) => Resolution::Prepared {
                     gid: Arc::clone(&prepared.gid),
                 },
-                None => Resolution::Aborted,
+                (None, Some(leased)) => Resolution::Leased {
+                    lease_ms: leased.lasts_ms,
+                },
+                (None, None) => Resolution::Aborted,
             },
         }
     }
@@ -347,12 +390,10 @@ impl OpenTxn {
     pub(crate) fn spill(&mut self, spill: Spill<'_>) -> Result<(), MalformedRecord> {
         self.writes.retain(|write| write.lsn > spill.through);
         // Where reading began behind some of its records, the spill knows how many there were.
-        let (locks, writes) = self.held();
-        for (by_sub, counted, held) in [
-            (&mut self.locks_by_sub, locks, spill.held.0),
-            (&mut self.writes_by_sub, writes, spill.held.1),
-        ] {
-            by_sub.insert(0, (0, held.saturating_sub(counted)));
+        self.lock_count.complete(spill.held.0);
+        self.write_count.complete(spill.held.1);
+        if let Some(leased) = &mut self.leased {
+            leased.spill(&spill);
         }
         let files = spill.files()?;
         // V3: what was merged is in these now.
@@ -375,9 +416,23 @@ impl OpenTxn {
     pub(crate) fn prepare(&mut self, prepare: Prepare<'_>, at: Lsn) -> Result<(), MalformedRecord> {
         let parts = std::mem::take(&mut self.parts);
         let held = Held::decode(&[&parts, prepare.held].concat())?;
+        self.restate(&held);
+        self.lock_count = Tally::of(prepare.rows);
+        self.prepared = Some(Prepared {
+            gid: prepare.gid.into(),
+            at,
+            from: self.begun.unwrap_or(at),
+            rows: prepare.rows,
+            digest: prepare.digest,
+            held,
+        });
+        Ok(())
+    }
+
+    /// What it holds besides rows is this, whatever was said before.
+    fn restate(&mut self, held: &Held) {
         self.writes.retain(|write| write.lsn > held.through);
-        self.locks_by_sub = vec![(0, prepare.rows)];
-        self.writes_by_sub = vec![(0, held.writes)];
+        self.write_count = Tally::of(held.writes);
         self.ranges = held.ranges.iter().map(|range| range.sub).collect();
         self.tables = held.exclusive.len() as u64;
         self.tokens.clone_from(&held.tokens);
@@ -389,15 +444,6 @@ impl OpenTxn {
             entry: entry.clone(),
         });
         self.spilled = files.map(|file| (file.entry.number, file)).collect();
-        self.prepared = Some(Prepared {
-            gid: prepare.gid.into(),
-            at,
-            from: self.begun.unwrap_or(at),
-            rows: prepare.rows,
-            digest: prepare.digest,
-            held,
-        });
-        Ok(())
     }
 
     /// Its files of which anything is alive, each with the number of its spill.
@@ -442,14 +488,6 @@ impl OpenTxn {
                 .map(|(row, value)| Replayed { row, stamp, value })
                 .collect(),
         }
-    }
-}
-
-/// One more of sub-transaction `sub`, whose numbers only grow.
-fn count(by_sub: &mut Vec<(u32, u64)>, sub: u32) {
-    match by_sub.last_mut() {
-        Some((last, count)) if *last == sub => *count += 1,
-        _ => by_sub.push((sub, 1)),
     }
 }
 

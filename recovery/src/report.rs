@@ -60,6 +60,12 @@ impl RecoveryReport {
         in_flight.filter(|txn| matches!(txn.resolution, Resolution::Prepared { .. }))
     }
 
+    /// Those of them that are prepared or leased, and hold what they held.
+    pub fn survivors(&self) -> impl Iterator<Item = &InFlight> {
+        let in_flight = self.in_flight.iter();
+        in_flight.filter(|txn| !matches!(txn.resolution, Resolution::Aborted))
+    }
+
     /// How many row locks the transactions in flight had.
     pub fn locks_in_flight(&self) -> u64 {
         self.in_flight.iter().map(|txn| txn.locks).sum()
@@ -135,6 +141,11 @@ pub enum Resolution {
         /// What it is known by.
         gid: Arc<str>,
     },
+    /// It has a lease, and holds exactly what it held, until nobody renews that.
+    Leased {
+        /// How long the lease lasts, from the open on, in milliseconds.
+        lease_ms: u64,
+    },
 }
 
 impl fmt::Display for Resolution {
@@ -142,6 +153,7 @@ impl fmt::Display for Resolution {
         match self {
             Self::Aborted => f.write_str("aborted"),
             Self::Prepared { gid } => write!(f, "prepared as {gid}"),
+            Self::Leased { lease_ms } => write!(f, "leased for {lease_ms} ms"),
         }
     }
 }

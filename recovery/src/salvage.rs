@@ -302,6 +302,13 @@ impl Log {
                 );
                 Some(Loss::whole(disk.path("wal-*"), what))
             }
+            Resolution::Leased { .. } => {
+                let what = format!(
+                    "what {} has done under a lease is left out: it is not committed",
+                    txn.txn
+                );
+                Some(Loss::whole(disk.path("wal-*"), what))
+            }
             Resolution::Aborted => None,
         }));
         let tables = reader.analysis.tables().into_iter();

@@ -1,11 +1,12 @@
-//! What outlives a crash: a transaction that is prepared, with all that it holds, found in the log and in its files.
+//! What outlives a crash: a transaction that is prepared or leased, with all that it holds, found in the log and in its files.
 //!
 //! Called by `recover`, and by `inspect` for a look at it, once the whole log was read.
 //! 1. R2: it holds exactly what it held: the count and the digest that it has said of itself are compared with what was found, and a
 //!    file that is not there is missed. If anything does not fit, the open is refused, and nothing was changed.
 //! 2. R4: rows in files are vouched for by the sums in their footers; nobody visits them.
 //! 3. What a record says of a row that an own lock, or an own range, had covered took no lock; nor is it one here.
-//! 4. Others than those who are prepared have nothing here (R3).
+//! 4. Others have nothing here (R3).
+//! 5. One that is leased has said nothing of how much it holds: it could go on. Whatever was granted to it is in the log.
 //!
 //! Crash: nothing is written.
 
@@ -13,6 +14,7 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use lockstone_base::disk::Disk;
@@ -21,6 +23,7 @@ use lockstone_storage::provisional::{Digest, ProvisionalRun};
 use lockstone_storage::{Identity, Manifest, RunEntry, StorageError};
 
 use crate::error::RecoveryError;
+use crate::open_lease::OpenLease;
 use crate::open_txn::{LoggedLock, OpenTxn};
 use crate::record::{Held, HeldRange, locked_row};
 
@@ -32,6 +35,11 @@ pub enum Survives {
     Prepared {
         /// The global id.
         gid: Arc<str>,
+    },
+    /// It has a lease.
+    Leased {
+        /// How long that lasts, from now on.
+        lasts: Duration,
     },
 }
 
@@ -110,7 +118,10 @@ pub(crate) fn of(
     open: &OpenTxn,
 ) -> Result<Option<Survivor>, RecoveryError> {
     let Some(prepared) = &open.prepared else {
-        return Ok(None);
+        let leased = open.leased.as_ref();
+        return leased
+            .map(|lease| leased_one(scene, txn, open, lease))
+            .transpose();
     };
     let salt = scene.manifest.salt;
     let rows = acquired(&open.locks, &prepared.held);
@@ -145,11 +156,6 @@ pub(crate) fn of(
             found: count,
         });
     }
-    let writes = open.writes().map(|(row, sub, value)| HeldWrite {
-        row: row.clone(),
-        sub,
-        value: value.cloned(),
-    });
     Ok(Some(Survivor {
         txn,
         rank: open.rank,
@@ -164,9 +170,55 @@ pub(crate) fn of(
         },
         held: prepared.held.clone(),
         rows,
-        writes: writes.collect(),
+        writes: writes(open),
         files,
     }))
+}
+
+/// One that has a lease: all that its records say. Each was on the device before it was told of what it was granted.
+fn leased_one(
+    scene: &Scene<'_>,
+    txn: TxnId,
+    open: &OpenTxn,
+    lease: &OpenLease,
+) -> Result<Survivor, RecoveryError> {
+    let mut held = lease.held.clone();
+    let (rows, writes) = (acquired(&open.locks, &held), writes(open));
+    let mut files = Vec::new();
+    for (spill, entry) in open.files() {
+        files.push((spill, open_file(scene, entry)?));
+    }
+    let spilled = files.iter().flat_map(|(_, run)| run.owners());
+    let subs = spilled.map(|part| part.subs.1);
+    let subs = subs.chain(rows.iter().map(|row| row.sub));
+    let subs = subs.chain(writes.iter().map(|write| write.sub));
+    let subs = subs.chain(held.ranges.iter().map(|range| range.sub));
+    let subs = subs.chain(held.tokens.iter().map(|taken| taken.sub));
+    let subs = subs.chain(held.dead.iter().map(|(_, through)| *through));
+    // What it does from now on is another sub-transaction's.
+    held.sub = subs.max().unwrap_or(0).max(held.sub).saturating_add(1);
+    Ok(Survivor {
+        txn,
+        rank: open.rank,
+        label: open.label.clone(),
+        survives: Survives::Leased {
+            lasts: Duration::from_millis(lease.lasts_ms),
+        },
+        first: lease.from,
+        held,
+        rows,
+        writes,
+        files,
+    })
+}
+
+fn writes(open: &OpenTxn) -> Vec<HeldWrite> {
+    let writes = open.writes().map(|(row, sub, value)| HeldWrite {
+        row: row.clone(),
+        sub,
+        value: value.cloned(),
+    });
+    writes.collect()
 }
 
 /// What the lock table has of a row, as far as it was read.

@@ -35,7 +35,7 @@ struct LockRow<'a> {
     key: String,
     mode: LockMode,
     token: Lsn,
-    /// Its transaction is prepared: it is held by the next open.
+    /// Its transaction is prepared or leased: it is held by the next open.
     held: bool,
 }
 
@@ -61,8 +61,8 @@ pub(crate) fn locks(arguments: &LocksArguments) -> Result {
         .iter()
         .map(|txn| (txn.txn, txn.label.as_deref()))
         .collect();
-    let prepared: HashSet<_> = report.prepared().map(|txn| txn.txn).collect();
-    let is_held = |lock: &DeadLock| prepared.contains(&lock.txn);
+    let living: HashSet<_> = report.survivors().map(|txn| txn.txn).collect();
+    let is_held = |lock: &DeadLock| living.contains(&lock.txn);
     let held = locks.iter().filter(|lock| is_held(lock)).count();
     let rows = locks.iter().take(shown).map(|lock| LockRow {
         txn: lock.txn,

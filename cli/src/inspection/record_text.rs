@@ -9,7 +9,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use lockstone::Lsn;
-use lockstone::inspect::{Body, Context, Effect, Provisional, Spill, Tag};
+use lockstone::inspect::{Body, Context, Effect, Provisional, Spill, Tag, Tokens};
 use lockstone_base::{RowKey, TableId};
 use serde_json::{Map, Value, json};
 
@@ -114,6 +114,7 @@ pub(crate) fn words(
             words.extend(["prepare".to_owned(), quoted(prepare.gid.as_bytes())]);
             words.push(count(prepare.rows, "row lock"));
         }
+        Body::Lease(lease) => words.push(format!("lease {} ms", lease.lasts_ms())),
         Body::Abort => words.push("abort".to_owned()),
         Body::CreateTable { id, name } => {
             words.push(format!("create-table {}", id.0));
@@ -124,7 +125,10 @@ pub(crate) fn words(
             words.push(format!("drop-table {}", id.0));
             words.push(names.shown(*id));
         }
-        Body::RangeLock(_) | Body::TableLock { .. } | Body::Tokens(_) => {
+        Body::RangeLock(_)
+        | Body::TableLock { .. }
+        | Body::TableShared { .. }
+        | Body::Tokens(_) => {
             words.extend(wide_words(body, names));
         }
     }
@@ -146,6 +150,9 @@ fn wide_words(body: &Body<'_>, names: &TableNames) -> Vec<String> {
         }
         Body::TableLock { table } => {
             words.extend(["lock-table".to_owned(), names.shown(*table)]);
+        }
+        Body::TableShared { table } => {
+            words.extend(["share-table".to_owned(), names.shown(*table)]);
         }
         Body::Tokens(taken) => {
             words.push(format!(
@@ -277,21 +284,26 @@ pub(crate) fn object(
             "mode": lock.mode,
             "sub": lock.sub,
         }),
-        Body::TableLock { table } => {
+        Body::TableLock { table } | Body::TableShared { table } => {
             json!({ "table_id": table.0, "table": names.0.get(table) })
         }
-        Body::Tokens(taken) => json!({
-            "semaphore": taken.semaphore.escape_ascii().to_string(),
-            "limit": taken.limit,
-            "tokens": taken.tokens,
-            "sub": taken.sub,
-        }),
+        Body::Tokens(taken) => tokens_object(taken),
+        Body::Lease(it) => json!({ "lease_ms": it.lasts_ms() }),
         Body::Abort | Body::CleanShutdown => json!({}),
     };
     if let Value::Object(details) = details {
         object.extend(details);
     }
     Value::Object(object)
+}
+
+fn tokens_object(taken: &Tokens<'_>) -> Value {
+    json!({
+        "semaphore": taken.semaphore.escape_ascii().to_string(),
+        "limit": taken.limit,
+        "tokens": taken.tokens,
+        "sub": taken.sub,
+    })
 }
 
 fn bound_object(bound: Bound<&[u8]>) -> Value {

@@ -5,6 +5,7 @@ use lockstone_base::limits::{LABEL_BYTES_MAX, TABLE_NAME_BYTES_MAX};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::lease::Lease;
 use super::lock_many::LockMany;
 use super::many::ProvisionalMany;
 use super::prepare::Prepare;
@@ -69,6 +70,13 @@ pub enum Body<'a> {
     Spill(Spill<'a>),
     /// [`Tag::Tokens`].
     Tokens(Tokens<'a>),
+    /// [`Tag::Lease`].
+    Lease(Lease<'a>),
+    /// [`Tag::TableShared`]: a leased transaction has the table SHARED, to its end.
+    TableShared {
+        /// The table.
+        table: TableId,
+    },
     /// [`Tag::Prepare`].
     Prepare(Prepare<'a>),
     /// [`Tag::TableLock`]: the transaction has the table alone, to its end.
@@ -127,6 +135,10 @@ impl<'a> Body<'a> {
             Self::RangeLock(lock) => lock.encode(),
             Self::Spill(spill) => spill.encode(),
             Self::Tokens(tokens) => tokens.encode(),
+            Self::Lease(lease) => lease.encode(),
+            Self::TableShared { table } => {
+                RecordBytes::new(Tag::TableShared, &table.0.to_le_bytes(), [&[], &[]])
+            }
             Self::Prepare(prepare) => prepare.encode(),
             Self::TableLock { table } => {
                 RecordBytes::new(Tag::TableLock, &table.0.to_le_bytes(), [&[], &[]])
@@ -176,6 +188,10 @@ impl<'a> Body<'a> {
             Tag::RangeLock => RangeLock::decode(bytes).map(Self::RangeLock),
             Tag::Spill => Spill::decode(bytes).map(Self::Spill),
             Tag::Tokens => Tokens::decode(bytes).map(Self::Tokens),
+            Tag::Lease => Lease::decode(bytes).map(Self::Lease),
+            Tag::TableShared => Ok(Self::TableShared {
+                table: table(bytes)?,
+            }),
             Tag::Prepare => Prepare::decode(bytes).map(Self::Prepare),
             Tag::TableLock => Ok(Self::TableLock {
                 table: table(bytes)?,

@@ -38,11 +38,15 @@ pub enum Tag {
     Prepare = 15,
     /// Tokens of a semaphore taken.
     Tokens = 16,
+    /// The transaction has a lease, and outlives a crash.
+    Lease = 17,
+    /// A leased transaction uses a table.
+    TableShared = 18,
 }
 
 impl Tag {
     /// Every tag there is.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Begin,
         Self::Provisional,
         Self::ValuePart,
@@ -59,6 +63,8 @@ impl Tag {
         Self::Spill,
         Self::Prepare,
         Self::Tokens,
+        Self::Lease,
+        Self::TableShared,
     ];
 }
 

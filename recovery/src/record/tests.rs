@@ -77,6 +77,8 @@ fn every_body() -> Vec<Body<'static>> {
             digest: lockstone_storage::provisional::Digest::new(0x0102),
             held: b"held",
         }),
+        Body::Lease(Lease::beginning(30_000)),
+        Body::TableShared { table: TableId(9) },
         Body::Tokens(Tokens {
             semaphore: b"downloads",
             limit: 5,
