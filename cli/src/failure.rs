@@ -27,6 +27,14 @@ pub(crate) enum Failure {
     /// What was looked at is not as it should be.
     #[error("{0}")]
     Found(String),
+    /// A command that was run has said what the exit code is, or there is one for what has happened.
+    #[error("{}", why.as_deref().unwrap_or_default())]
+    Exit {
+        /// The exit code.
+        code: u8,
+        /// What has happened, if it is not the command's own doing.
+        why: Option<String>,
+    },
 }
 
 impl Failure {

@@ -2,7 +2,7 @@
 //! sessions, looks into a directory that nobody has open, and its upkeep.
 //!
 //! Here the command line is read and the command called; a failure is printed as `error: …` and makes the
-//! exit code 1 (2 for a command line that makes no sense).
+//! exit code 1 (2 for a command line that makes no sense; `run-with-lock` has codes of its own).
 //!
 //! Modules, lowest first: a file uses only what stands above it in this list.
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@ mod output;
 mod engine_arguments;
 mod report;
 mod upkeep;
+mod run_with_lock;
 mod inspection;
 mod demo;
 mod shell;
@@ -69,6 +70,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Open a database that a crash may have left, and say what was found in it and what became of it
+    Recover(upkeep::RecoverArguments),
+    /// Run a command while holding a lock, one process at a time
+    RunWithLock(run_with_lock::RunWithLockArguments),
     /// A run file by itself: what it says of itself, its blocks, its rows
     DumpRun(inspection::DumpRunArguments),
     /// The log of a database that is not open
@@ -88,10 +93,14 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         // Whoever stops reading has what they wanted.
         Ok(()) | Err(Failure::NobodyReads) => ExitCode::SUCCESS,
+        Err(Failure::Exit { code, why: None }) => ExitCode::from(code),
         Err(failure) => {
             // With standard error closed, too, the exit code is all that is left to say.
             let _ = writeln!(io::stderr(), "error: {failure}");
-            ExitCode::FAILURE
+            match failure {
+                Failure::Exit { code, .. } => ExitCode::from(code),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -107,6 +116,8 @@ fn run(command: Command) -> Result {
         Command::Compact(arguments) => upkeep::compact(&arguments),
         Command::Salvage(arguments) => upkeep::salvage(&arguments),
         Command::Stats { dir, json } => inspection::stats(&dir, json),
+        Command::Recover(arguments) => upkeep::recover(&arguments),
+        Command::RunWithLock(arguments) => run_with_lock::run_with_lock(&arguments),
         Command::DumpRun(arguments) => inspection::dump_run(&arguments),
         Command::Wal(Wal::Dump(arguments)) => inspection::wal_dump(&arguments),
         Command::Wal(Wal::Verify(arguments)) => inspection::wal_verify(&arguments),

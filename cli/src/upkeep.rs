@@ -9,6 +9,7 @@ use lockstone::{Database, Stats};
 use crate::engine_arguments::EngineArguments;
 use crate::failure::{Failure, Result};
 use crate::output::{Output, bytes, count, grouped, say, shown};
+use crate::report;
 
 /// The options of `lockstone backup`.
 #[derive(Debug, Args)]
@@ -42,6 +43,45 @@ pub(crate) struct SalvageArguments {
     json: bool,
     #[command(flatten)]
     engine: EngineArguments,
+}
+
+/// The options of `lockstone recover`.
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArguments {
+    /// The database's directory
+    dir: PathBuf,
+    /// Print what was found, and what became of every transaction that was in flight
+    #[arg(long)]
+    report: bool,
+    /// Print the report as one JSON object
+    #[arg(long, conflicts_with = "report")]
+    json: bool,
+    #[command(flatten)]
+    engine: EngineArguments,
+}
+
+/// Opens a database, which recovers it, and closes it in order.
+pub(crate) fn recover(arguments: &RecoverArguments) -> Result {
+    let options = arguments.engine.options().create(false);
+    let db = options.open(&arguments.dir)?;
+    let report = db.recovery_report().clone();
+    db.close()?;
+    let mut output = Output::pages();
+    if arguments.json {
+        output.json(&report)?;
+    } else if arguments.report {
+        report::print_all(&mut output, &report)?;
+    } else {
+        say!(
+            output,
+            "{}: recovered in {:.1?}, {} in flight, {}",
+            arguments.dir.display(),
+            report.total,
+            count(report.in_flight.len(), "transaction"),
+            count(report.survivors().count(), "survivor"),
+        )?;
+    }
+    output.flush()
 }
 
 /// Saves what can be read of a damaged database into a new one. What was lost makes the exit code 1.
