@@ -11,7 +11,7 @@ use std::sync::Arc;
 use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
 use lockstone_locks::{KeptRange, TokenRequest};
 use lockstone_recovery::record::{
-    Body, CONTEXT_BYTES, Held, HeldRange, HeldTokens, Lease, locked_row,
+    Body, CONTEXT_BYTES, Held, HeldRange, HeldTokens, LEASE_HEAD_BYTES, Lease, locked_row,
 };
 use lockstone_storage::provisional::Digest;
 
@@ -25,7 +25,6 @@ use crate::txn_state::TxnState;
 /// S3: says anew what one that has a lease holds. All its rows are in files up to `through`: of what it had logged before nothing is
 /// needed any more.
 pub(crate) fn restate_lease(engine: &Engine, txn: &mut TxnState, through: Lsn) -> Result<()> {
-    const HEAD_BYTES: usize = size_of::<u64>();
     let Some(lasts_ms) = txn.live.lease().map(LeaseClock::lasts_ms) else {
         return Ok(());
     };
@@ -33,8 +32,9 @@ pub(crate) fn restate_lease(engine: &Engine, txn: &mut TxnState, through: Lsn) -
     begin_again(engine, txn.author())?;
     let (_, _, held) = gather(engine, txn);
     let held = Held { through, ..held }.encode();
-    let last = append_parts(engine, txn, HEAD_BYTES, &held)?;
-    append(engine, txn, Body::Lease(Lease::holding(lasts_ms, last)))?;
+    let last = append_parts(engine, txn, LEASE_HEAD_BYTES, &held)?;
+    let lease = Lease::holding(lasts_ms, txn.open_call, last);
+    append(engine, txn, Body::Lease(lease))?;
     txn.live.note_spilled(from);
     Ok(())
 }

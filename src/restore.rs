@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use lockstone_base::{RowKey, TableId};
 use lockstone_locks::{KeptRange, KeptRow, LockRun, RowRange, TokenRequest};
-use lockstone_recovery::record::{Context, HeldRange};
+use lockstone_recovery::record::{Body, Context, HeldRange};
 use lockstone_recovery::{HeldRow, Survives, Survivor};
 
 use crate::detached::Detached;
@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::isolation::View;
 use crate::lease;
 use crate::live::Notes;
+use crate::log_step::append;
 use crate::options::{Isolation, TxnOptions};
 use crate::prepared::Registry;
 use crate::provisional_memory::Share;
@@ -63,6 +64,10 @@ pub(crate) fn restore(engine: &Arc<Engine>, survivors: Vec<Survivor>) -> Result<
             }
             Survives::Leased { lasts } => {
                 txn.options.lease = Some(lasts);
+                if let Some((from, through)) = survivor.undone {
+                    // Behind it new sub-transactions may come.
+                    append(engine, &mut txn, Body::RollbackTo { from, through })?;
+                }
                 detached.put(engine, txn);
             }
             _ => unreachable!("there is no other reason to outlive a crash"),

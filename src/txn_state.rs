@@ -55,6 +55,8 @@ pub(crate) struct TxnState {
     pub(crate) sub: u32,
     /// The tables that it holds SHARED.
     pub(crate) tables: SmallVec<[TableId; 4]>,
+    /// Of one that outlives a crash: the first sub-transaction of the call under way, if that takes more than one record.
+    pub(crate) open_call: Option<u32>,
     /// The savepoints that are still valid, the innermost last.
     savepoints: Vec<u32>,
     /// The highest commit that it could have seen (W6).
@@ -143,6 +145,7 @@ impl TxnState {
             context: None,
             sub: 0,
             tables: SmallVec::new(),
+            open_call: None,
             savepoints: Vec::new(),
             held_back: None,
             pending: None,

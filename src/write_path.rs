@@ -212,10 +212,20 @@ pub(crate) fn all_or_none<T>(
     txn.check(engine)?;
     // A savepoint like any other: what was done before it is not merged with what comes behind (V3).
     let sub = txn.mark()?;
-    let done = call(txn);
+    let outlives = txn.live.lease().is_some();
+    if outlives {
+        // R2: of what a crash cuts off nothing is left.
+        txn.open_call = Some(sub);
+        append(engine, txn, Body::CallOpens { sub })?;
+    }
+    let mut done = call(txn);
     if done.is_err() && txn.check(engine).is_ok() {
         rollback_to(engine, txn, sub)?;
+    } else if outlives && done.is_ok() {
+        let closed = append(engine, txn, Body::CallCloses);
+        done = done.and_then(|done| closed.map(|_| done));
     }
+    txn.open_call = None;
     txn.unmark(sub);
     done
 }

@@ -301,6 +301,14 @@ impl Analysis {
             Body::TableShared { table } => {
                 txn.leased.iter_mut().for_each(|lease| lease.share(table));
             }
+            Body::CallOpens { sub } => {
+                let leased = txn.leased.iter_mut();
+                leased.for_each(|lease| lease.open_call = Some(sub));
+            }
+            Body::CallCloses => txn
+                .leased
+                .iter_mut()
+                .for_each(|lease| lease.open_call = None),
             Body::Lease(lease) => txn.lease(&lease, lsn)?,
             Body::Spill(spill) => txn.spill(spill)?,
             Body::Prepare(prepare) => txn.prepare(prepare, lsn)?,

@@ -1,7 +1,8 @@
 //! What a leased transaction in flight holds besides rows, as its records say it one after the other.
 //!
 //! Kept by `open_txn`.
-//! 1. R2: a rollback gives ranges and tokens back, as it did (L9); tables stay (K7).
+//! 1. A call that takes more than one record opens and closes: one that a crash has cut off is undone, for nobody was told of it.
+//! 2. R2: a rollback gives ranges and tokens back, as it did (L9); tables stay (K7).
 //!
 //! Crash: nothing is written.
 
@@ -16,6 +17,8 @@ pub(crate) struct OpenLease {
     /// The first record that is needed.
     pub(crate) from: Lsn,
     pub(crate) held: Held,
+    /// The first sub-transaction of a call that takes more than one record, while it is under way.
+    pub(crate) open_call: Option<u32>,
 }
 
 impl OpenLease {
@@ -44,6 +47,7 @@ impl OpenLease {
     }
 
     pub(crate) fn rollback(&mut self, from: u32, through: u32) {
+        self.open_call.take_if(|sub| *sub >= from);
         let held = &mut self.held;
         held.dead.push((from, through));
         held.ranges.retain(|range| range.sub < from);

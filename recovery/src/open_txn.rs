@@ -320,6 +320,7 @@ impl OpenTxn {
         }
         self.leased = Some(OpenLease {
             lasts_ms: lease.lasts_ms(),
+            open_call: lease.open_call(),
             from,
             held: held.unwrap_or_default(),
         });

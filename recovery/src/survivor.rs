@@ -20,7 +20,7 @@ use bytes::Bytes;
 use lockstone_base::disk::Disk;
 use lockstone_base::{FencingToken, LockMode, Lsn, Rank, RowKey, TxnId};
 use lockstone_storage::provisional::{Digest, ProvisionalRun};
-use lockstone_storage::{Identity, Manifest, RunEntry, StorageError};
+use lockstone_storage::{DeadSubs, Identity, Manifest, RunEntry, StorageError};
 
 use crate::error::RecoveryError;
 use crate::open_lease::OpenLease;
@@ -55,6 +55,8 @@ pub struct Survivor {
     pub label: Option<Arc<str>>,
     /// Why.
     pub survives: Survives,
+    /// The sub-transactions of a call that the crash has cut off: they are undone, which the log is to be told.
+    pub undone: Option<(u32, u32)>,
     /// From here on the log is needed for it.
     pub first: Lsn,
     /// What it holds besides the rows below; its files, opened below, and what of them is dead.
@@ -163,6 +165,7 @@ pub(crate) fn of(
         survives: Survives::Prepared {
             gid: Arc::clone(&prepared.gid),
         },
+        undone: None,
         first: if files.is_empty() {
             open.seen.unwrap_or(prepared.from)
         } else {
@@ -183,7 +186,7 @@ fn leased_one(
     lease: &OpenLease,
 ) -> Result<Survivor, RecoveryError> {
     let mut held = lease.held.clone();
-    let (rows, writes) = (acquired(&open.locks, &held), writes(open));
+    let (mut rows, mut writes) = (acquired(&open.locks, &held), writes(open));
     let mut files = Vec::new();
     for (spill, entry) in open.files() {
         files.push((spill, open_file(scene, entry)?));
@@ -195,8 +198,19 @@ fn leased_one(
     let subs = subs.chain(held.ranges.iter().map(|range| range.sub));
     let subs = subs.chain(held.tokens.iter().map(|taken| taken.sub));
     let subs = subs.chain(held.dead.iter().map(|(_, through)| *through));
+    let newest = subs.chain(lease.open_call).max().unwrap_or(0).max(held.sub);
     // What it does from now on is another sub-transaction's.
-    held.sub = subs.max().unwrap_or(0).max(held.sub).saturating_add(1);
+    held.sub = newest.saturating_add(1);
+    let undone = lease.open_call.map(|from| (from, newest));
+    if let Some((from, through)) = undone {
+        held.dead.push((from, through));
+        held.ranges.retain(|range| range.sub < from);
+        held.tokens.retain(|taken| taken.sub < from);
+        rows.retain(|row| row.sub < from);
+        writes.retain(|write| write.sub < from);
+        let dead = DeadSubs::new(held.dead.iter().copied());
+        files.retain(|(_, run)| !run.entry().is_dead(&dead));
+    }
     Ok(Survivor {
         txn,
         rank: open.rank,
@@ -204,6 +218,7 @@ fn leased_one(
         survives: Survives::Leased {
             lasts: Duration::from_millis(lease.lasts_ms),
         },
+        undone,
         first: lease.from,
         held,
         rows,

@@ -115,6 +115,8 @@ pub(crate) fn words(
             words.push(count(prepare.rows, "row lock"));
         }
         Body::Lease(lease) => words.push(format!("lease {} ms", lease.lasts_ms())),
+        Body::CallOpens { sub } => words.push(format!("call of part {sub} on")),
+        Body::CallCloses => words.push("call done".to_owned()),
         Body::Abort => words.push("abort".to_owned()),
         Body::CreateTable { id, name } => {
             words.push(format!("create-table {}", id.0));
@@ -289,7 +291,8 @@ pub(crate) fn object(
         }
         Body::Tokens(taken) => tokens_object(taken),
         Body::Lease(it) => json!({ "lease_ms": it.lasts_ms() }),
-        Body::Abort | Body::CleanShutdown => json!({}),
+        Body::CallOpens { sub } => json!({ "sub": sub }),
+        Body::Abort | Body::CallCloses | Body::CleanShutdown => json!({}),
     };
     if let Value::Object(details) = details {
         object.extend(details);

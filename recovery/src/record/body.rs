@@ -77,6 +77,13 @@ pub enum Body<'a> {
         /// The table.
         table: TableId,
     },
+    /// [`Tag::CallOpens`]: what comes until the call closes is undone if a crash cuts it off.
+    CallOpens {
+        /// Its first sub-transaction.
+        sub: u32,
+    },
+    /// [`Tag::CallCloses`].
+    CallCloses,
     /// [`Tag::Prepare`].
     Prepare(Prepare<'a>),
     /// [`Tag::TableLock`]: the transaction has the table alone, to its end.
@@ -136,6 +143,10 @@ impl<'a> Body<'a> {
             Self::Spill(spill) => spill.encode(),
             Self::Tokens(tokens) => tokens.encode(),
             Self::Lease(lease) => lease.encode(),
+            Self::CallOpens { sub } => {
+                RecordBytes::new(Tag::CallOpens, &sub.to_le_bytes(), [&[], &[]])
+            }
+            Self::CallCloses => RecordBytes::new(Tag::CallCloses, &[], [&[], &[]]),
             Self::TableShared { table } => {
                 RecordBytes::new(Tag::TableShared, &table.0.to_le_bytes(), [&[], &[]])
             }
@@ -189,6 +200,10 @@ impl<'a> Body<'a> {
             Tag::Spill => Spill::decode(bytes).map(Self::Spill),
             Tag::Tokens => Tokens::decode(bytes).map(Self::Tokens),
             Tag::Lease => Lease::decode(bytes).map(Self::Lease),
+            Tag::CallOpens => Ok(Self::CallOpens {
+                sub: exactly::<U32>(bytes, "call")?.get(),
+            }),
+            Tag::CallCloses => exactly::<[u8; 0]>(bytes, "call").map(|_| Self::CallCloses),
             Tag::TableShared => Ok(Self::TableShared {
                 table: table(bytes)?,
             }),

@@ -22,7 +22,7 @@ mod body;
 
 pub use body::Body;
 pub use context::{CONTEXT_BYTES, Context};
-pub use lease::Lease;
+pub use lease::{LEASE_HEAD_BYTES, Lease};
 pub use lock_many::{LOCKED_ROW_HEAD_BYTES, LockMany, locked_row_head};
 pub use many::{ProvisionalMany, ROW_HEAD_BYTES, granted_byte, row_head};
 pub use prepare::{Held, HeldRange, HeldTokens, PREPARE_HEAD_BYTES, Prepare, locked_row};

@@ -42,11 +42,15 @@ pub enum Tag {
     Lease = 17,
     /// A leased transaction uses a table.
     TableShared = 18,
+    /// A call of a leased transaction that takes more than one record begins.
+    CallOpens = 19,
+    /// It has done all that it was to do.
+    CallCloses = 20,
 }
 
 impl Tag {
     /// Every tag there is.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Begin,
         Self::Provisional,
         Self::ValuePart,
@@ -65,6 +69,8 @@ impl Tag {
         Self::Tokens,
         Self::Lease,
         Self::TableShared,
+        Self::CallOpens,
+        Self::CallCloses,
     ];
 }
 

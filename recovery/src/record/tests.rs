@@ -79,6 +79,8 @@ fn every_body() -> Vec<Body<'static>> {
         }),
         Body::Lease(Lease::beginning(30_000)),
         Body::TableShared { table: TableId(9) },
+        Body::CallOpens { sub: 7 },
+        Body::CallCloses,
         Body::Tokens(Tokens {
             semaphore: b"downloads",
             limit: 5,
