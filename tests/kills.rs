@@ -23,7 +23,7 @@ use lockstone::{Database, Error, LockMode, Options, Table, Transaction, TxnId, T
 use machine::{no_wait, small_and_real};
 
 const THREADS: u64 = 3;
-const LEASE: Duration = Duration::from_secs(3600);
+const LEASE: Duration = Duration::from_hours(1);
 const DIR: &str = "LOCKSTONE_KILLS_DIR";
 const FIRST: &str = "LOCKSTONE_KILLS_FIRST";
 
@@ -151,7 +151,7 @@ impl Plan {
                 Step::Lock(row, mode) => drop(txn.lock(t, self.key(row), mode)?),
                 Step::Put(row) => txn.put(t, self.key(row), self.key(row))?,
                 Step::LockMany(from, rows) => {
-                    txn.lock_many(t, keys(from, rows), LockMode::Update)?
+                    txn.lock_many(t, keys(from, rows), LockMode::Update)?;
                 }
                 Step::PutMany(from, rows) => {
                     txn.put_many(t, keys(from, rows).map(|key| (key.clone(), key)))?;
@@ -238,9 +238,9 @@ fn work(db: &Database, t: &Table, plan: &Plan) {
             if plan.ends {
                 say(&format!("ending {n}"));
                 if plan.commits {
-                    db.commit_prepared(&plan.gid()).unwrap();
+                    db.commit_prepared(plan.gid()).unwrap();
                 } else {
-                    db.abort_prepared(&plan.gid()).unwrap();
+                    db.abort_prepared(plan.gid()).unwrap();
                 }
                 say(&format!("ended {n}"));
             }
@@ -333,7 +333,7 @@ fn found(db: &Database, t: &Table, plan: &Plan) -> BTreeMap<u64, LockMode> {
 }
 
 fn sampled(state: &State) -> BTreeMap<u64, LockMode> {
-    let is_asked = |row: &u64| *row < 100 || (row - 100) % 41 == 0;
+    let is_asked = |row: &u64| *row < 100 || (row - 100).is_multiple_of(41);
     let locks = state.locks.iter().filter(|(row, _)| is_asked(row));
     locks.map(|(row, mode)| (*row, *mode)).collect()
 }
@@ -420,8 +420,8 @@ fn check(db: &Database, heard: &mut BTreeMap<u64, Heard>, dice: &mut Dice, count
         let lives = one.id.filter(|id| living.contains(id));
         if let Some(id) = lives.filter(|_| dice.below(3) > 0) {
             match (plan.kind, dice.below(2)) {
-                (Kind::Prepared, 0) => drop(db.commit_prepared(&plan.gid()).unwrap()),
-                (Kind::Prepared, _) => db.abort_prepared(&plan.gid()).unwrap(),
+                (Kind::Prepared, 0) => drop(db.commit_prepared(plan.gid()).unwrap()),
+                (Kind::Prepared, _) => db.abort_prepared(plan.gid()).unwrap(),
                 (_, 0) => drop(db.resume(id).unwrap().commit().unwrap()),
                 (_, _) => drop(db.resume(id).unwrap()),
             }
