@@ -57,6 +57,10 @@ fn is_prepared(txn: &LiveTxn) -> bool {
     )
 }
 
+fn is_ending(txn: &LiveTxn) -> bool {
+    txn.owner.state() == OwnerState::Ending
+}
+
 /// After a commit: asks for a checkpoint if memory, log or what was adopted call for one. The log is measured from the last
 /// checkpoint, so that a transaction which holds it back does not make every commit take one.
 pub(crate) fn ask_if_due(engine: &Engine) {
@@ -114,8 +118,8 @@ pub(crate) fn run(engine: &Engine) -> Result<()> {
     while engine.log.used_bytes() > limit {
         let oldest = engine.live.oldest_in_log();
         match oldest.filter(|(first, _)| engine.log.bytes_since(*first) > limit) {
-            // R2: nothing but its own end frees the log of that.
-            Some((_, oldest)) if is_prepared(&oldest) => break,
+            // R2: nothing but its own end frees the log of that; W9: nor of one whose end cannot be logged now.
+            Some((_, oldest)) if is_prepared(&oldest) || is_ending(&oldest) => break,
             Some((_, oldest)) => roll_back_holder(engine, &oldest),
             // The log has grown while this checkpoint was taken: another one frees that.
             None if !tried_again => tried_again = true,
@@ -132,10 +136,16 @@ pub(crate) fn run(engine: &Engine) -> Result<()> {
 
 /// S3: spills who has no handle, and holds the log back.
 fn free_log(engine: &Engine) {
+    struct Frees;
+    impl Drop for Frees {
+        fn drop(&mut self) {
+            FREES_LOG.set(false);
+        }
+    }
     let quarter = engine.options.log_bytes / 4;
     FREES_LOG.set(true);
+    let _also_if_it_panics = Frees;
     engine.free_log(&|first| engine.log.bytes_since(first) > quarter);
-    FREES_LOG.set(false);
 }
 
 /// Ends the transaction that alone keeps the log at its limit.

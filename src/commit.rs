@@ -48,6 +48,7 @@ pub(crate) fn reserve_and_apply(engine: &Engine, txn: &mut TxnState) -> Result<O
         }
         let appended = reserved.append_and_apply(engine, txn, (hold, room));
         drop(pinned);
+        txn.live.note_owed(appended.end);
         commit = reserved.writes().then_some(appended);
     } else {
         commit_reader(engine, txn)?;

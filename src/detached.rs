@@ -14,20 +14,25 @@ use parking_lot::Mutex;
 
 use crate::engine::{Engine, Handleless};
 use crate::error::{Error, Result};
+use crate::live::LiveTxn;
 use crate::spill;
 use crate::txn_state::TxnState;
 use crate::write_path;
 
 /// All who are detached.
 #[derive(Debug, Default)]
-pub(crate) struct Detached(Mutex<BTreeMap<TxnId, Box<TxnState>>>);
+pub(crate) struct Detached {
+    txns: Mutex<BTreeMap<TxnId, Box<TxnState>>>,
+    /// Held while one of them is out, to be spilled.
+    spilling: Mutex<()>,
+}
 
 impl Detached {
     /// The transaction has no handle from now on.
     pub(crate) fn put(&self, engine: &Engine, txn: TxnState) {
         let owner = txn.owner.clone();
         txn.live.note_detached(true);
-        self.0.lock().insert(owner.id(), Box::new(txn));
+        self.txns.lock().insert(owner.id(), Box::new(txn));
         if !owner.is_active() {
             // It has ended in between, and was not found here.
             self.forget(engine, owner.id());
@@ -39,30 +44,32 @@ impl Detached {
     /// # Errors
     /// [`Error::UnknownTransaction`]; [`Error::InUse`].
     pub(crate) fn take(&self, engine: &Engine, id: TxnId) -> Result<TxnState> {
-        engine.check_serving()?;
-        let taken = self.0.lock().remove(&id);
-        if let Some(txn) = taken {
-            txn.live.note_detached(false);
-            if txn.check(engine).is_ok() {
-                return Ok(*txn);
+        loop {
+            engine.check_serving()?;
+            let taken = self.txns.lock().remove(&id);
+            if let Some(txn) = taken {
+                txn.live.note_detached(false);
+                if txn.check(engine).is_ok() {
+                    return Ok(*txn);
+                }
+                write_path::abort(engine, *txn);
+                return Err(Error::UnknownTransaction { txn: id });
             }
-            write_path::abort(engine, *txn);
-            return Err(Error::UnknownTransaction { txn: id });
+            let live = engine.live.find(id);
+            let is_leased = |live: &LiveTxn| live.owner.is_active() && live.notes.lease().is_some();
+            match live.filter(is_leased) {
+                None => return Err(Error::UnknownTransaction { txn: id }),
+                // It is spilled, and comes back.
+                Some(live) if live.notes.is_detached() => drop(self.spilling.lock()),
+                Some(_) => return Err(Error::InUse { txn: id }),
+            }
         }
-        let live = engine.live.find(id);
-        let is_leased =
-            live.is_some_and(|live| live.owner.is_active() && live.notes.lease().is_some());
-        Err(if is_leased {
-            Error::InUse { txn: id }
-        } else {
-            Error::UnknownTransaction { txn: id }
-        })
     }
 }
 
 impl Handleless for Detached {
     fn forget(&self, engine: &Engine, id: TxnId) {
-        let ended = self.0.lock().remove(&id);
+        let ended = self.txns.lock().remove(&id);
         if let Some(txn) = ended {
             write_path::abort(engine, *txn);
         }
@@ -71,15 +78,16 @@ impl Handleless for Detached {
     fn free_log(&self, engine: &Engine, holds_back: &dyn Fn(Lsn) -> bool) {
         let first = |txn: &TxnState| txn.live.first_record();
         let mut due: Vec<TxnId> = Vec::new();
-        for (id, txn) in self.0.lock().iter() {
+        for (id, txn) in self.txns.lock().iter() {
             if first(txn).is_some_and(holds_back) {
                 due.push(*id);
             }
         }
         for id in due {
-            let taken = self.0.lock().remove(&id);
+            let _is_out = self.spilling.lock();
+            let taken = self.txns.lock().remove(&id);
             let Some(mut txn) = taken else { continue };
-            if let Err(error) = spill::everything(engine, &mut txn) {
+            if let Err(error) = spill::unasked(engine, &mut txn) {
                 tracing::warn!(%error, txn = %id, "it holds the log back, and cannot spill");
             }
             self.put(engine, *txn);

@@ -18,13 +18,13 @@ use lockstone_storage::provisional::Digest;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::lease_clock::LeaseClock;
-use crate::log_step::{append, begin_again};
+use crate::log_step::{append_own, begin_again};
 use crate::resource::semaphore_name;
-use crate::txn_state::TxnState;
+use crate::txn_state::{Author, TxnState};
 
 /// S3: says anew what one that has a lease holds. All its rows are in files up to `through`: of what it had logged before nothing is
 /// needed any more.
-pub(crate) fn restate_lease(engine: &Engine, txn: &mut TxnState, through: Lsn) -> Result<()> {
+pub(crate) fn restate_lease(engine: &Engine, txn: &TxnState, through: Lsn) -> Result<()> {
     let Some(lasts_ms) = txn.live.lease().map(LeaseClock::lasts_ms) else {
         return Ok(());
     };
@@ -32,9 +32,9 @@ pub(crate) fn restate_lease(engine: &Engine, txn: &mut TxnState, through: Lsn) -
     begin_again(engine, txn.author())?;
     let (_, _, held) = gather(engine, txn);
     let held = Held { through, ..held }.encode();
-    let last = append_parts(engine, txn, LEASE_HEAD_BYTES, &held)?;
+    let last = append_parts(engine, txn.author(), LEASE_HEAD_BYTES, &held)?;
     let lease = Lease::holding(lasts_ms, txn.open_call, last);
-    append(engine, txn, Body::Lease(lease))?;
+    append_own(engine, txn.author(), Body::Lease(lease))?;
     txn.live.note_spilled(from);
     Ok(())
 }
@@ -42,7 +42,7 @@ pub(crate) fn restate_lease(engine: &Engine, txn: &mut TxnState, through: Lsn) -
 /// Appends what does not fit the record itself, of which `head_bytes` are something else; the rest.
 pub(crate) fn append_parts<'h>(
     engine: &Engine,
-    txn: &mut TxnState,
+    author: Author<'_>,
     head_bytes: usize,
     held: &'h [u8],
 ) -> Result<&'h [u8]> {
@@ -52,7 +52,7 @@ pub(crate) fn append_parts<'h>(
         .split_at_checked(part_bytes)
         .filter(|(_, behind)| !behind.is_empty())
     {
-        append(engine, txn, Body::ValuePart(part))?;
+        append_own(engine, author, Body::ValuePart(part))?;
         rest = behind;
     }
     Ok(rest)

@@ -3,10 +3,11 @@
 //!
 //! Called when such a transaction begins or is restored, by the alarm, and by whoever ends one.
 //! 1. W9: who ends it makes it Ending; its locks bind until its Abort is in the log, in the hold in which it becomes Aborted. So no
-//!    record of the next holder lies before it.
+//!    record of the next holder lies before it, and nothing that says that it has a lease behind it.
 //! 2. A lease is over by the monotonic clock alone. It is looked at by the transaction's own calls and by the alarm; where no thread is
 //!    in the background, also by everyone who asks for a lock.
-//! 3. S6: what it has spilled goes when that it is not needed any more is on the device: before, the next open would miss it.
+//! 3. S6: what it has spilled goes when that it is not needed any more is on the device: before, the next open would miss it. While
+//!    it is Ending it is needed.
 //! 4. Who is no longer Active (it commits, is prepared, or has ended) is not ended by its lease.
 //!
 //! Crash: before the Abort is durable it is there again, with the full lease; nobody who came after it is then.
@@ -19,7 +20,9 @@ use lockstone_locks::{AbortCause, Notify, Owner, OwnerState, Wakes};
 use lockstone_recovery::record::{Body, CONTEXT_BYTES, Context};
 use lockstone_storage::provisional::ProvisionalRun;
 use lockstone_wal::Record;
+use parking_lot::Mutex;
 
+use crate::alarm::Due;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::lease_clock::LeaseClock;
@@ -34,6 +37,22 @@ struct Leased {
     engine: Weak<Engine>,
     owner: Weak<Owner>,
     notes: Weak<Notes>,
+    watch: Weak<Watch>,
+}
+
+/// When the alarm looks at it next. Goes with the transaction, and has the alarm forget it: a lease may last for ever.
+struct Watch {
+    engine: Weak<Engine>,
+    next: Mutex<Option<Due>>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let engine = self.engine.upgrade();
+        if let Some((engine, due)) = engine.zip(self.next.get_mut().take()) {
+            engine.alarm.clear(due);
+        }
+    }
 }
 
 impl Leased {
@@ -51,7 +70,9 @@ impl Notify for Leased {
     fn notify(&self) {
         self.with(|engine, owner, notes| {
             expire(engine, owner, notes);
-            watch(engine, owner, notes);
+            if let Some(watch) = self.watch.upgrade() {
+                watch.look_later(owner, notes);
+            }
         });
     }
 }
@@ -59,33 +80,49 @@ impl Notify for Leased {
 /// From now on the transaction outlives crashes, for as long as it is pinged; before its first lock.
 pub(crate) fn begin(engine: &Arc<Engine>, owner: &Arc<Owner>, notes: &Arc<Notes>, lasts: Duration) {
     owner.outlive();
-    let leased = Leased {
+    let watch = Arc::new(Watch {
         engine: Arc::downgrade(engine),
-        owner: Arc::downgrade(owner),
-        notes: Arc::downgrade(notes),
+        next: Mutex::new(None),
+    });
+    let leased = watch.leased(owner, notes);
+    let kept = Arc::clone(&watch);
+    let end = move || {
+        let _lives_as_long = &kept;
+        leased.with(|engine, owner, notes| end(engine, owner, notes));
     };
-    let end = move || leased.with(|engine, owner, notes| end(engine, owner, notes));
     let clock = LeaseClock::new(lasts, engine.ports.clock.now());
     notes.note_lease(clock, Box::new(end));
     engine.counters.leased.fetch_add(1, Ordering::Relaxed);
-    watch(engine, owner, notes);
+    watch.look_later(owner, notes);
 }
 
-/// Has the alarm look at it when its lease is over, or, if it is still to be ended, soon.
-fn watch(engine: &Arc<Engine>, owner: &Arc<Owner>, notes: &Arc<Notes>) {
-    let now = engine.ports.clock.now();
-    let at = match owner.state() {
-        OwnerState::Active => notes.lease().map(LeaseClock::until),
-        OwnerState::Preparing | OwnerState::Ending => Some(now.saturating_add(AGAIN)),
-        _ => None,
-    };
-    if let Some(at) = at.filter(|_| engine.ports.background) {
-        let leased = Leased {
-            engine: Arc::downgrade(engine),
+impl Watch {
+    fn leased(self: &Arc<Self>, owner: &Arc<Owner>, notes: &Arc<Notes>) -> Leased {
+        Leased {
+            engine: self.engine.clone(),
             owner: Arc::downgrade(owner),
             notes: Arc::downgrade(notes),
+            watch: Arc::downgrade(self),
+        }
+    }
+
+    /// Has the alarm look at it when its lease is over, or, if it is still to be ended, soon.
+    fn look_later(self: &Arc<Self>, owner: &Arc<Owner>, notes: &Arc<Notes>) {
+        let Some(engine) = self
+            .engine
+            .upgrade()
+            .filter(|engine| engine.ports.background)
+        else {
+            return;
         };
-        engine.alarm.set(at, Arc::new(leased));
+        let now = engine.ports.clock.now();
+        let at = match owner.state() {
+            OwnerState::Active => notes.lease().map(LeaseClock::until),
+            OwnerState::Preparing | OwnerState::Ending => Some(now.saturating_add(AGAIN)),
+            _ => None,
+        };
+        let leased = || Arc::new(self.leased(owner, notes));
+        *self.next.lock() = at.map(|at| engine.alarm.set(at, leased()));
     }
 }
 
@@ -108,9 +145,7 @@ pub(crate) fn expire(engine: &Engine, owner: &Arc<Owner>, notes: &Notes) {
         }
     }
     wakes.fire();
-    if owner.state() == OwnerState::Ending {
-        end(engine, owner, notes);
-    }
+    has_ended(engine, owner, notes);
 }
 
 /// Renews a lease.
@@ -187,24 +222,35 @@ fn end(engine: &Engine, owner: &Arc<Owner>, notes: &Notes) {
 
 /// Whether this call has ended it.
 fn end_in_log(engine: &Engine, owner: &Owner, notes: &Notes) -> bool {
-    let Some(rank) = owner.rank().filter(|_| notes.first_record().is_some()) else {
-        // Nobody would find it after a crash.
-        return owner.end();
-    };
-    let txn = owner.id();
-    let body = Body::Abort.encode();
-    let record = Record {
-        tag: body.tag as u8,
-        context: &Context { txn, rank }.encode(),
-        body: &body.pieces(),
-    };
-    let Ok(room) = engine.log.reserve(CONTEXT_BYTES) else {
-        // W11: once the log has failed nobody is told of anything any more; else there will be room.
-        return engine.log.is_poisoned() && owner.end();
-    };
+    let room = engine.log.reserve(CONTEXT_BYTES).ok();
     let mut hold = engine.log.hold();
-    if hold.check().is_ok() && owner.state() == OwnerState::Ending {
+    // In the hold, for it may be about to say that it has a lease. W11: once the log has failed nobody is told of anything any more.
+    let is_found = notes.first_record().is_some() && hold.check().is_ok();
+    if let Some(rank) = owner.rank().filter(|_| is_found) {
+        let Some(room) = room else {
+            return false; // There will be some.
+        };
+        if owner.state() != OwnerState::Ending {
+            return false;
+        }
+        let (txn, body) = (owner.id(), Body::Abort.encode());
+        let record = Record {
+            tag: body.tag as u8,
+            context: &Context { txn, rank }.encode(),
+            body: &body.pieces(),
+        };
         hold.append(room, &record);
     }
     owner.end()
 }
+
+/// S6: whether its end is in the log, if it is to be there; it is put there if it can be. Till then its files are needed.
+pub(crate) fn has_ended(engine: &Engine, owner: &Arc<Owner>, notes: &Notes) -> bool {
+    if owner.state() == OwnerState::Ending {
+        end(engine, owner, notes);
+    }
+    owner.state() != OwnerState::Ending
+}
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use lockstone_base::{FencingToken, LockMode, RowKey};
-use lockstone_locks::{AbortCause, Batch, Grant, RowRange, Wakes};
+use lockstone_locks::{AbortCause, Batch, Grant, OwnerState, RowRange, Wakes};
 use lockstone_recovery::record::{
     Body, CONTEXT_BYTES, Effect, Lease, Provisional, ProvisionalMany, RangeLock, granted_byte,
 };
@@ -60,11 +60,16 @@ pub(crate) fn append(engine: &Engine, txn: &mut TxnState, body: Body<'_>) -> Res
 
 /// The first record of a transaction once more, for one of whose records some are needed no more.
 pub(crate) fn begin_again(engine: &Engine, author: Author<'_>) -> Result<()> {
-    checkpoint::admit(engine)?;
     if let Some(label) = author.owner.label() {
-        try_append(engine, author, Body::Begin { label })?;
+        append_own(engine, author, Body::Begin { label })?;
     }
     Ok(())
+}
+
+/// Appends what the transaction says of itself, which is no part of a call: be it closed to calls, for it has no handle.
+pub(crate) fn append_own(engine: &Engine, author: Author<'_>, body: Body<'_>) -> Result<Appended> {
+    checkpoint::admit(engine)?;
+    try_append(engine, author, body)
 }
 
 /// The first records of one that has a lease: it outlives a crash from now on.
@@ -75,8 +80,8 @@ pub(crate) fn begin_lease(engine: &Engine, txn: &mut TxnState) -> Result<()> {
     Ok(engine.log.wait_durable(engine.log.end())?)
 }
 
-/// As [`append`], for a transaction that is admitted.
-fn try_append(engine: &Engine, author: Author<'_>, body: Body<'_>) -> Result<Appended> {
+/// As [`append`], for a transaction that is admitted; or for one that is restored: nobody could make room for it yet.
+pub(crate) fn try_append(engine: &Engine, author: Author<'_>, body: Body<'_>) -> Result<Appended> {
     begin(engine, author)?;
     let appended = append_one(engine, author, body)?;
     if author.notes.lease().is_some() {
@@ -114,13 +119,33 @@ fn begin(engine: &Engine, author: Author<'_>) -> Result<()> {
 
 fn append_one(engine: &Engine, author: Author<'_>, body: Body<'_>) -> Result<Appended> {
     let bytes = body.encode();
-    let appended = engine.log.append(&Record {
+    let record = Record {
         tag: bytes.tag as u8,
         context: &author.context,
         body: &bytes.pieces(),
-    });
+    };
+    let appended = match body {
+        Body::Lease(_) => append_lease(engine, author, &record),
+        _ => engine.log.append(&record).map_err(Error::from),
+    };
     checkpoint::attend(engine);
-    Ok(appended?)
+    appended
+}
+
+/// W9: what says that the transaction outlives a crash stands before the record of its end, or nowhere: it is appended in a hold in
+/// which it has not ended, and ends in a hold.
+fn append_lease(engine: &Engine, author: Author<'_>, record: &Record<'_>) -> Result<Appended> {
+    let pieces = record.body.iter().map(|piece| piece.len());
+    let room = engine
+        .log
+        .reserve(record.context.len() + pieces.sum::<usize>())?;
+    let mut hold = engine.log.hold();
+    hold.check()?;
+    if author.owner.state() == OwnerState::Aborted {
+        drop((hold, room));
+        return Err(lease::why_aborted(engine, author.owner, author.notes));
+    }
+    Ok(hold.append(room, record))
 }
 
 /// Who loses to somebody stronger dies: its locks are free before it is told.
@@ -217,8 +242,10 @@ pub(crate) fn roll_back(engine: &Engine, txn: &mut TxnState) {
     txn.writes = WriteSet::default();
     txn.memory.keep(Left::NOTHING, Left::NOTHING);
     txn.own = None;
-    let spilled = txn.live.spilled.take(false);
-    lease::discard(engine, &txn.live, spilled);
+    if lease::has_ended(engine, &txn.owner, &txn.live) {
+        let spilled = txn.live.spilled.take(false);
+        lease::discard(engine, &txn.live, spilled);
+    }
     // Whoever keeps the handle keeps nothing of the store (W7).
     txn.live.let_go();
     if let Some(held) = &txn.held_back {

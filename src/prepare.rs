@@ -47,7 +47,9 @@ pub(crate) fn prepare(engine: &Engine, txn: &mut TxnState, gid: &str) -> Result<
     begin_again(engine, txn.author()).map_err(|error| failed(engine, txn, error))?;
     let (rows, digest, held) = gather(engine, txn);
     let held = held.encode();
-    let last = append_parts(engine, txn, PREPARE_HEAD_BYTES + gid.len(), &held)?;
+    let head_bytes = PREPARE_HEAD_BYTES + gid.len();
+    let last = append_parts(engine, txn.author(), head_bytes, &held);
+    let last = last.map_err(|error| failed(engine, txn, error))?;
     let prepare = Prepare {
         gid,
         rows,

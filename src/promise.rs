@@ -26,6 +26,16 @@ pub(crate) struct Promise {
     wrote: bool,
 }
 
+impl Promise {
+    /// The same, where the log up to `end` has to be on the device too.
+    pub(crate) fn behind(self, end: Lsn) -> Self {
+        Self {
+            until: self.until.max(Some(end)),
+            ..self
+        }
+    }
+}
+
 /// Of a transaction that wrote: its commit has to be on the device, unless it is `Buffered`.
 pub(crate) fn promise(engine: &Engine, commit: Appended, durability: Durability) -> Promise {
     let until = match durability {

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::isolation::View;
 use crate::lease;
 use crate::live::Notes;
-use crate::log_step::append;
+use crate::log_step::try_append;
 use crate::options::{Isolation, TxnOptions};
 use crate::prepared::Registry;
 use crate::provisional_memory::Share;
@@ -65,8 +65,9 @@ pub(crate) fn restore(engine: &Arc<Engine>, survivors: Vec<Survivor>) -> Result<
             Survives::Leased { lasts } => {
                 txn.options.lease = Some(lasts);
                 if let Some((from, through)) = survivor.undone {
-                    // Behind it new sub-transactions may come.
-                    append(engine, &mut txn, Body::RollbackTo { from, through })?;
+                    // Behind it new sub-transactions may come. Not admitted: there is no thread yet that makes room.
+                    let undone = Body::RollbackTo { from, through };
+                    try_append(engine, txn.author(), undone)?;
                 }
                 detached.put(engine, txn);
             }

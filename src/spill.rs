@@ -52,9 +52,14 @@ pub(crate) fn make_room(engine: &Engine, txn: &mut TxnState) -> Result<()> {
 
 /// Moves everything of the transaction into files (W4, R2).
 pub(crate) fn everything(engine: &Engine, txn: &mut TxnState) -> Result<()> {
-    let spilled = spill(engine, txn);
-    spilled.map_err(|error| failed(engine, txn, error))?;
+    unasked(engine, txn)?;
     txn.check(engine)
+}
+
+/// The same, of one that makes no call: the database may be about to close.
+pub(crate) fn unasked(engine: &Engine, txn: &mut TxnState) -> Result<()> {
+    let spilled = spill(engine, txn);
+    spilled.map_err(|error| failed(engine, txn, error))
 }
 
 /// K5, S6: the transaction has ended, and with it what it has spilled, but for what its commit has `adopted`.

@@ -34,13 +34,14 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::first_updater::expect_unchanged;
 use crate::held_back::HeldRows;
+use crate::lease;
 use crate::lock_request::{
     Asked, Purpose, Sought, ask_for, granted, holds, request, request_many, request_wide, share,
 };
 use crate::log_step::{
     append, append_locked, failed, log, log_held_back, log_many, log_range, lost, roll_back,
 };
-use crate::options::OnConflict;
+use crate::options::{Durability, OnConflict};
 use crate::prepare;
 use crate::promise::{Promise, promise, promise_reader};
 use crate::provisional_memory::Left;
@@ -320,7 +321,14 @@ pub(crate) fn commit(engine: &Engine, mut txn: TxnState) -> Result<Promise> {
     }
     engine.live.end(&txn.live, txn.owner.id());
     let Some(commit) = outcome? else {
-        return Ok(promise_reader(engine, txn.seen.get()));
+        let reader = promise_reader(engine, txn.seen.get());
+        // R2: what would outlive a crash has ended when that is on the device.
+        let outlives = txn.live.lease().is_some() && durability == Durability::Sync;
+        return Ok(if outlives {
+            reader.behind(txn.live.owed())
+        } else {
+            reader
+        });
     };
     // Here, and not at the acknowledgement: nobody may ever ask for that.
     checkpoint::ask_if_due(engine);
@@ -451,5 +459,7 @@ pub(crate) fn abort(engine: &Engine, mut txn: TxnState) {
         return; // It is prepared, and not the handle's any more.
     }
     roll_back(engine, &mut txn);
-    engine.live.end(&txn.live, txn.owner.id());
+    if lease::has_ended(engine, &txn.owner, &txn.live) {
+        engine.live.end(&txn.live, txn.owner.id());
+    }
 }

@@ -366,7 +366,11 @@ fn listed(manifest: &Manifest) -> Result<HashMap<TxnId, OpenTxn>, MalformedRecor
 
 impl LogVisitor for Analysis {
     fn frame(&mut self, frame: &FrameInfo) {
-        self.boot_epoch = self.boot_epoch.max(frame.boot_epoch);
+        if frame.boot_epoch > self.boot_epoch {
+            self.boot_epoch = frame.boot_epoch;
+            // R1: of records that belong together, what a crash has cut off is no part of what the next run says.
+            self.open.values_mut().for_each(|txn| txn.parts.clear());
+        }
     }
 
     fn record(&mut self, record: ScannedRecord<'_>) -> Result<(), VisitError> {
