@@ -112,6 +112,7 @@ mod tests {
             let notes = Arc::new(Notes::new(
                 Duration::ZERO,
                 crate::options::Isolation::default(),
+                &crate::provisional_memory::Budget::new(0),
             ));
             assert!(notes.parker.watch(&Waker::from(woken.clone())));
             notes

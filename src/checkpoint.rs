@@ -143,9 +143,26 @@ fn free_log(engine: &Engine) {
         }
     }
     let quarter = engine.options.log_bytes / 4;
+    let holds_back = |first| engine.log.bytes_since(first) > quarter;
+    free_log_of_locks(engine, holds_back);
     FREES_LOG.set(true);
     let _also_if_it_panics = Frees;
-    engine.free_log(&|first| engine.log.bytes_since(first) > quarter);
+    engine.free_log(&holds_back);
+}
+
+/// S3: who has only locked, and spills before he is prepared, because others have spilled for him, needs nothing of the log.
+fn free_log_of_locks(engine: &Engine, holds_back: impl Fn(Lsn) -> bool) {
+    for LiveTxn { owner, notes } in engine.live.all() {
+        if notes.first_record().is_some_and(&holds_back) && notes.spilled.has_parts() {
+            // In this order: a write that is not known yet lies behind.
+            let end = engine.log.end();
+            engine.locks.if_open_to_others(&owner, || {
+                if notes.has_only_locks_in_log() {
+                    notes.note_spilled(end);
+                }
+            });
+        }
+    }
 }
 
 /// Ends the transaction that alone keeps the log at its limit.

@@ -57,6 +57,7 @@ mod log_step;
 mod first_updater;
 mod holdings;
 mod spill_step;
+mod idle;
 mod tiers;
 mod spill;
 mod promise;

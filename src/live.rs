@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use crate::lease_clock::LeaseClock;
 use crate::options::Isolation;
 use crate::parker::Parker;
+use crate::provisional_memory::{Budget, Used};
 use crate::snapshots::Pin;
 use crate::spilled::Spilled;
 
@@ -46,6 +47,10 @@ pub(crate) struct Notes {
     pub(crate) parker: Parker,
     /// What it has moved out of memory.
     pub(crate) spilled: Spilled,
+    /// What it has there.
+    pub(crate) used: Arc<Used>,
+    /// Whether a write of it may be in the log.
+    may_have_written: AtomicBool,
     first_record: AtomicU64,
     /// Whether it should spill, for it holds the log back.
     is_asked_to_spill: AtomicBool,
@@ -88,7 +93,7 @@ const NOTHING_LOGGED: u64 = u64::MAX;
 
 impl Notes {
     /// What is known of one that begins at time `begun`, in the calling thread.
-    pub(crate) fn new(begun: Duration, isolation: Isolation) -> Self {
+    pub(crate) fn new(begun: Duration, isolation: Isolation, budget: &Arc<Budget>) -> Self {
         Self {
             begun,
             isolation,
@@ -96,6 +101,8 @@ impl Notes {
             writes: AtomicU64::new(0),
             parker: Parker::default(),
             spilled: Spilled::default(),
+            used: Used::new(budget),
+            may_have_written: AtomicBool::new(false),
             first_record: AtomicU64::new(NOTHING_LOGGED),
             is_asked_to_spill: AtomicBool::new(false),
             lease: OnceLock::new(),
@@ -163,6 +170,17 @@ impl Notes {
     pub(crate) fn note_spilled(&self, first: Lsn) {
         self.note_first_record(first);
         self.is_asked_to_spill.store(false, Ordering::Relaxed);
+    }
+
+    /// Its first write is about to be appended.
+    pub(crate) fn note_write(&self) {
+        self.may_have_written.store(true, Ordering::SeqCst);
+    }
+
+    /// S3: whether nothing is needed of what it has in the log, and has had there for longer than the caller knows: locks that no crash
+    /// leaves.
+    pub(crate) fn has_only_locks_in_log(&self) -> bool {
+        self.lease.get().is_none() && !self.may_have_written.load(Ordering::SeqCst)
     }
 
     /// Whether it was asked to spill since it last did.

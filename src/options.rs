@@ -77,7 +77,8 @@ impl Options {
 
     /// How much memory all that transactions have locked and written and not committed may take, in bytes, before they move it into
     /// files: at least 256 KiB, and at most a quarter of the log's limit. Unless it is given, 64 MiB, or that quarter if it is
-    /// less. A transaction that has less than a 64th of it, or than 64 KiB, moves nothing: it may have that beyond.
+    /// less. The locks of idle transactions are moved too; what they have written stays until their next call, and so does less than
+    /// 4 KiB of each.
     pub fn provisional_bytes(mut self, bytes: u64) -> Self {
         self.provisional_bytes = Some(bytes);
         self

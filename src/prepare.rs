@@ -34,7 +34,11 @@ const WRITES_BYTES_MAX: u64 = 4 << 20;
 /// # Errors
 /// [`Error::Poisoned`]: the outcome is unknown if the owner is Preparing. Else it is rolled back.
 pub(crate) fn prepare(engine: &Engine, txn: &mut TxnState, gid: &str) -> Result<()> {
-    if txn.live.spilled.has_files() || txn.memory.writes() > WRITES_BYTES_MAX {
+    // V2, R2: from here on its rows are where it has put them itself.
+    engine.locks.close_to_others(&txn.owner);
+    let spilled = &txn.live.spilled;
+    let has_spilled = spilled.has_parts() || spilled.has_files();
+    if has_spilled || txn.memory.writes() > WRITES_BYTES_MAX {
         spill::everything(engine, txn)?;
     }
     txn.check(engine)?;

@@ -82,7 +82,8 @@ pub(crate) fn restore(engine: &Arc<Engine>, survivors: Vec<Survivor>) -> Result<
 
 /// It, with nothing in its hands.
 fn begin(engine: &Engine, survivor: &Survivor) -> TxnState {
-    let notes = Notes::new(engine.ports.clock.now(), Isolation::ReadCommitted);
+    let (now, budget) = (engine.ports.clock.now(), &engine.provisional);
+    let notes = Notes::new(now, Isolation::ReadCommitted, budget);
     let notes = Arc::new(notes);
     let label = survivor.label.clone();
     let owner = engine
@@ -95,7 +96,7 @@ fn begin(engine: &Engine, survivor: &Survivor) -> TxnState {
         Some(label) => TxnOptions::new().label(&*label),
         None => TxnOptions::new(),
     };
-    let begun = (View::none(), Share::new(&engine.provisional));
+    let begun = (View::none(), Share::new(&notes.used));
     let mut txn = TxnState::new(owner, notes, options, begun, 0);
     let context = Context {
         txn: survivor.txn,

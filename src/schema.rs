@@ -108,6 +108,7 @@ fn begin(engine: &Engine) -> TxnState {
     let notes = Arc::new(Notes::new(
         engine.ports.clock.now(),
         Isolation::ReadCommitted,
+        &engine.provisional,
     ));
     let id = engine.next_txn_id();
     let owner = engine.locks.begin(id, label, notes.clone());
@@ -115,7 +116,7 @@ fn begin(engine: &Engine) -> TxnState {
     let timeout = Some(Duration::from_millis(TABLE_DRAIN_MS_MAX));
     let options = TxnOptions::new().on_conflict(OnConflict::Wait { timeout });
     let view = View::begin(engine, &notes);
-    let memory = Share::new(&engine.provisional);
+    let memory = Share::new(&notes.used);
     TxnState::new(owner, notes, options, (view, memory), 0)
 }
 

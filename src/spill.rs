@@ -11,13 +11,16 @@
 //!    it finds there later (`publish`). Until such a manifest is durable, the one before it has the log begin below.
 //! 4. V2: the lock of a row that was written is in the record that wrote it; what a row was locked for besides is in a run of
 //!    locks.
-//! 5. F10: a transaction that cannot spill is rolled back, and says why; the others go on.
+//! 5. V2: who takes the last of the memory, and has little himself, has the locks of others spilled (`idle`). Who spills himself first
+//!    takes back what others have spilled for him: behind that all is in his own runs, as manifest and log list them.
+//! 6. F10: a transaction that cannot spill is rolled back, and says why; the others go on.
 //!
 //! Crash: of a transaction that has no commit record nothing is needed, and the files are swept; of one that has, recovery adopts
 //! what manifest and log name.
 
 use std::cmp::Reverse;
 use std::convert::Infallible;
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
 use lockstone_base::{FencingToken, LockMode, Lsn, RowKey};
@@ -28,11 +31,12 @@ use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::holdings::restate_lease;
+use crate::idle;
 use crate::lease;
 use crate::log_step::{begin_again, failed, log_held_back};
 use crate::provisional_memory::Left;
 use crate::spill_step::log_and_publish;
-use crate::spilled::{Gone, SpillNote};
+use crate::spilled::{Gone, Mixed, SpillNote};
 use crate::tiers;
 use crate::txn_state::TxnState;
 use crate::write_set::OwnWrite;
@@ -40,6 +44,9 @@ use crate::write_set::OwnWrite;
 /// Makes room in memory or log, if the transaction has to.
 pub(crate) fn make_room(engine: &Engine, txn: &mut TxnState) -> Result<()> {
     if !txn.memory.must_spill() && !txn.live.is_asked_to_spill() {
+        if txn.memory.is_over() {
+            idle::make_room(engine);
+        }
         return Ok(());
     }
     log_held_back(engine, txn)?;
@@ -77,6 +84,67 @@ pub(crate) fn forget(engine: &Engine, txn: &TxnState, dead: Gone) {
 }
 
 fn spill(engine: &Engine, txn: &mut TxnState) -> Result<()> {
+    // V1: nobody else copies or drops anything of it meanwhile.
+    let dead = engine.locks.close_to_others(&txn.owner);
+    let spilled = take_back(engine, txn, &dead).and_then(|()| spill_own(engine, txn));
+    engine.locks.open_to_others(&txn.owner);
+    spilled
+}
+
+/// V2: what others have spilled for it comes into runs of its own, but for what is dead.
+fn take_back(engine: &Engine, txn: &TxnState, dead: &[RangeInclusive<u32>]) -> Result<()> {
+    for mixed in txn.live.spilled.parts() {
+        let runs = own_part(engine, txn, &mixed, dead)?;
+        let replaced = Gone {
+            runs: Vec::new(),
+            ids: mixed.ids().to_vec(),
+        };
+        let note = SpillNote {
+            number: txn.live.spilled.next_number(),
+            through: txn.live.spilled.through(),
+            held: held(txn),
+            tier: 0,
+        };
+        if runs.is_empty() {
+            forget(engine, txn, replaced);
+        } else if !log_and_publish(engine, txn, note, runs, replaced)? {
+            return Ok(());
+        }
+        engine.discard_spills(txn.live.spilled.leave_part(mixed));
+    }
+    Ok(())
+}
+
+/// Its records among those of others, in files of their own.
+fn own_part(
+    engine: &Engine,
+    txn: &TxnState,
+    mixed: &Mixed,
+    dead: &[RangeInclusive<u32>],
+) -> Result<Vec<ProvisionalRun>> {
+    let owner = txn.owner.id();
+    let is_dead = |sub: u32| dead.iter().any(|dead| dead.contains(&sub));
+    let mut own = engine.store.spill(Kind::Lock, vec![owner]);
+    for run in mixed.runs() {
+        let mut records = run.records();
+        while let Some(record) = records.next()? {
+            if record.owner == owner && !is_dead(record.sub) {
+                own.push(&record)?;
+            }
+        }
+    }
+    let files = own.finish()?.into_iter();
+    let open = |entry| engine.store.open_spill(&entry).map_err(Error::from);
+    files.map(open).collect()
+}
+
+/// How many locks and writes the transaction has.
+fn held(txn: &TxnState) -> (u64, u64) {
+    let held = [&txn.live.locks, &txn.live.writes].map(|count| count.load(Ordering::Relaxed));
+    held.into()
+}
+
+fn spill_own(engine: &Engine, txn: &mut TxnState) -> Result<()> {
     // Everything of the transaction that is in the log lies below.
     let through = Lsn::new(engine.log.end().get() - 1);
     let mut locks = engine.locks.copy_locks(&txn.owner, txn.sub).locks;
@@ -93,21 +161,21 @@ fn spill(engine: &Engine, txn: &mut TxnState) -> Result<()> {
         return restate_lease(engine, txn, through);
     }
     let number = txn.live.spilled.next_number();
-    let held = [&txn.live.locks, &txn.live.writes].map(|count| count.load(Ordering::Relaxed));
     let note = SpillNote {
         number,
         through,
-        held: held.into(),
+        held: held(txn),
         tier: 0,
     };
     if !log_and_publish(engine, txn, note, runs, Gone::default())? {
         return Ok(());
     }
     free_log(txn, through);
-    let held = || engine.locks.held_by(&txn.owner) as u64;
-    let of = held();
+    let in_memory = || engine.locks.held_by(&txn.owner) as u64;
+    let of = in_memory();
     engine.locks.drop_copied(&txn.owner);
-    txn.memory.spilled(Left { left: held(), of });
+    let left = in_memory();
+    txn.memory.spilled(Left { left, of });
     let has_merged = tiers::settle(engine, txn)?;
     txn.look_at_spilled(engine, if has_merged { 0 } else { number - 1 })?;
     engine.counters.spills.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! What a transaction has moved out of memory, as others find it: its runs, and how the lock table asks them.
 //!
-//! Kept with the transaction's notes; filled by `spill`, emptied when it ends.
+//! Kept with the transaction's notes; filled by `spill`, and by `idle`, where another spills for it; emptied when it ends.
 //! 1. V3: a run never changes. What became of its sub-transactions since is asked of the lock table, not of it.
 //! 2. What holds locks alone goes with the transaction, committed or not; what holds writes is adopted by its commit.
 //!
@@ -37,6 +37,37 @@ struct Inside {
     held: (u64, u64),
     /// The sub-transactions that were rolled back since the first spill.
     dead: Vec<(u32, u32)>,
+    /// V2: where others have spilled its locks; how many in each.
+    parts: Vec<(Arc<Mixed>, u64)>,
+    /// It has ended, and takes no part in anything any more.
+    has_ended: bool,
+}
+
+/// V2: files that have locks of many, for whom another has spilled them. They go with the last who has a part in them.
+#[derive(Debug)]
+pub(crate) struct Mixed {
+    runs: Vec<ProvisionalRun>,
+    /// What the table of locks calls them.
+    ids: Vec<RunId>,
+}
+
+impl Mixed {
+    pub(crate) fn new(runs: Vec<ProvisionalRun>, ids: Vec<RunId>) -> Self {
+        Self { runs, ids }
+    }
+
+    pub(crate) fn runs(&self) -> &[ProvisionalRun] {
+        &self.runs
+    }
+
+    pub(crate) fn ids(&self) -> &[RunId] {
+        &self.ids
+    }
+
+    /// Those that nobody needs any more.
+    pub(crate) fn let_go(self: Arc<Self>) -> Vec<ProvisionalRun> {
+        Arc::into_inner(self).map_or_else(Vec::new, |mixed| mixed.runs)
+    }
 }
 
 #[derive(Debug)]
@@ -243,7 +274,42 @@ impl Spilled {
         inside.dead.extend_from_slice(&held.dead);
     }
 
-    /// Whether anything of it is in files.
+    /// V2: another has spilled so many of its locks into `mixed`. Whether it needs that still.
+    pub(crate) fn take_part(&self, mixed: &Arc<Mixed>, locks: u64) -> bool {
+        let mut inside = self.0.lock();
+        if !inside.has_ended {
+            inside.parts.push((Arc::clone(mixed), locks));
+        }
+        !inside.has_ended
+    }
+
+    /// Whether there are files in which it has a part.
+    pub(crate) fn has_parts(&self) -> bool {
+        !self.0.lock().parts.is_empty()
+    }
+
+    /// These.
+    pub(crate) fn parts(&self) -> Vec<Arc<Mixed>> {
+        let inside = self.0.lock();
+        let parts = inside.parts.iter();
+        parts.map(|(mixed, _)| Arc::clone(mixed)).collect()
+    }
+
+    /// It needs its part of these no more; those that nobody does.
+    pub(crate) fn leave_part(&self, mixed: Arc<Mixed>) -> Vec<ProvisionalRun> {
+        let is_other = |(other, _): &(Arc<Mixed>, u64)| !Arc::ptr_eq(other, &mixed);
+        self.0.lock().parts.retain(is_other);
+        mixed.let_go()
+    }
+
+    /// What of its log its last spill supersedes.
+    pub(crate) fn through(&self) -> Lsn {
+        let inside = self.0.lock();
+        let through = inside.runs.iter().map(|run| run.through);
+        through.max().unwrap_or(Lsn::ZERO)
+    }
+
+    /// Whether anything of it is in files of its own.
     pub(crate) fn has_files(&self) -> bool {
         !self.0.lock().runs.is_empty()
     }
@@ -292,7 +358,8 @@ impl Spilled {
     pub(crate) fn locks(&self) -> u64 {
         let inside = self.0.lock();
         let rows = inside.runs.iter().map(|spilled| spilled.run.entry().rows);
-        rows.sum()
+        let parts = inside.parts.iter().map(|(_, locks)| *locks);
+        rows.chain(parts).sum()
     }
 
     /// The runs that hold writes, as a commit adopts them, of the spills behind number `behind`.
@@ -318,9 +385,13 @@ impl Spilled {
 
     /// What nobody needs when it has ended: all, unless its commit has `adopted` what holds writes.
     pub(crate) fn take(&self, adopted: bool) -> Vec<ProvisionalRun> {
-        let runs = std::mem::take(&mut self.0.lock().runs).into_iter();
+        let mut inside = self.0.lock();
+        inside.has_ended = true;
+        let runs = std::mem::take(&mut inside.runs).into_iter();
+        let parts = std::mem::take(&mut inside.parts).into_iter();
         let runs = runs.map(|spilled| spilled.run);
         runs.filter(|run| !adopted || run.kind() != Kind::Write)
+            .chain(parts.flat_map(|(mixed, _)| mixed.let_go()))
             .collect()
     }
 }

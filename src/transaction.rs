@@ -83,7 +83,11 @@ impl Transaction {
         earlier: Option<Attempts>,
     ) -> Self {
         let id = engine.next_txn_id();
-        let notes = Arc::new(Notes::new(engine.ports.clock.now(), options.isolation));
+        let notes = Arc::new(Notes::new(
+            engine.ports.clock.now(),
+            options.isolation,
+            &engine.provisional,
+        ));
         let owner = engine.locks.begin(id, options.label.clone(), notes.clone());
         if let Some(earlier) = earlier {
             owner.inherit_age(earlier.first);
@@ -93,10 +97,7 @@ impl Transaction {
         }
         let draw_min = earlier.map_or(0, |earlier| earlier.draw);
         engine.live.begin(&owner, &notes);
-        let begun = (
-            View::begin(&engine, &notes),
-            Share::new(&engine.provisional),
-        );
+        let begun = (View::begin(&engine, &notes), Share::new(&notes.used));
         Self {
             engine,
             state: Some(TxnState::new(owner, notes, options, begun, draw_min)),

@@ -27,7 +27,7 @@ use crate::lease::{self, why_aborted};
 use crate::live::Notes;
 use crate::options::{OnConflict, TxnOptions};
 use crate::prerequisites::Prerequisites;
-use crate::provisional_memory::Share;
+use crate::provisional_memory::{Share, Used};
 use crate::write_set::WriteSet;
 
 /// The state of one transaction.
@@ -164,7 +164,7 @@ impl TxnState {
         // What it sees is needed no more (W7).
         self.live.let_go();
         self.view = View::none();
-        let begun = (View::none(), Share::new(&engine.provisional));
+        let begun = (View::none(), Share::new(&Used::new(&engine.provisional)));
         let (owner, live) = (Arc::clone(&self.owner), Arc::clone(&self.live));
         let mut left = Self::new(owner, live, self.options.clone(), begun, 0);
         left.failed = Some(Error::TransactionEnded);

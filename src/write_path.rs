@@ -241,6 +241,7 @@ pub(crate) fn write(engine: &Engine, txn: &mut TxnState, row: RowKey, write: Wri
     let requested = request(engine, txn, &row, mode, false);
     let grant = requested.map_err(|error| lost(engine, txn, error))?;
     expect_unchanged(engine, txn, true, [row.as_bytes()])?;
+    txn.live.note_write();
     log(engine, txn, &row, grant, Some(&write))?;
     let effect = match write {
         Write::Put(value) => Some(value),
@@ -275,6 +276,7 @@ fn try_write_many(engine: &Engine, txn: &mut TxnState, rows: PackedRows) -> Resu
     count_fresh(txn, &rows, &batch);
     let all = (0..rows.len()).filter_map(|index| rows.row(index));
     expect_unchanged(engine, txn, true, all)?;
+    txn.live.note_write();
     log_many(engine, txn, &rows, &batch)?;
     let sub = txn.sub;
     txn.memory.add_writes(rows.len() as u64, rows.bytes());

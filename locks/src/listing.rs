@@ -137,7 +137,7 @@ impl LockTable {
             return;
         }
         let (_, list) = self.shards.runs().now();
-        let owners = list.iter().flat_map(|listed| &listed.owners);
+        let owners = list.iter().flat_map(|listed| listed.owners.iter());
         let owners: BTreeMap<TxnId, _> = owners.map(|(_, owner)| (owner.id(), owner)).collect();
         for entry in entries {
             if let (Target::Row(row), LockStatus::Granted) = (&entry.target, entry.status)

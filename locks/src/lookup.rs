@@ -11,6 +11,7 @@
 //!
 //! Crash: memory only.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -163,7 +164,7 @@ pub(crate) fn look_in_range(
     for listed in list {
         let others = listed.owners.iter();
         let others = others.filter(|(_, other)| !owner.is(other) && other.binds());
-        let mut looked_for: SmallVec<[u32; 4]> = others.map(|(number, _)| *number).collect();
+        let mut looked_for: BTreeSet<u32> = others.map(|(number, _)| *number).collect();
         if looked_for.is_empty() {
             continue;
         }
@@ -172,8 +173,8 @@ pub(crate) fn look_in_range(
             if !range.contains(row) {
                 return ControlFlow::Break(());
             }
-            let known = looked_for.iter().position(|other| *other == record.owner);
-            let (Some(at), Some(other)) = (known, listed.owner(record.owner)) else {
+            let known = looked_for.get(&record.owner);
+            let Some(other) = known.and_then(|number| listed.owner(*number)) else {
                 return ControlFlow::Continue(());
             };
             if conflicts(mode, record.hold().beside_ranges()) {
@@ -188,7 +189,7 @@ pub(crate) fn look_in_range(
                     unreadable.push(Arc::clone(other));
                 }
                 if hold.map_or(true, |hold| hold.is_some_and(stops)) {
-                    looked_for.swap_remove(at);
+                    looked_for.remove(&record.owner);
                 }
             }
             if looked_for.is_empty() {

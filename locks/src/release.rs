@@ -6,7 +6,8 @@
 //!    rows of the same shards.
 //!    Ranges, tables and tokens go at once, all of them.
 //! 2. L9: a rollback restores mode and token of each acquisition, the newest first. Tables stay to the end.
-//! 3. The owner's latch is not held while rows are visited, so a long release stops nobody.
+//! 3. The owner's latch is not held while rows are visited, so a long release stops nobody. V1: until all are, no other thread
+//!    spills the owner's locks.
 //!
 //! Crash: memory only; the log knows which transactions are over.
 
@@ -142,6 +143,7 @@ pub(crate) fn roll_back(shards: &Shards, owner: &Arc<Owner>, sub: u32, wakes: &m
             return; // Its release pass gives everything back.
         }
         owner.note_rollback();
+        holdings.spilled.close();
         let undo = &mut holdings.undo;
         let undone = (
             undo.split_off(sub),
@@ -159,6 +161,7 @@ pub(crate) fn roll_back(shards: &Shards, owner: &Arc<Owner>, sub: u32, wakes: &m
         ask::give_back(shards, number, wakes);
     }
     ask::give_back_tokens(shards, owner, &tokens, wakes);
+    owner.latch().spilled.open();
     ask::left(shards, owner, &gone, wakes);
 }
 
@@ -175,6 +178,7 @@ pub(crate) fn give_back(
         if !owner.is_active() {
             return; // Its release pass gives everything back.
         }
+        holdings.spilled.close();
         let acquired = holdings.undo.split_off(sub).into_iter();
         let (undone, kept): (Vec<_>, Vec<_>) = acquired.partition(|(place, _)| gone(*place));
         for (place, before) in kept.into_iter().rev() {
@@ -183,6 +187,7 @@ pub(crate) fn give_back(
         undone
     };
     let gone = restore(shards, owner, undone, wakes);
+    owner.latch().spilled.open();
     ask::left(shards, owner, &gone, wakes);
 }
 

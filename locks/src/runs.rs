@@ -93,19 +93,44 @@ pub struct RunId(u64);
 pub(crate) struct Listed {
     pub(crate) id: RunId,
     pub(crate) run: Arc<dyn LockRun>,
-    /// Those who live, with their numbers in it.
-    pub(crate) owners: Vec<(u32, Arc<Owner>)>,
+    /// Those who live, with their numbers in it, which ascend as their ids do: a run may have a thousand.
+    pub(crate) owners: Arc<Vec<(u32, Arc<Owner>)>>,
 }
 
 impl Listed {
     /// Whose a record is; nobody's, if he has ended.
     pub(crate) fn owner(&self, number: u32) -> Option<&Arc<Owner>> {
-        let owner = self.owners.iter().find(|(other, _)| *other == number);
+        let at = self
+            .owners
+            .binary_search_by_key(&number, |(other, _)| *other);
+        let owner = at.ok().and_then(|at| self.owners.get(at));
         owner.map(|(_, owner)| owner)
     }
 
     pub(crate) fn is_of(&self, owner: &Owner) -> bool {
-        self.owners.iter().any(|(_, other)| owner.is(other))
+        let at = (self.owners).binary_search_by_key(&owner.id(), |(_, other)| other.id());
+        at.is_ok()
+    }
+
+    fn join(&mut self, number: u32, owner: &Arc<Owner>) {
+        let before = |(other, _): &(u32, _)| *other < number;
+        let at = self.owners.partition_point(before);
+        Arc::make_mut(&mut self.owners).insert(at, (number, Arc::clone(owner)));
+        let ascend = |a: &(u32, Arc<Owner>), b: &(u32, Arc<Owner>)| a.1.id() < b.1.id();
+        assert!(
+            self.owners.is_sorted_by(ascend),
+            "V2: the owners of a run are numbered as their ids ascend"
+        );
+    }
+
+    /// How often the owner was in it.
+    fn leave(&mut self, owner: &Owner) -> usize {
+        if !self.is_of(owner) {
+            return 0;
+        }
+        let before = self.owners.len();
+        Arc::make_mut(&mut self.owners).retain(|(_, other)| !owner.is(other));
+        before - self.owners.len()
     }
 
     /// Whether somebody else has locks in it that bind.
@@ -173,19 +198,53 @@ impl Runs {
             let ids = runs.iter().map(|(run, number)| {
                 let same = list.iter_mut().find(|listed| Arc::ptr_eq(&listed.run, run));
                 if let Some(listed) = same {
-                    listed.owners.push((*number, Arc::clone(owner)));
+                    listed.join(*number, owner);
                     return listed.id;
                 }
-                let id = RunId(self.ids.fetch_add(1, Ordering::Relaxed));
-                list.push(Listed {
-                    id,
-                    run: Arc::clone(run),
-                    owners: vec![(*number, Arc::clone(owner))],
-                });
+                let listed = self.listed(run, vec![(*number, Arc::clone(owner))]);
+                let id = listed.id;
+                list.push(listed);
                 id
             });
             (ids.collect(), gone)
         })
+    }
+
+    fn listed(&self, run: &Arc<dyn LockRun>, owners: Vec<(u32, Arc<Owner>)>) -> Listed {
+        Listed {
+            id: RunId(self.ids.fetch_add(1, Ordering::Relaxed)),
+            run: Arc::clone(run),
+            owners: Arc::new(owners),
+        }
+    }
+
+    /// V2: lists mixed runs of these owners, in the order of their numbers and ids.
+    pub(crate) fn list_mixed(
+        &self,
+        runs: &[Arc<dyn LockRun>],
+        owners: &[Arc<Owner>],
+    ) -> Vec<RunId> {
+        assert!(
+            owners.is_sorted_by(|a, b| a.id() < b.id()),
+            "V2: the owners of a run are numbered as their ids ascend"
+        );
+        let numbered = || (0..).zip(owners.iter().cloned()).collect();
+        self.change(|list| {
+            let ids = runs.iter().map(|run| {
+                list.push(self.listed(run, numbered()));
+                list.last().map(|listed| listed.id)
+            });
+            ids.flatten().collect()
+        })
+    }
+
+    /// V2: these owners have no part in some runs.
+    pub(crate) fn leave(&self, runs: &[RunId], owners: &[Arc<Owner>]) {
+        self.change(|list| {
+            for owner in owners {
+                leave(list, owner, |listed| runs.contains(&listed.id));
+            }
+        });
     }
 
     /// K5: an owner has ended: its runs say nothing any more.
@@ -201,9 +260,7 @@ fn leave(list: &mut Vec<Listed>, owner: &Owner, which: impl Fn(&Listed) -> bool)
     let mut left = 0;
     list.retain_mut(|listed| {
         if which(listed) {
-            let before = listed.owners.len();
-            listed.owners.retain(|(_, other)| !owner.is(other));
-            left += before - listed.owners.len();
+            left += listed.leave(owner);
         }
         !listed.owners.is_empty()
     });

@@ -5,6 +5,8 @@
 //!    written meanwhile is listed with it.
 //! 2. K2: a row whose spilled lock somebody has met is held in the table too, until the transaction ends; a rollback looks it up
 //!    again.
+//! 3. V1: while its own thread spills, prepares, or undoes something, no other thread spills its locks; what one has copied before
+//!    counts no more.
 //!
 //! Crash: memory only; the log has the rollbacks.
 
@@ -25,12 +27,43 @@ pub(crate) struct Spilled {
     pub(crate) met: Vec<Place>,
     /// How many runs are listed.
     pub(crate) runs: usize,
+    /// How often something has come behind which an earlier copy by others counts no more.
+    copies: u64,
+    /// How many of its own calls under way keep others from spilling.
+    closed: u32,
 }
 
 impl Spilled {
     /// Acquisitions up to sub-transaction `sub` were copied.
     pub(crate) fn copied(&mut self, sub: u32) {
         self.newest = self.newest.max(Some(sub));
+    }
+
+    /// V1: a copy is about to be made, in the place of all before; its number.
+    pub(crate) fn copy(&mut self) -> u64 {
+        self.copies += 1;
+        self.copies
+    }
+
+    /// V1: whether that is still the last copy, and nobody else is to make one.
+    pub(crate) fn is_last_copy(&self, number: u64) -> bool {
+        self.is_open() && self.copies == number
+    }
+
+    /// V1: whether others may spill.
+    pub(crate) fn is_open(&self) -> bool {
+        self.closed == 0
+    }
+
+    /// V1: others spill nothing until [`Spilled::open`] was called as often.
+    pub(crate) fn close(&mut self) {
+        self.closed += 1;
+        self.copy();
+    }
+
+    pub(crate) fn open(&mut self) {
+        // Zero already, if the release pass has taken everything meanwhile.
+        self.closed = self.closed.saturating_sub(1);
     }
 
     /// R2: as they were dead before the crash.

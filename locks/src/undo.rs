@@ -152,9 +152,9 @@ impl Undo {
         })
     }
 
-    /// V1: all of them are copied.
-    pub(crate) fn copy(&mut self) {
-        self.copied = self.places.len();
+    /// V1: so many of them, the first ones, are copied.
+    pub(crate) fn copy(&mut self, first: usize) {
+        self.copied = first.min(self.places.len());
     }
 
     /// V1: forgets the acquisitions that were copied and not undone since, but for those of rows that `stay`: it is asked once of each

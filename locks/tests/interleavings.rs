@@ -360,6 +360,8 @@ fn random(play: &Play, txn: usize, (kinds, spills): (u64, bool), dice: &mut Dice
         return match dice.below(12) {
             0 => Some(Call::Cancel),
             1 => Some(Call::End),
+            2 if spills => Some(Call::CopyForOthers),
+            3 if spills => Some(Call::Mix),
             _ => None,
         };
     }
@@ -378,8 +380,12 @@ fn random(play: &Play, txn: usize, (kinds, spills): (u64, bool), dice: &mut Dice
             Call::Publish,
             Call::Drop,
             Call::Merge,
+            Call::CopyForOthers,
+            Call::CopyForOthers,
+            Call::Mix,
+            Call::Mix,
         ];
-        return Some(calls[dice.below(5) as usize]);
+        return Some(calls[dice.below(9) as usize]);
     }
     Some(match dice.below(12) {
         0 => Call::End,

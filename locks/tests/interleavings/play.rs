@@ -5,10 +5,10 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lockstone_base::{Priority, RowKey, TableId, TxnId};
+use lockstone_base::{FencingToken, Lsn, Priority, RowKey, TableId, TxnId};
 use lockstone_locks::{
-    AbortCause, Decision, LockEntry, LockStatus, LockTable, Notify, Outcome, Owner, Policy,
-    Refusal, RunId, TableLock, Target, Ticket, Wakes,
+    AbortCause, Copied, CopiedLock, Decision, Grant, LockEntry, LockRun, LockStatus, LockTable,
+    Notify, Outcome, Owner, Policy, Refusal, RunId, SpilledLock, TableLock, Target, Ticket, Wakes,
 };
 
 use crate::asking::Asking;
@@ -46,6 +46,9 @@ pub(crate) enum Call {
     Drop,
     /// V3: all its runs become one.
     Merge,
+    /// V2: another copies its locks, and, later, lists what was copied of all, and gives each its part.
+    CopyForOthers,
+    Mix,
 }
 
 impl Call {
@@ -53,7 +56,13 @@ impl Call {
     fn is_spilling(self) -> bool {
         matches!(
             self,
-            Self::Spill | Self::Copy | Self::Publish | Self::Drop | Self::Merge
+            Self::Spill
+                | Self::Copy
+                | Self::Publish
+                | Self::Drop
+                | Self::Merge
+                | Self::CopyForOthers
+                | Self::Mix
         )
     }
 }
@@ -77,6 +86,10 @@ struct Txn {
     /// It has ended, and its release pass is to come.
     passes: bool,
     copied: Option<Arc<FakeRun>>,
+    /// The same, by another.
+    copied_for_others: Option<Copied>,
+    /// It is about to spill itself.
+    spills: bool,
     runs: Vec<(RunId, Arc<FakeRun>)>,
 }
 
@@ -107,6 +120,8 @@ impl Play {
                 ended: false,
                 passes: false,
                 copied: None,
+                copied_for_others: None,
+                spills: false,
                 runs: Vec::new(),
             }
         };
@@ -168,7 +183,12 @@ impl Play {
             Call::NoWait(what) => self.lock(txn, what, Policy::NoWait),
             Call::Wound(what) => self.lock(txn, what, Policy::Wound),
             Call::Savepoint => self.txns[txn].sub += 1,
-            Call::Spill | Call::Copy | Call::Publish | Call::Drop | Call::Merge => {
+            Call::Spill
+            | Call::Copy
+            | Call::Publish
+            | Call::Drop
+            | Call::Merge
+            | Call::CopyForOthers => {
                 self.spill(txn, call);
             }
             Call::Rollback(to) => {
@@ -208,6 +228,7 @@ impl Play {
                 self.txns[txn].passes = true;
             }
             Call::Passes => self.pass(txn),
+            Call::Mix => self.mix(),
         }
         drop(wakes);
         self.poll();
@@ -230,16 +251,68 @@ impl Play {
         (0..self.txns.len()).for_each(|txn| self.pass(txn));
     }
 
+    /// V2: whoever has done something meanwhile has no part in it.
+    fn mix(&mut self) {
+        let taken = |txn: &mut Txn| {
+            let copied = txn.copied_for_others.take()?;
+            Some((Arc::clone(&txn.owner), copied))
+        };
+        let mut parts: Vec<_> = self.txns.iter_mut().filter_map(taken).collect();
+        parts.sort_by_key(|(owner, _)| owner.id());
+        if parts.is_empty() {
+            return;
+        }
+        let run = FakeRun::mixed(
+            parts
+                .iter()
+                .map(|(_, copied)| copied.locks.clone())
+                .collect(),
+        );
+        let owners: Vec<_> = parts.iter().map(|(owner, _)| Arc::clone(owner)).collect();
+        let listed: Arc<dyn LockRun> = run.clone();
+        let ids = self.table.list_mixed(&[listed], &owners);
+        let mut void = Vec::new();
+        for ((owner, copied), number) in parts.into_iter().zip(0..) {
+            let taken = self.table.take_part(&owner, copied.number, 1, || true);
+            let own = run
+                .records()
+                .iter()
+                .filter(|(_, lock)| lock.owner == number);
+            let own = own.map(|(row, lock)| CopiedLock {
+                row: row.clone(),
+                lock: SpilledLock { owner: 0, ..*lock },
+            });
+            let txn = self
+                .txns
+                .iter_mut()
+                .find(|txn| txn.owner.id() == owner.id());
+            match taken {
+                Some(_) => txn.unwrap().runs.push((ids[0], FakeRun::new(own))),
+                None => void.push(owner),
+            }
+        }
+        self.table.leave_runs(&ids, &void);
+    }
+
     /// V1, V3: what becomes of its records is nobody's business: the model knows nothing of it.
     fn spill(&mut self, txn: usize, call: Call) {
         let Txn {
             owner,
             copied,
+            copied_for_others,
+            spills,
             runs,
             ..
         } = &mut self.txns[txn];
         match call {
-            Call::Copy => *copied = Some(FakeRun::new(self.table.copy_locks(owner, 0).locks)),
+            Call::CopyForOthers => *copied_for_others = self.table.copy_for_others(owner),
+            Call::Copy => {
+                // Until the drop nobody else spills.
+                if !std::mem::replace(spills, true) {
+                    self.table.close_to_others(owner);
+                }
+                *copied = Some(FakeRun::new(self.table.copy_locks(owner, 0).locks));
+            }
             Call::Publish => {
                 if let Some(run) = copied.take_if(|run| !run.records().is_empty())
                     && let Some(id) = publish(&self.table, owner, &run, &[])
@@ -247,8 +320,14 @@ impl Play {
                     runs.push((id, run));
                 }
             }
-            Call::Drop if !runs.is_empty() && copied.is_none() => {
-                self.table.drop_copied(owner);
+            Call::Drop => {
+                let is_published = copied.take().is_none() && *spills;
+                if is_published && !runs.is_empty() {
+                    self.table.drop_copied(owner);
+                }
+                if std::mem::take(spills) {
+                    self.table.open_to_others(owner);
+                }
             }
             Call::Merge if runs.len() > 1 => {
                 let run = merged(runs.iter().map(|(_, run)| run));
@@ -290,6 +369,7 @@ impl Play {
                 self.poll();
             }
         }
+        let is_row = matches!(what, What::Row(..));
         let expected = self.model.request(txn, what, self.txns[txn].sub, policy);
         let decision = self.request(txn, what, policy);
         let named = |number: &usize| self.txns[*number].owner.id();
@@ -334,7 +414,10 @@ impl Play {
             }
         }
         let (was_granted, ticket) = match decision {
-            Decision::Granted(_) => (true, None),
+            Decision::Granted(grant) => {
+                self.logged(txn, is_row, grant);
+                (true, None)
+            }
             Decision::Queued(ticket) => (false, Some(ticket)),
             Decision::Refused(_) => (false, None),
         };
@@ -346,6 +429,15 @@ impl Play {
         }
         if let Some(what) = then.filter(|_| was_granted) {
             self.lock(txn, what, policy);
+        }
+    }
+
+    /// The lock's record is in the log, but for some that are held back.
+    fn logged(&self, txn: usize, is_row: bool, grant: Grant) {
+        let at = 100 + self.steps.len() as u64;
+        if is_row && grant.strengthened && !at.is_multiple_of(5) {
+            let token = FencingToken::new(Lsn::new(at));
+            self.table.stamp(&self.txns[txn].owner, grant.place, token);
         }
     }
 
@@ -427,6 +519,9 @@ impl Play {
             txn.wait = None;
             let granted = matches!(outcome, Outcome::Granted(_));
             assert_eq!(granted, !txn.ended, "{outcome:?}: {:?}", self.steps);
+            if let Outcome::Granted(grant) = outcome {
+                self.logged(at - 1, matches!(ticket.target(), Target::Row(_)), grant);
+            }
             if let Some(what) = then.filter(|_| granted) {
                 self.lock(at - 1, what, Policy::Wait);
                 at = 0;
