@@ -394,7 +394,17 @@ fn check(db: &Database, heard: &mut BTreeMap<u64, Heard>, dice: &mut Dice, count
         }
         let could_end = one.ending || one.ended;
         let acknowledged = plan.kind != Kind::Plain && one.steps.is_some();
-        assert!(could_end || !acknowledged, "{plan:?} {one:?} is gone");
+        let report = || {
+            db.recovery_report()
+                .in_flight
+                .iter()
+                .find(|it| Some(it.txn) == one.id)
+        };
+        assert!(
+            could_end || !acknowledged,
+            "{plan:?} {one:?} is gone; recovery has found {:?}",
+            report()
+        );
         assert!(found(db, &t, &plan).is_empty(), "{plan:?} has ended");
         if one.ended && plan.commits {
             assert!(is_committed(&plan.state(all)), "{plan:?} was committed");

@@ -39,13 +39,21 @@ pub(super) enum Ended {
 pub(super) fn run(words: &[OsString], lock: &Lock) -> Result<Ended> {
     let signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM]);
     let mut signals = signals.map_err(Failure::system("cannot listen to signals"))?;
-    let child = start(words, lock)?;
+    let mut child = start(words, lock)?;
     // Not its number, which another process may have by the time that it is used.
-    let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
-    let process = &process.map_err(|error| Failure::System {
-        what: "cannot watch the command",
-        source: error.into(),
-    })?;
+    let process = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+        Ok(process) => process,
+        Err(error) => {
+            // Nobody could end it with the lock.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Failure::System {
+                what: "cannot watch the command",
+                source: error.into(),
+            });
+        }
+    };
+    let process = &process;
     let hands_on = signals.handle();
     let (tell, told) = mpsc::channel();
     let ended = thread::scope(|scope| {
