@@ -132,3 +132,8 @@ pub use under_policy::UnderPolicy;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The examples of which call is for what, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/calls.md")]
+struct Calls;
