@@ -304,7 +304,8 @@ impl TxnOptions {
 
     /// Makes it outlive crashes and the closing of the database, with all that it holds, until it ends or nobody has renewed the lease
     /// ([`Transaction::ping`](crate::Transaction::ping)) for so long: at least a millisecond, by the monotonic clock. Then it is rolled
-    /// back. Each lock and each write is on the device when its call returns. It must be read committed.
+    /// back. Each lock and each write is on the device when its call returns; one that has locked nothing yet, and was not detached, no
+    /// crash leaves. It must be read committed.
     pub fn lease(mut self, lasts: Duration) -> Self {
         self.lease = Some(lasts);
         self

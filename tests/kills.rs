@@ -393,7 +393,11 @@ fn check(db: &Database, heard: &mut BTreeMap<u64, Heard>, dice: &mut Dice, count
             continue;
         }
         let could_end = one.ending || one.ended;
-        let acknowledged = plan.kind != Kind::Plain && one.steps.is_some();
+        // One that has locked nothing yet has said nothing to the log.
+        let is_logged = |step: &Step| !matches!(step, Step::Savepoint | Step::Rollback);
+        let done = &plan.steps[..one.steps.unwrap_or(0)];
+        let is_told = plan.kind == Kind::Prepared && one.steps.is_some();
+        let acknowledged = plan.kind != Kind::Plain && (is_told || done.iter().any(is_logged));
         let report = || {
             db.recovery_report()
                 .in_flight
