@@ -39,7 +39,7 @@ impl Transaction {
     /// assert!(other.on_conflict(OnConflict::NoWait).acquire("downloads", 1).is_err());
     /// one.commit()?;
     /// other.acquire("downloads", 1)?;
-    /// # Ok::<(), lockstone::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
